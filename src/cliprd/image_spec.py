@@ -1,0 +1,36 @@
+"""How an encoder wants its pixels: the part of a model that the data side needs to know."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """Square input of an image tower; same meaning as open_clip's `preprocess_cfg`.
+
+    Attributes:
+        size: side in pixels of the square the tower takes.
+        mean, std: per-channel normalisation of RGB in [0, 1].
+        interpolation: PIL filter used to resize, always antialiased.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form, as it goes into manifests and fingerprints."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> ImageSpec:
+        """Inverse of `to_dict`."""
+        return cls(
+            size=value["size"],
+            mean=tuple(value["mean"]),
+            std=tuple(value["std"]),
+            interpolation=value["interpolation"],
+        )

@@ -1,0 +1,196 @@
+"""`manifest.json`: the last file a stage writes, and what the next stage believes.
+
+A manifest names its stage, the parameters and input fingerprints it was made from, every file with size and sha256,
+and the code version. It carries its own digest, so a flipped byte anywhere in the folder, the manifest included, is found.
+Files whose content depends on the clock (timings) live under `VOLATILE_DIR` and are no part of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from cliprd import __version__
+from cliprd.errors import InputError
+
+SCHEMA = 1
+NAME = "manifest.json"
+VOLATILE_DIR = "volatile"  # timings: in the folder, not in the manifest, so that equal work gives equal digests
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of a JSON-able value."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 (hex) of a file's bytes, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def code_version() -> str:
+    """Package version and a digest of its sources: the same on every machine that has the same code."""
+    root = Path(__file__).parent
+    sources = hashlib.sha256()
+    for path in sorted(p for p in root.rglob("*") if p.suffix in {".py", ".json", ".j2"}):
+        sources.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{__version__}+{sources.hexdigest()[:12]}"
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Write beside `path`, fsync, move into place: a reader sees the old file or the whole new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp makes 0600, which another container's user could not read
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomically write `value` as indented JSON; NaN is refused, since it is not JSON."""
+    with atomic_write(path, "w") as file:
+        json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a finished stage says of its folder.
+
+    Attributes:
+        stage: name of the stage that wrote the folder.
+        params: the parameters that shaped the output, and only those.
+        inputs: name → fingerprint of what was read (an input manifest's `fingerprint`, a file's sha256, ...).
+        files: relative POSIX path → {"size": bytes, "sha256": hex}.
+        facts: what downstream needs to know without opening the files (counts, dims, ids).
+        code: `code_version()` of the writer.
+    """
+
+    stage: str
+    params: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    files: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    code: str = field(default_factory=code_version)
+
+    def body(self) -> dict[str, Any]:
+        """Everything but the digest."""
+        return {
+            "schema": SCHEMA,
+            "stage": self.stage,
+            "params": dict(self.params),
+            "inputs": dict(self.inputs),
+            "files": {name: dict(entry) for name, entry in self.files.items()},
+            "facts": dict(self.facts),
+            "code": self.code,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of what the folder *is* (stage, params, inputs, files, facts); the code version is no part of it."""
+        body = self.body()
+        del body["code"]
+        return digest(body)
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The files a manifest covers: all but the manifest, hidden entries and `VOLATILE_DIR`, sorted by relative path."""
+    found = []
+    for root, dirs, names in os.walk(folder):
+        dirs[:] = sorted(d for d in dirs if not d.startswith(".") and not (d == VOLATILE_DIR and Path(root) == folder))
+        found += [Path(root, n) for n in names if not n.startswith(".") and Path(root, n) != folder / NAME]
+    return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
+
+
+def write(
+    folder: Path,
+    *,
+    stage: str,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    facts: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Hash every file in `folder` and write its manifest, last and atomically."""
+    files = {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in list_files(folder)
+    }
+    manifest = Manifest(stage=stage, params=params, inputs=inputs, files=files, facts=facts or {})
+    body = json.loads(canonical(manifest.body()))  # what a reader will see: tuples are lists, keys are strings
+    write_json(folder / NAME, {**body, "digest": digest(body)})
+    return read(folder)
+
+
+def read(folder: Path, *, stage: str | None = None) -> Manifest:
+    """Read and check a folder's manifest (not yet its files: see `verify`).
+
+    Raises:
+        InputError: no manifest (the stage never finished), damaged, from another schema, or of another stage.
+    """
+    path = folder / NAME
+    what = f"`cliprd {stage}`" if stage else "the stage that makes it"
+    rerun = f"Run {what} again (or `dvc repro`)."
+    if not path.is_file():
+        state = "has no manifest.json, so it was never finished" if folder.is_dir() else "does not exist"
+        raise InputError(f"{folder} {state}.", rerun)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        stored = raw.pop("digest")
+        schema = raw.pop("schema")
+    except (ValueError, KeyError, AttributeError, OSError) as error:
+        raise InputError(f"{path} is damaged: {error!r}.", f"Delete {folder}, then: {rerun}") from error
+    if stored != digest({**raw, "schema": schema}):
+        raise InputError(
+            f"{path} is damaged: its content does not match its digest {str(stored)[:12]}…",
+            f"Delete {folder}, then: {rerun}",
+        )
+    if schema != SCHEMA:
+        raise InputError(f"{path} has schema {schema}; this cliprd reads schema {SCHEMA}.", rerun)
+    if stage is not None and raw["stage"] != stage:
+        raise InputError(
+            f"{folder} was made by stage '{raw['stage']}', but a folder made by '{stage}' is needed here.",
+            "Check the paths on the command line.",
+        )
+    return Manifest(**raw)
+
+
+def verify(folder: Path, *, stage: str | None = None) -> Manifest:
+    """`read`, then compare every file with its size and sha256.
+
+    Raises:
+        InputError: names the first file that is missing, has another size or another content, with both values.
+    """
+    manifest = read(folder, stage=stage)
+    remedy = f"Delete {folder} and run `cliprd {manifest.stage}` again (or `dvc repro`)."
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{path} is missing; the manifest of stage '{manifest.stage}' lists it.", remedy)
+        if (size := path.stat().st_size) != entry["size"]:
+            raise InputError(f"{path} is damaged: {size} bytes, expected {entry['size']}.", remedy)
+        if (actual := sha256_file(path)) != entry["sha256"]:
+            raise InputError(f"{path} is damaged: sha256 {actual[:12]}…, expected {entry['sha256'][:12]}…", remedy)
+    return manifest

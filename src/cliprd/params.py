@@ -1,0 +1,323 @@
+"""The one parameter tree. `params.yaml` is its only source; every key, type and range is checked before any work starts.
+
+Sections are what stages declare as their DVC `params:`, so that a changed key reruns only the stages that read it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cliprd.errors import ParamsError
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+METHODS = ("baseline", "clip_kd", "vrd", "xrd", "clip_rd")
+ScaleMode = Literal["raw", "exp"]
+
+
+def parse_method(spec: str) -> tuple[str, ScaleMode | None]:
+    """`clip_rd-exp` → ("clip_rd", "exp"); without a suffix the scale mode is None (take `distill.scale_mode`)."""
+    name, dash, mode = spec.partition("-")
+    if name not in METHODS or (dash and mode not in ("raw", "exp")):
+        raise ValueError(f"'{spec}' is no method: allowed are {', '.join(METHODS)}, each optionally with -raw or -exp")
+    return name, typing.cast(ScaleMode, mode) if dash else None
+
+
+class Section(BaseModel):
+    """Unknown keys are refused, values are not coerced between kinds, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, use_attribute_docstrings=True)
+
+
+class Data(Section):
+    """Where the training pairs come from and how `prepare` packs them."""
+
+    kind: Literal["webdataset", "csv", "folder"] = "webdataset"
+    """`webdataset`: img2dataset/WebDataset tars; `csv`: open_clip's table; `folder`: images with a .txt of the same name."""
+    path: str = "data/demo/train"
+    """Folder, brace pattern or file; local or s3://."""
+    csv_separator: str = "\t"
+    csv_image_key: str = "filepath"
+    csv_caption_key: str = "title"
+    samples_per_shard: Positive = 1000
+    max_side: Positive | None = None
+    """Longer sides are scaled down to this many pixels when packing; null keeps the source's bytes."""
+    max_pixels: Positive = 64_000_000
+    """Images with more pixels are quarantined unread (decompression bombs)."""
+    max_bad_fraction: Fraction = 0.01
+    """More quarantined samples than this share fail the stage."""
+
+
+class Augmentation(Section):
+    """The stateless random resized crop that teacher and student share (RandomResizedCrop's parameters)."""
+
+    scale: tuple[Rate, Rate] = (0.9, 1.0)
+    """Share of the image's area that a crop covers, lowest and highest."""
+    ratio: tuple[Rate, Rate] = (0.75, 4 / 3)
+    """Width over height of a crop, lowest and highest."""
+    seed: Count = 0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augmentation:
+        if not self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError("scale needs lowest <= highest <= 1")
+        if not self.ratio[0] <= self.ratio[1]:
+            raise ValueError("ratio needs lowest <= highest")
+        return self
+
+
+class Aligned(Section):
+    """Training of the demo teacher's two heads over frozen EfficientNet-Lite0 and MiniLM features."""
+
+    dim: Positive = 256
+    hidden: Positive = 512
+    image_size: Positive = 224
+    epochs: Positive = 30
+    batch_size: Positive = 1024
+    lr: Rate = 1e-3
+    weight_decay: Weight = 0.1
+    dropout: Fraction = 0.3
+    seed: Count = 0
+
+
+class Teacher(Section):
+    """The large model that is distilled."""
+
+    name: str = "aligned"
+    """`aligned` (trained here on packaged weights) or `open_clip:<architecture>:<pretrained tag or file>`."""
+    aligned: Aligned = Aligned()
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        parts = name.split(":", 2)
+        if name != "aligned" and not (parts[0] == "open_clip" and len(parts) == 3 and all(parts)):
+            raise ValueError("is neither 'aligned' nor 'open_clip:<architecture>:<pretrained tag or file>'")
+        return name
+
+
+class Cache(Section):
+    """The teacher cache."""
+
+    views: Positive = 1
+    """Augmented views stored per image; epoch e of sample k uses view hash(k, e) mod views."""
+    batch_size: Positive = 64
+
+
+class Student(Section):
+    """The small model."""
+
+    arch: str = "ViT-T-16"
+    """Name of a config shipped with cliprd or open_clip; ignored where `config` is given."""
+    config: dict[str, Any] | None = None
+    """An open_clip model config: embed_dim, vision_cfg, text_cfg."""
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[Rate, Rate, Rate] = (0.26862954, 0.26130258, 0.27577711)
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+
+class Weights(Section):
+    """Weights of the loss terms; null takes the method's own (the official one, or 0 where the method lacks the term)."""
+
+    task: Weight | None = None
+    hrd: Weight | None = None
+    icl: Weight | None = None
+    fd: Weight | None = None
+    vrd: Weight | None = None
+    vrd_ce: Weight | None = None
+    xrd: Weight | None = None
+
+
+class Distill(Section):
+    """Training of the student."""
+
+    method: str = "clip_rd-raw"
+    """`baseline`, `clip_kd`, `vrd`, `xrd` or `clip_rd`, each optionally followed by `-raw` or `-exp` (scale_mode)."""
+    seed: Count = 0
+    scale_mode: ScaleMode = "raw"
+    """Multiply the relational logits by the learned scale itself (`raw`, the official code) or by its exponential."""
+    weights: Weights = Weights()
+    project_task: bool = False
+    """True: task and hrd see projected embeddings, as the official multi-GPU code does."""
+    chunk_size: Positive | None = None
+    """Rows of a similarity matrix held at once; null holds all."""
+    epochs: Positive = 32
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    lr: Rate = 1e-3
+    weight_decay: Weight = 0.1
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    eps: Rate = 1e-6
+    warmup_steps: Count = 100
+    clip_grad_norm: Rate | None = 1.0
+    max_scale: Rate = 100.0
+    """A learned multiplier above this ends the training as diverged, except where it is clamped by definition."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 autocast on a GPU, fp32 on a CPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    shuffle_buffer: Positive = 20_000
+    workers: Count = 1
+    """Threads that decode and crop ahead of the step."""
+    checkpoint_every: Positive = 100
+    """Steps between checkpoints."""
+    log_every: Positive = 10
+    """Steps between logged records."""
+
+    @field_validator("method")
+    @classmethod
+    def _method(cls, value: str) -> str:
+        parse_method(value)
+        return value
+
+
+class Ablation(Section):
+    """The grid that `dvc repro` and the ablation pipeline train."""
+
+    methods: Annotated[tuple[str, ...], Field(min_length=1)] = ("baseline", "clip_kd", "clip_rd-raw", "clip_rd-exp")
+    seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
+
+    @field_validator("methods")
+    @classmethod
+    def _methods(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            parse_method(value)
+        return values
+
+
+class Benchmark(Section):
+    """Zero-shot evaluation of students and teacher."""
+
+    tasks: str = "data/demo/benchmark"
+    """Folder whose subfolders are tasks in CLIP_benchmark's WebDataset layout; local or s3://."""
+    names: tuple[str, ...] | None = None
+    """Tasks to run; null runs all found."""
+    protocols: Annotated[tuple[Literal["standard", "paper"], ...], Field(min_length=1)] = ("standard", "paper")
+    batch_size: Positive = 128
+    bootstrap: Positive = 1000
+    """Resamples behind each interval."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    fidelity_samples: Positive = 1000
+    """Images and captions over which teacher and student geometry are compared."""
+    speed: bool = True
+    """Measure latency and images per second (a few seconds per model)."""
+    seed: Count = 0
+
+
+class Compare(Section):
+    """The comparison of methods."""
+
+    reference: str = "clip_kd"
+    """Method to which paired differences are taken."""
+    protocol: Literal["standard", "paper"] = "standard"
+
+
+class Tracking(Section):
+    """MLflow."""
+
+    uri: str = "sqlite:///mlflow.db"
+    """Tracking server; empty turns tracking off. Credentials come from MLflow's environment variables, never from here."""
+    experiment: str = "cliprd"
+
+
+class Params(Section):
+    """The whole tree, as in params.yaml."""
+
+    data: Data = Data()
+    augmentation: Augmentation = Augmentation()
+    teacher: Teacher = Teacher()
+    cache: Cache = Cache()
+    student: Student = Student()
+    distill: Distill = Distill()
+    ablation: Ablation = Ablation()
+    benchmark: Benchmark = Benchmark()
+    compare: Compare = Compare()
+    tracking: Tracking = Tracking()
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Params:
+    """Read a params file, apply `a.b=c` overrides (values are YAML), validate.
+
+    Raises:
+        ParamsError: the file is missing or no YAML; a key is unknown, of a wrong type or out of range. The message gives
+            the key's path, what is allowed and the nearest right name.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ParamsError(f"{path} cannot be read: {error.strerror}.", "Name another file with --params.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}.", "Mend the file.") from error
+    if not isinstance(tree, dict):
+        raise ParamsError(f"{path} holds a {type(tree).__name__}, not a tree of parameters.", "Mend the file.")
+    for override in overrides:
+        _set(tree, override)
+    return validate(tree, where=str(path))
+
+
+def validate(tree: Mapping[str, Any], *, where: str) -> Params:
+    """Check a plain tree; `where` names its origin in messages."""
+    try:
+        return Params.model_validate_json(json.dumps(tree, default=str))  # JSON: strict, yet lists become tuples
+    except ValidationError as error:
+        raise ParamsError(f"{where}: " + "; ".join(_explain(item) for item in error.errors()) + ".") from error
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise ParamsError(f"--set {override}: expected KEY.SUBKEY=VALUE.", "For example --set distill.epochs=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ParamsError(f"--set {override}: the value is not valid YAML.") from error
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; people mean the number
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    node = tree
+    for part in path[:-1]:
+        child = node.get(part)
+        if not isinstance(child, dict):
+            child = node[part] = {}
+        node = child
+    node[path[-1]] = value
+
+
+def _explain(item: Any) -> str:
+    """One pydantic error as: key path, what is wrong, what is allowed, the nearest right name."""
+    location = [str(part) for part in item["loc"] if not str(part).startswith(("function-", "constrained-"))]
+    key = ".".join(location) or "(top level)"
+    if item["type"] == "extra_forbidden":
+        siblings = sorted(_section_at(location[:-1]).model_fields)
+        near = difflib.get_close_matches(location[-1], siblings, n=1, cutoff=0.5)
+        hint = f"did you mean '{'.'.join([*location[:-1], near[0]])}'?" if near else ""
+        return f"unknown key '{key}'{'; ' + hint if hint else ''} (allowed here: {', '.join(siblings)})"
+    message = item["msg"].removeprefix("Value error, ")
+    shown = repr(item["input"])
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return f"'{key}' = {shown}: {message}"
+
+
+def _section_at(path: Sequence[str]) -> type[Section]:
+    section: type[Section] = Params
+    for part in path:
+        field = section.model_fields.get(part)
+        annotation = field.annotation if field else None
+        options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        section = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), section)
+    return section

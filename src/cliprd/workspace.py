@@ -1,0 +1,139 @@
+"""The life of a stage's output folder: begin, go on after a kill, finish.
+
+    with Workspace(output, stage="cache", params=..., inputs=...) as work:
+        if work.finished:                 # whole, same parameters, inputs and code: nothing to do
+            return work.finished
+        ...                               # files that are whole stay after a kill; the stage skips them
+        return work.finish(facts=...)     # manifest last
+
+What identifies the work is its stage, parameters, input fingerprints and code version, kept in `.work.json`. Leftovers of
+other work are removed at the start, so a folder never mixes two.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cliprd import manifest
+from cliprd.errors import EnvironmentError_, InputError
+from cliprd.manifest import Manifest
+
+MARKER = ".work.json"
+LOCK = ".lock"
+
+
+class Workspace:
+    """Owns `output` while a stage writes it.
+
+    Raises:
+        EnvironmentError_: the folder cannot be made or written, the disk is full, or another process owns it.
+    """
+
+    def __init__(self, output: Path, *, stage: str, params: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+        self.path = output
+        self.stage = stage
+        self.params = json.loads(manifest.canonical(dict(params)))
+        self.inputs = dict(inputs)
+        self.finished: Manifest | None = None
+        self.resumed = False
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same work."""
+        return {
+            "stage": self.stage,
+            "params": self.params,
+            "inputs": self.inputs,
+            "code": manifest.code_version(),
+        }
+
+    def __enter__(self) -> Workspace:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError as error:
+            raise _translated(error, self.path) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            if error.errno not in {errno.EACCES, errno.EAGAIN}:
+                return self._begin()  # a file system without locks (some network mounts)
+            raise EnvironmentError_(
+                f"{self.path} is being written by another cliprd process.", "Wait for it, or give another --output."
+            ) from error
+        return self._begin()
+
+    def _begin(self) -> Workspace:
+        try:
+            self.finished = self._whole()
+            if self.finished is None and not self._same_leftovers():
+                self._clear()
+                manifest.write_json(self.path / MARKER, self.identity)
+        except OSError as error:
+            raise _translated(error, self.path) from error
+        return self
+
+    def _whole(self) -> Manifest | None:
+        if not (self.path / manifest.NAME).is_file():
+            return None
+        try:
+            found = manifest.verify(self.path, stage=self.stage)
+        except InputError:
+            return None  # damaged output of our own: made anew
+        same = (
+            found.params == self.params and found.inputs == self.inputs and found.code == manifest.code_version()
+        )
+        return found if same else None
+
+    def _same_leftovers(self) -> bool:
+        try:
+            marker = json.loads((self.path / MARKER).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        self.resumed = marker == self.identity and not (self.path / manifest.NAME).exists()
+        return self.resumed
+
+    def _clear(self) -> None:
+        (self.path / manifest.NAME).unlink(missing_ok=True)  # first: what is half removed must not look finished
+        for entry in self.path.iterdir():
+            if entry.name == LOCK:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    def finish(self, *, facts: Mapping[str, Any] | None = None) -> Manifest:
+        """Write the manifest over all files in the folder; the work is then done."""
+        for stray in self.path.rglob(".*.tmp"):
+            stray.unlink()  # a writer that was killed between mkstemp and replace
+        written = manifest.write(self.path, stage=self.stage, params=self.params, inputs=self.inputs, facts=facts)
+        (self.path / MARKER).unlink(missing_ok=True)
+        return written
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        (self.path / LOCK).unlink(missing_ok=True)
+        os.close(self._lock)
+        if isinstance(error, OSError):
+            raise _translated(error, self.path) from error
+
+
+def _translated(error: OSError, path: Path) -> Exception:
+    """An OS refusal as one line that says what to do; any other OSError as it is."""
+    where = error.filename or path
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return EnvironmentError_(f"No space left on the disk of {path}.", "Free some, then run the same command again.")
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return EnvironmentError_(f"{where} cannot be written: {error.strerror}.", "Fix its permissions or give another --output.")
+    if error.errno in {errno.ENOTDIR, errno.EEXIST}:
+        return EnvironmentError_(f"{where} is a file where a folder is needed.", "Remove it or give another --output.")
+    return error
