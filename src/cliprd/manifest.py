@@ -1,8 +1,8 @@
 """`manifest.json`: the last file a stage writes, and what the next stage believes.
 
 A manifest names its stage, the parameters and input fingerprints it was made from, every file with size and sha256,
-and the code version. It carries its own digest, so a flipped byte anywhere in the folder, the manifest included, is found.
-Files whose content depends on the clock (timings) live under `VOLATILE_DIR` and are no part of it.
+and the code version. It carries its own digest, so a flipped byte anywhere in the folder, the manifest included, is
+found. Files whose content depends on the clock (timings) live under `VOLATILE_DIR` and are no part of it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""The one parameter tree. `params.yaml` is its only source; every key, type and range is checked before any work starts.
+"""The one parameter tree. `params.yaml` is its only source; keys, types and ranges are checked before any work starts.
 
 Sections are what stages declare as their DVC `params:`, so that a changed key reruns only the stages that read it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import types
@@ -39,14 +40,16 @@ def parse_method(spec: str) -> tuple[str, ScaleMode | None]:
 class Section(BaseModel):
     """Unknown keys are refused, values are not coerced between kinds, and nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, validate_default=True, use_attribute_docstrings=True
+    )
 
 
 class Data(Section):
     """Where the training pairs come from and how `prepare` packs them."""
 
     kind: Literal["webdataset", "csv", "folder"] = "webdataset"
-    """`webdataset`: img2dataset/WebDataset tars; `csv`: open_clip's table; `folder`: images with a .txt of the same name."""
+    """`webdataset`: img2dataset's tars; `csv`: open_clip's table; `folder`: images with a .txt of the same name."""
     path: str = "data/demo/train"
     """Folder, brace pattern or file; local or s3://."""
     csv_separator: str = "\t"
@@ -130,7 +133,7 @@ class Student(Section):
 
 
 class Weights(Section):
-    """Weights of the loss terms; null takes the method's own (the official one, or 0 where the method lacks the term)."""
+    """Weights of the loss terms; null takes the method's own (official, or 0 where the method lacks the term)."""
 
     task: Weight | None = None
     hrd: Weight | None = None
@@ -228,7 +231,7 @@ class Tracking(Section):
     """MLflow."""
 
     uri: str = "sqlite:///mlflow.db"
-    """Tracking server; empty turns tracking off. Credentials come from MLflow's environment variables, never from here."""
+    """Tracking server; empty: none. Credentials come from MLflow's environment variables, never from here."""
     experiment: str = "cliprd"
 
 
@@ -251,8 +254,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     """Read a params file, apply `a.b=c` overrides (values are YAML), validate.
 
     Raises:
-        ParamsError: the file is missing or no YAML; a key is unknown, of a wrong type or out of range. The message gives
-            the key's path, what is allowed and the nearest right name.
+        ParamsError: the file is missing or no YAML; a key is unknown, of a wrong type or out of range. The message
+            gives the key's path, what is allowed and the nearest right name.
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -285,10 +288,8 @@ def _set(tree: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise ParamsError(f"--set {override}: the value is not valid YAML.") from error
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; people mean the number
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     node = tree
     for part in path[:-1]:
         child = node.get(part)
@@ -321,3 +322,13 @@ def _section_at(path: Sequence[str]) -> type[Section]:
         options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
         section = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), section)
     return section
+
+
+def dump(tree: Params) -> str:
+    """The resolved tree as YAML, every key present, in the order of the schema."""
+    return yaml.safe_dump(tree.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def schema() -> str:
+    """JSON schema of params.yaml, for editors (docs/params.schema.json)."""
+    return json.dumps(Params.model_json_schema(), indent=2, ensure_ascii=False) + "\n"

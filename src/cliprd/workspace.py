@@ -6,8 +6,8 @@
         ...                               # files that are whole stay after a kill; the stage skips them
         return work.finish(facts=...)     # manifest last
 
-What identifies the work is its stage, parameters, input fingerprints and code version, kept in `.work.json`. Leftovers of
-other work are removed at the start, so a folder never mixes two.
+What identifies the work is its stage, parameters, input fingerprints and code version, kept in `.work.json`. Leftovers
+of other work are removed at the start, so a folder never mixes two.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -87,11 +88,10 @@ class Workspace:
             return None
         try:
             found = manifest.verify(self.path, stage=self.stage)
-        except InputError:
-            return None  # damaged output of our own: made anew
-        same = (
-            found.params == self.params and found.inputs == self.inputs and found.code == manifest.code_version()
-        )
+        except InputError as damage:
+            print(f"cliprd: {damage.problem} It is made anew.", file=sys.stderr)
+            return None
+        same = found.params == self.params and found.inputs == self.inputs and found.code == manifest.code_version()
         return found if same else None
 
     def _same_leftovers(self) -> bool:
@@ -120,7 +120,9 @@ class Workspace:
         (self.path / MARKER).unlink(missing_ok=True)
         return written
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         (self.path / LOCK).unlink(missing_ok=True)
         os.close(self._lock)
         if isinstance(error, OSError):
@@ -133,7 +135,9 @@ def _translated(error: OSError, path: Path) -> Exception:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return EnvironmentError_(f"No space left on the disk of {path}.", "Free some, then run the same command again.")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return EnvironmentError_(f"{where} cannot be written: {error.strerror}.", "Fix its permissions or give another --output.")
+        return EnvironmentError_(
+            f"{where} cannot be written: {error.strerror}.", "Fix its permissions or give another --output."
+        )
     if error.errno in {errno.ENOTDIR, errno.EEXIST}:
         return EnvironmentError_(f"{where} is a file where a folder is needed.", "Remove it or give another --output.")
     return error

@@ -1,0 +1,52 @@
+# Two commands do everything: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: demo test lint bench ablation docs-check clean setup format schema
+
+demo: setup            ## the whole pipeline on the embedded images, the ablation table, reports/index.html
+	dvc repro
+	@cat reports/comparison.md
+	@echo "Report: reports/index.html     Runs: mlflow ui --backend-store-uri sqlite:///mlflow.db"
+
+test: setup            ## every test
+	pytest
+
+lint: setup            ## format, lint, types
+	ruff format --check .
+	ruff check .
+	mypy
+
+format: setup
+	ruff format .
+	ruff check --fix .
+
+bench: setup           ## speed and memory, side by side; writes benchmarks/results/
+	for script in benchmarks/*.py; do python $$script || exit 1; done
+
+ablation: setup        ## all methods x 5 seeds (about an hour on two cores)
+	dvc exp run --name ablation-$$(date +%Y%m%d-%H%M%S) -S 'ablation.methods=[baseline,clip_kd,vrd-raw,vrd-exp,xrd-raw,xrd-exp,clip_rd-raw,clip_rd-exp]' -S 'ablation.seeds=[0,1,2,3,4]'
+	@cat reports/comparison.md
+
+docs-check: setup      ## commands, paths and figures that the documents name are real
+	python tools/docs_check.py
+
+schema: setup          ## docs/params.schema.json for editors
+	cliprd params --schema > docs/params.schema.json
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock requirements-uv.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "cliprd needs Python 3.11; name it with: make PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --require-hashes -r requirements-uv.lock
+	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes requirements-uv.lock requirements.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:                 ## remove what the pipeline made; keeps .venv and DVC's cache
+	rm -rf work reports mlflow.db mlruns mlartifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis

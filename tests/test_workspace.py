@@ -1,0 +1,107 @@
+"""The life of an output folder: begin, be killed, go on, finish, refuse."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cliprd import manifest
+from cliprd.errors import EnvironmentError_
+from cliprd.workspace import Workspace
+
+
+def work(path, **changes):
+    return Workspace(path, **{"stage": "cache", "params": {"views": 1}, "inputs": {"shards": "aa"}, **changes})
+
+
+def test_finished_work_is_not_done_again(tmp_path):
+    with work(tmp_path / "out") as first:
+        assert first.finished is None
+        (first.path / "x").write_text("1")
+        done = first.finish(facts={"n": 1})
+    assert sorted(os.listdir(tmp_path / "out")) == ["manifest.json", "x"]
+    with work(tmp_path / "out") as second:
+        assert second.finished == done
+
+
+@pytest.mark.parametrize("change", [{"params": {"views": 2}}, {"inputs": {"shards": "bb"}}, {"stage": "distill"}])
+def test_other_work_starts_from_an_empty_folder(tmp_path, change):
+    with work(tmp_path) as first:
+        (first.path / "x").write_text("1")
+        first.finish()
+    with work(tmp_path, **change) as second:
+        assert second.finished is None
+        assert not second.resumed
+        assert not (tmp_path / "x").exists()
+
+
+def test_leftovers_of_the_same_work_stay_and_of_other_work_go(tmp_path):
+    with work(tmp_path) as killed:
+        (killed.path / "part").write_text("whole")
+    with work(tmp_path) as again:
+        assert again.resumed
+        assert (tmp_path / "part").exists()
+    with work(tmp_path, params={"views": 3}) as other:
+        assert not other.resumed
+        assert not (tmp_path / "part").exists()
+
+
+def test_damaged_output_is_named_and_made_anew(tmp_path, capsys):
+    with work(tmp_path) as first:
+        (first.path / "x").write_text("1")
+        first.finish()
+    (tmp_path / "x").write_text("2")
+    with work(tmp_path) as second:
+        assert second.finished is None
+        assert not (tmp_path / "x").exists()
+    assert str(tmp_path / "x") in capsys.readouterr().err
+
+
+def test_output_of_older_code_is_made_anew(tmp_path, monkeypatch):
+    with work(tmp_path) as first:
+        first.finish()
+    monkeypatch.setattr(manifest, "code_version", lambda: "0+other")
+    with work(tmp_path) as second:
+        assert second.finished is None
+
+
+def test_temporary_files_of_a_killed_writer_are_no_part_of_the_output(tmp_path):
+    with work(tmp_path) as it:
+        (tmp_path / ".x.abc.tmp").write_text("half")
+        it.finish()
+    assert os.listdir(tmp_path) == ["manifest.json"]
+
+
+def test_two_writers_of_one_folder_cannot_mix(tmp_path):
+    code = (
+        "from pathlib import Path; import sys; from cliprd.workspace import Workspace\n"
+        "with Workspace(Path(sys.argv[1]), stage='s', params={}, inputs={}): print('in', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "in\n"
+        with pytest.raises(EnvironmentError_, match="another cliprd process"), work(tmp_path):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with work(tmp_path) as free:  # a killed holder's lock is gone with it
+        assert free.finished is None
+
+
+def test_a_file_where_the_folder_should_be(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(EnvironmentError_, match="is a file where a folder is needed"), work(tmp_path / "file"):
+        pass
+
+
+def test_full_disk_and_read_only_are_one_clear_line(tmp_path):
+    for code, words in [(errno.ENOSPC, "No space left"), (errno.EACCES, "cannot be written")]:
+        with pytest.raises(EnvironmentError_, match=words), work(tmp_path):
+            raise OSError(code, os.strerror(code), str(tmp_path / "x"))
+    with pytest.raises(OSError, match="strange"), work(tmp_path):
+        raise OSError(errno.EIO, "strange")
