@@ -1,0 +1,100 @@
+"""The command line as a user meets it: help, exit codes, one clear line for each failure."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cliprd import cli
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = Path(__file__).parent / "golden"
+COMMANDS = ["prepare", "teacher", "cache", "distill", "benchmark", "compare", "params", "plan", "doctor"]
+
+
+def cliprd(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cliprd.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=options.pop("cwd", ROOT), **options)
+
+
+def failed(result, code: int, *parts: str) -> None:
+    """One line on stderr, the right exit code, no traceback."""
+    assert result.returncode == code, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("cliprd: error: ")]
+    assert len(errors) == 1
+    assert "Traceback" not in result.stderr
+    for part in parts:
+        assert part in errors[0]
+
+
+def test_help_is_what_was_agreed(monkeypatch):
+    """Outside things call these names; run with CLIPRD_UPDATE_GOLDEN=1 to accept a deliberate change."""
+    import os
+
+    monkeypatch.setenv("COLUMNS", "100")
+    root = cli.parser()
+    subparsers = root._subparsers._group_actions[0].choices
+    assert list(subparsers) == COMMANDS
+    text = "\n".join([root.format_help(), *(subparsers[name].format_help() for name in COMMANDS)])
+    golden = GOLDEN / "help.txt"
+    if os.environ.get("CLIPRD_UPDATE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+
+
+def test_no_command_prints_help_and_fails():
+    result = cliprd()
+    assert result.returncode == 2
+    assert "usage: cliprd" in result.stdout
+
+
+def test_version():
+    from cliprd import __version__
+
+    assert cliprd("--version").stdout.strip() == __version__
+
+
+@pytest.mark.parametrize("command", [["params"], ["plan"], ["prepare", "--output", "unused"]])
+def test_a_wrong_key_is_exit_2_on_every_command(command):
+    result = cliprd(*command, "--set", "distill.epoch=3")
+    failed(result, 2, "distill.epoch", "did you mean 'distill.epochs'")
+
+
+def test_params_prints_the_resolved_tree(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("distill: {epochs: 7}")
+    out = cliprd("params", "--params", str(file), "--set", "distill.lr=5e-4").stdout
+    assert "epochs: 7" in out
+    assert "lr: 0.0005" in out
+    assert "confidence: 0.95" in out
+
+
+def test_missing_input_folder_is_exit_3_and_says_what_to_run(tmp_path):
+    result = cliprd("cache", "--shards", str(tmp_path / "no"), "--teacher", "t", "--output", str(tmp_path / "out"))
+    failed(result, 3, str(tmp_path / "no"), "does not exist", "cliprd prepare")
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    arguments = ["cache", "--shards", "none", "--teacher", "t", "--output", str(tmp_path / "out"), "--debug"]
+    assert "Traceback" in cliprd(*arguments).stderr
+
+
+def test_method_and_seed_are_short_for_overrides(tmp_path):
+    arguments = ["--shards", "s", "--cache", "c", "--output", str(tmp_path / "o")]
+    failed(cliprd("distill", "--method", "clp", *arguments), 2, "distill.method", "clip_kd")
+    failed(cliprd("distill", "--seed", "-1", *arguments), 2, "distill.seed")
+
+
+def test_doctor_tells_versions_and_devices():
+    result = cliprd("doctor")
+    assert result.returncode == 0
+    for word in ("torch", "cores usable", "kfp", "GiB free"):
+        assert word in result.stdout
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    shell = f"{sys.executable} -m cliprd.cli params --schema | head -1"
+    result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout == "{\n"
+    assert result.stderr == ""
