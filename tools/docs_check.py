@@ -1,0 +1,77 @@
+"""Check that what the documents name is real: paths, `cliprd` and `make` commands, parameter keys, the result table."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from cliprd import cli, params
+from cliprd.errors import ParamsError
+
+ROOT = Path(__file__).parents[1]
+TABLE = ROOT / "docs" / "results" / "comparison.md"
+
+
+def commands(text: str) -> list[str]:
+    """Lines of fenced shell blocks, continuation lines joined, comments and prompts cut."""
+    lines = []
+    for block in re.findall(r"```(?:sh|bash|console)?\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            lines.append(line.split("  #")[0].strip())
+    return [line for line in lines if line]
+
+
+def check_cliprd(words: list[str]) -> str | None:
+    """Whether the parser and the schema take the command."""
+    try:
+        options = cli.parser().parse_args(words)
+    except SystemExit:
+        return "the command line is refused"
+    try:
+        tree = ROOT / options.params if getattr(options, "params", None) else None
+        if tree is not None and tree.is_file():
+            params.load(tree, getattr(options, "overrides", []))
+    except ParamsError as error:
+        return str(error)
+    return None
+
+
+def check(document: Path, targets: set[str]) -> list[str]:
+    """All that is wrong in one document."""
+    text = document.read_text(encoding="utf-8")
+    wrong = []
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)|src=\"([^\"]+)\"", text):
+        target = link[0] or link[1]
+        if not re.match(r"[a-z]+:", target) and not (document.parent / target).exists():
+            wrong.append(f"link to {target}, which does not exist")
+    for line in commands(text):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:
+            continue
+        while words and "=" in words[0]:
+            words = words[1:]
+        if words[:1] == ["cliprd"] and (problem := check_cliprd(words[1:])):
+            wrong.append(f"`{line}`: {problem}")
+        if words[:1] == ["make"]:
+            wrong += [f"`{line}`: no such target" for word in words[1:] if "=" not in word and word not in targets]
+    if document.name == "README.md" and document.parent == ROOT:
+        table = re.search(r"<!-- results -->\n(.*?)<!-- /results -->", text, re.DOTALL)
+        if not table or not TABLE.is_file() or table.group(1).strip() != TABLE.read_text(encoding="utf-8").strip():
+            wrong.append(f"the result table is not that of {TABLE.relative_to(ROOT)}")
+    return wrong
+
+
+def main() -> int:
+    """Check README.md and docs/*.md."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    documents = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    wrong = [f"{d.relative_to(ROOT)}: {problem}" for d in documents for problem in check(d, targets)]
+    print("\n".join(wrong) or f"{len(documents)} documents: links, commands and figures are real")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
