@@ -1,0 +1,1 @@
+"""Models: students, teachers, and their export."""

@@ -1,0 +1,247 @@
+"""The small model: built from params.yaml, saved as a folder that plain open_clip loads, loaded again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import safetensors.torch
+import torch
+from open_clip.model import set_model_preprocess_cfg
+from open_clip.tokenizer import HFTokenizer
+from open_clip.transform import PreprocessCfg
+from torch import Tensor, nn
+
+from cliprd import manifest, params
+from cliprd.errors import CliprdError, InputError, ParamsError
+from cliprd.image_spec import ImageSpec
+from cliprd.models import config as configs
+from cliprd.models.config import Config, student_config
+from cliprd.models.encoder import count_parameters
+from cliprd.models.text import embed_texts, encode_text_features, tokenize, tokenizer_id, tokenizer_of
+
+__all__ = [
+    "CONFIG_FILE", "WEIGHTS_FILE", "StudentEncoder", "build_model", "build_student", "encode_image_features",
+    "encode_text_features", "load_student", "save_student", "student_config", "student_spec", "tokenize",
+]  # fmt: skip
+
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILE = "open_clip_model.safetensors"
+
+
+def build_student(student: params.Student, *, seed: int) -> open_clip.CLIP:
+    """A fresh student, the same for the same `seed` on every machine; the global generator stays as it was.
+
+    Returns:
+        `open_clip.CLIP` (or `CustomTextCLIP`) in training mode, float32, on the CPU.
+
+    Raises:
+        ParamsError: the architecture is unknown or its config does not make a model.
+    """
+    model_cfg = student_config(student)
+    where = "student.config" if student.config is not None else f"student.arch = {student.arch}"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_model(model_cfg, where=where)
+        _check_forward(model, model_cfg, where)
+    set_model_preprocess_cfg(model, _preprocess_cfg(student, model_cfg))
+    return model.train()
+
+
+def build_model(model_cfg: Config, *, where: str) -> open_clip.CLIP:
+    """The randomly initialised model of `model_cfg`, without any download of tower weights.
+
+    Raises:
+        ParamsError: open_clip cannot build it.
+    """
+    kwargs = deepcopy(model_cfg)
+    if kwargs["vision_cfg"].get("timm_model_name"):
+        kwargs["vision_cfg"]["timm_model_pretrained"] = False
+    hf_text = bool(kwargs["text_cfg"].get("hf_model_name"))
+    if hf_text:
+        kwargs["text_cfg"]["hf_model_pretrained"] = False
+    custom = kwargs.pop("custom_text", False) or hf_text
+    try:
+        return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**kwargs)
+    except Exception as error:  # open_clip, timm and transformers raise whatever they stumble over
+        raise ParamsError(f"{where} makes no model: {_first_line(error)}", "Mend the config.") from error
+
+
+def _check_forward(model: nn.Module, model_cfg: Config, where: str) -> None:
+    """One image and one text through the towers: a config that builds but does not run is told now, not in training."""
+    size, dim = configs.image_size(model_cfg), model_cfg["embed_dim"]
+    model.eval()
+    try:
+        with torch.no_grad():
+            image = encode_image_features(model, torch.zeros(1, 3, size, size))
+            text = encode_text_features(model, tokenize(model_cfg, ["a"]))
+    except CliprdError:
+        raise
+    except Exception as error:
+        raise ParamsError(
+            f"{where} makes a model that does not run: {_first_line(error)}", "Mend the config."
+        ) from error
+    for tower, shape in (("vision_cfg", tuple(image.shape)), ("text_cfg", tuple(text.shape))):
+        if shape != (1, dim):
+            raise ParamsError(f"{where}.{tower} gives embeddings of shape {shape[1:]}, embed_dim is {dim}.")
+
+
+def student_spec(model: nn.Module, student: params.Student) -> ImageSpec:
+    """How `model` wants its pixels: the size from the tower, the rest from the parameters."""
+    tower: Any = model.visual
+    size = tower.image_size
+    side = int(size[0] if isinstance(size, list | tuple) else size)
+    return ImageSpec(size=side, mean=student.mean, std=student.std, interpolation=student.interpolation)
+
+
+def encode_image_features(model: nn.Module, x_B3HW: Tensor) -> Tensor:
+    """`[B, 3, S, S]` → `[B, D]` before normalisation, attached to the graph."""
+    features: Tensor = model.encode_image(x_B3HW)  # type: ignore[operator]
+    return features
+
+
+def save_student(model: nn.Module, student: params.Student, folder: Path) -> None:
+    """Write `open_clip_config.json` and `open_clip_model.safetensors`, each atomically; equal weights give equal bytes.
+
+    `open_clip.create_model_and_transforms("local-dir:<folder>")` and `open_clip.get_tokenizer("local-dir:<folder>")`
+    then give the same model, preprocessing and tokenizer without cliprd.
+    """
+    model_cfg = student_config(student)
+    tokenizer = tokenizer_of(model_cfg)
+    if isinstance(tokenizer, HFTokenizer):
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save_pretrained(folder)  # open_clip looks for it beside the config
+    # Clones, because safetensors refuses tensors that share memory; no metadata, whose order is not fixed.
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    with manifest.atomic_write(folder / WEIGHTS_FILE) as file:
+        file.write(safetensors.torch.save(state))
+    config = {"model_cfg": model_cfg, "preprocess_cfg": _preprocess_cfg(student, model_cfg)}
+    manifest.write_json(folder / CONFIG_FILE, config)
+
+
+def _preprocess_cfg(student: params.Student, model_cfg: Config) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(PreprocessCfg()),
+        "size": configs.image_size(model_cfg),
+        "mean": list(student.mean),
+        "std": list(student.std),
+        "interpolation": student.interpolation,
+        "resize_mode": "shortest",
+    }
+
+
+class StudentEncoder:
+    """A saved student as a frozen `Encoder`."""
+
+    def __init__(
+        self, model: nn.Module, model_cfg: Config, image: ImageSpec, weights_sha256: str, folder: Path
+    ) -> None:
+        self._model = model.eval().requires_grad_(False)
+        self._model_cfg = model_cfg
+        self._folder = folder
+        self.id = f"student:{weights_sha256[:16]}"
+        self.weights_sha256 = weights_sha256
+        self.image = image
+        self.tokenizer = tokenizer_id(model_cfg)
+        self.dim = int(model_cfg["embed_dim"])
+        self.logit_scale = float(model.logit_scale.detach().exp())  # type: ignore[operator]
+
+    @property
+    def model(self) -> nn.Module:
+        """The open_clip model itself, frozen, in eval mode."""
+        return self._model
+
+    @property
+    def model_cfg(self) -> Config:
+        """Its open_clip config."""
+        return self._model_cfg
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self._model.parameters()).device
+
+    @property
+    def visual_module(self) -> nn.Module:
+        """The image tower: `[B, 3, S, S]` → `[B, dim]` before normalisation."""
+        tower: nn.Module = self._model.visual  # type: ignore[assignment]
+        return tower
+
+    @property
+    def text_module(self) -> nn.Module:
+        """The text tower: tokens `[B, L]` → `[B, dim]` before normalisation."""
+        return TextTower(self._model)
+
+    @torch.no_grad()
+    def encode_images(self, x_B3HW: Tensor) -> Tensor:
+        """`[B, 3, S, S]` → `[B, dim]` float32, L2-normalised."""
+        return nn.functional.normalize(encode_image_features(self._model, x_B3HW.to(self.device)).float(), dim=-1)
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """B texts → `[B, dim]` float32, L2-normalised."""
+        return embed_texts(self._model, self._model_cfg, texts, folder=self._folder)
+
+    def parameters_count(self) -> int:
+        """Parameters of both towers and the scale."""
+        return count_parameters([self._model])
+
+
+class TextTower(nn.Module):
+    """The text half of an open_clip model as one module: tokens `[B, L]` → features `[B, D]`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._whole = [model]  # in a list, so that the image tower is not registered as a part of this module
+        if (tower := getattr(model, "text", None)) is not None:
+            self.tower = tower
+        else:
+            for name, child in model.named_children():
+                if name != "visual":
+                    self.add_module(name, child)
+            for name, parameter in model.named_parameters(recurse=False):
+                if name not in ("logit_scale", "logit_bias"):
+                    self.register_parameter(name, parameter)
+
+    def forward(self, tokens_BL: Tensor) -> Tensor:
+        """See `encode_text_features`."""
+        return encode_text_features(self._whole[0], tokens_BL)
+
+
+def load_student(folder: Path, *, device: torch.device | None = None) -> StudentEncoder:
+    """Open a folder that `save_student` wrote, or any open_clip local-dir folder with safetensors weights.
+
+    Raises:
+        InputError: a file is missing, damaged, or does not fit the other.
+    """
+    remedy = "Make the student again with `cliprd distill` (or `dvc repro`)."
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} is missing.", remedy)
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        model_cfg, preprocess = config["model_cfg"], config["preprocess_cfg"]
+        configs.check(model_cfg, where=str(folder / CONFIG_FILE))
+        image = ImageSpec.from_dict({**preprocess, "size": configs.image_size(model_cfg)})
+        model = build_model(model_cfg, where=str(folder / CONFIG_FILE))
+    except (ValueError, KeyError, TypeError, AttributeError, ParamsError) as error:
+        raise InputError(f"{folder / CONFIG_FILE} is damaged: {_first_line(error)}", remedy) from error
+    try:
+        state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        model.load_state_dict(state, strict=True)
+    except (safetensors.SafetensorError, RuntimeError, OSError) as error:
+        raise InputError(
+            f"{folder / WEIGHTS_FILE} is damaged or belongs to another config: {_first_line(error)}", remedy
+        ) from error
+    set_model_preprocess_cfg(model, preprocess)
+    sha = manifest.sha256_file(folder / WEIGHTS_FILE)
+    return StudentEncoder(model.to(device or torch.device("cpu")), model_cfg, image, sha, folder)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])}" if lines else type(error).__name__
