@@ -5,8 +5,8 @@ whose embeddings are compared with (the teacher never runs again). Tasks come fr
 
 Output folder (everything but `volatile/` is the same bytes for the same inputs):
 
-`scores.json`, for `dvc metrics show`: `{task: {protocol: {metric: value}, "fidelity": {metric: value}}}`; `fidelity` only
-with a reference and only values that are defined. Metrics of classification: `acc1 acc5 mean_per_class_recall` (no
+`scores.json`, for `dvc metrics show`: `{task: {protocol: {metric: value}, "fidelity": {metric: value}}}`; `fidelity`
+only with a reference, and only values that are defined. Metrics of classification: `acc1 acc5 mean_per_class_recall` (no
 `acc5` below five classes); of retrieval: `text_to_image_r1 …_r5 …_r10 image_to_text_r1 …_r5 …_r10`; of fidelity:
 `image_cosine text_cosine image_rank text_rank cross_rank image_cka text_cka image_cka_debiased text_cka_debiased`.
 All are shares or correlations (0.42, not 42).
@@ -15,7 +15,7 @@ All are shares or correlations (0.42, not 42).
 
     {"schema": 1,
      "model": {"id", "weights_sha256", "stage": "teacher"|"distill", "dim", "logit_scale", "tokenizer",
-               "image": ImageSpec, "method": str|null, "seed": int|null},          # method, seed: of a distilled student
+               "image": ImageSpec, "method": str|null, "seed": int|null},     # method, seed: of a distilled student
      "reference": null | {"id", "weights_sha256", "fingerprint"},
      "precision": "fp32",
      "bootstrap": {"resamples", "confidence", "seed"},
@@ -33,13 +33,15 @@ All are shares or correlations (0.42, not 42).
             "undefined": {METRIC: reason}}}}}
 
 `outcomes/<task>.safetensors`, one row per example, for paired comparisons. For every score there is a tensor
-`<protocol>.<metric>` `[n]` uint8 (hit or miss) whose mean is the score; for `mean_per_class_recall` it is the mean
-weighted by `weights.mean_per_class_recall` `[n]` float64. For every fidelity score `fidelity.<metric>` `[n]` float32,
-whose mean is the score (per-example influence values). So `paired_bootstrap(a, b, weights=...)` compares two models.
-Further: classification `labels` `[images]` int32, `<protocol>.predicted` `[images, up to 5]` int32 (best first, so
-column 0 against `labels` gives the confusion matrix); retrieval `caption_image` `[captions]` int32 (the caption's
-image), `<protocol>.text_to_image_rank` `[captions of the protocol]` and `<protocol>.image_to_text_rank` `[images]` int32
-(0 = first), `fidelity.images` `[samples]` int32 (which images).
+`<protocol>.<metric>` `[images]` float32 whose mean is the score, weighted by `weights.<protocol>.<metric>` `[images]`
+float64 where that tensor exists (mean per class: one over the size of the class; text to image: the image's number of
+captions, a row being the share of its captions that hit). For every fidelity score `fidelity.<metric>` float32, whose
+mean is the score (per-example influence values). So `intervals.paired_bootstrap(a, b, weights=...)` of two models'
+tensors, resp. of `[seeds, n]` stacks of them, is their difference. Further: classification `labels` `[images]` int32 and
+`<protocol>.predicted` `[images, up to 5]` int32 (best first: column 0 against `labels` is the confusion matrix);
+retrieval `caption_image` `[captions]` int32 (the caption's image), `<protocol>.text_to_image_rank` `[captions of the
+protocol]` and `<protocol>.image_to_text_rank` `[images]` int32 (0 = first); with a reference `fidelity.images` int32,
+the images compared, and `fidelity.texts` int32, the classes or captions compared.
 
 `examples/<task>.json`, up to 24 deterministic examples (the same for every model):
 
@@ -50,7 +52,8 @@ image), `<protocol>.text_to_image_rank` `[captions of the protocol]` and `<proto
         retrieval: {"text_to_image": [{"caption": text, "image": i, "rank": r,
                                        "retrieved": [{"image": j, "score", "correct": bool} × up to 5]}],
                     "image_to_text": [{"image": i, "rank": r, "captions": [own captions],
-                                       "retrieved": [{"caption": text, "image": j, "score", "correct": bool} × up to 5]}]}}}
+                                       "retrieved": [{"caption": text, "image": j, "score", "correct": bool}
+                                                     × up to 5]}]}}}
 
 `embeddings/<task>.safetensors`, float32 L2-normalised: `image` `[images, dim]`; `class.<protocol>` `[classes, dim]` or
 `text` `[captions, dim]` (all captions, in order). float32, because float16 swaps neighbours that are nearly equal.
