@@ -1,0 +1,1 @@
+"""Images, sources, shards, augmentation. Knows nothing of teachers."""

@@ -1,0 +1,89 @@
+"""Stateless augmentation: the crop of (sample key, view) is a function of (seed, key, view) and nothing else.
+
+So nothing but embeddings is cached, student and teacher see the same box at their own resolution, and any process
+anywhere can replay any view. Random numbers come from BLAKE2b as a counter-based generator.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from cliprd.image_spec import ImageSpec
+from cliprd.params import Augmentation
+
+VERSION = 1
+Box = tuple[float, float, float, float]
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+def _uniforms(*identity: object) -> Iterator[float]:
+    """Endless numbers in [0, 1), 53 bits each, that depend on `identity` only."""
+    message = "\0".join(str(part) for part in identity).encode()
+    for block in range(2**31):
+        bits = hashlib.blake2b(message, digest_size=64, salt=block.to_bytes(16, "little")).digest()
+        for start in range(0, 64, 8):
+            yield (int.from_bytes(bits[start : start + 8], "little") >> 11) * 2.0**-53
+
+
+def crop_box(key: str, view: int, width: int, height: int, augmentation: Augmentation) -> Box:
+    """The crop (left, top, right, bottom) of one view, in pixels of an image of `width` × `height`.
+
+    The distribution is that of torchvision's RandomResizedCrop (area uniform, log-ratio uniform, ten tries, then the
+    largest centred crop within the ratio limits), without rounding to whole pixels.
+    """
+    numbers = _uniforms("crop", VERSION, augmentation.seed, key, view)
+    (low, high), (narrow, wide) = augmentation.scale, augmentation.ratio
+    for _ in range(10):
+        area = width * height * (low + (high - low) * next(numbers))
+        ratio = math.exp(math.log(narrow) + (math.log(wide) - math.log(narrow)) * next(numbers))
+        w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if w <= width and h <= height:
+            left, top = (width - w) * next(numbers), (height - h) * next(numbers)
+            return left, top, min(left + w, float(width)), min(top + h, float(height))
+    ratio = min(max(width / height, narrow), wide)
+    w, h = min(width, height * ratio), min(height, width / ratio)
+    left, top = (width - w) / 2, (height - h) / 2
+    return left, top, left + w, top + h
+
+
+def view_of(key: str, epoch: int, views: int) -> int:
+    """The view that epoch `epoch` of sample `key` uses: hash(key, epoch) mod `views`."""
+    digest = hashlib.blake2b(f"{key}\0{epoch}".encode(), digest_size=8, salt=b"view").digest()
+    return int.from_bytes(digest, "little") % views
+
+
+def train_view(image: Image.Image, box: Box, spec: ImageSpec) -> NDArray[np.uint8]:
+    """Crop `box` and resize it, antialiased, to `[size, size, 3]`, in one pass over the pixels."""
+    resized = image.resize((spec.size, spec.size), _FILTERS[spec.interpolation], box=box)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def eval_view(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
+    """open_clip's evaluation view: shorter side resized to `size`, centre crop; `[size, size, 3]`."""
+    crop, resize = _eval_transform(spec.size, spec.interpolation)
+    return np.asarray(crop(resize(image)), dtype=np.uint8)
+
+
+@functools.lru_cache(maxsize=16)
+def _eval_transform(size: int, interpolation: str) -> tuple[Any, Any]:
+    from torchvision.transforms import CenterCrop, InterpolationMode, Resize
+
+    return CenterCrop(size), Resize(size, InterpolationMode(interpolation), antialias=True)
+
+
+def to_tensor(batch_BSS3: NDArray[np.uint8] | Tensor, spec: ImageSpec, device: torch.device | None = None) -> Tensor:
+    """uint8 `[B, S, S, 3]` → normalised float32 `[B, 3, S, S]` on `device`; bytes travel, not floats."""
+    pixels = torch.as_tensor(batch_BSS3).to(device, non_blocking=True)
+    mean = torch.tensor(spec.mean, device=pixels.device) * 255
+    std = torch.tensor(spec.std, device=pixels.device) * 255
+    return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)

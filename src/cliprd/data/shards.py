@@ -1,0 +1,119 @@
+"""WebDataset shards that `prepare` writes and every later stage reads: counts and sha256 are known, not guessed."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cliprd import manifest
+from cliprd.errors import InputError
+
+INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its captions.
+
+    Attributes:
+        key: unique in the set; without dots or slashes, as WebDataset needs.
+        image: encoded bytes.
+        extension: of the image, without the dot.
+        captions: at least one, none empty.
+    """
+
+    key: str
+    image: bytes
+    extension: str
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar of a set."""
+
+    name: str
+    samples: int
+    size: int
+    sha256: str
+
+    @property
+    def stem(self) -> str:
+        """Name without `.tar`; other files that belong to the shard carry it."""
+        return self.name.removesuffix(".tar")
+
+
+def write_shard(path: Path, samples: Iterable[Sample]) -> None:
+    """Write `KEY.<extension>` and `KEY.txt` (one caption a line); equal samples give equal bytes."""
+    with manifest.atomic_write(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in samples:
+            _add(tar, f"{sample.key}.{sample.extension}", sample.image)
+            _add(tar, f"{sample.key}.txt", "\n".join(sample.captions).encode())
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)  # owner, mode and time are constants
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))
+
+
+def read_shard(path: Path) -> Iterator[Sample]:
+    """Samples of a tar that `write_shard` wrote, in order, streaming.
+
+    Raises:
+        InputError: the tar is damaged or not of that form.
+    """
+    try:
+        with tarfile.open(path, mode="r|") as tar:
+            image: tuple[str, str, bytes] | None = None
+            for entry in tar:
+                key, _, extension = entry.name.partition(".")
+                member = tar.extractfile(entry)
+                data = member.read() if member else b""
+                if extension != "txt":
+                    image = (key, extension, data)
+                elif image is None or image[0] != key:
+                    raise InputError(f"{path}: '{entry.name}' stands without its image.", "Run `cliprd prepare` again.")
+                else:
+                    yield Sample(key, image[2], image[1], tuple(data.decode().split("\n")))
+    except (tarfile.TarError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged: {error}.", "Delete its folder and run `cliprd prepare` again.") from error
+
+
+class ShardSet:
+    """The output folder of `prepare`."""
+
+    def __init__(self, folder: Path, fingerprint: str, shards: tuple[Shard, ...]) -> None:
+        self.folder = folder
+        self.fingerprint = fingerprint
+        self.shards = shards
+        self.samples = sum(shard.samples for shard in shards)
+
+    @classmethod
+    def open(cls, folder: Path) -> ShardSet:
+        """Check the folder against its manifest and open it.
+
+        Raises:
+            InputError: unfinished, damaged (the file is named), or of another stage.
+        """
+        found = manifest.verify(folder, stage="prepare")
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        shards = tuple(
+            Shard(item["name"], item["samples"], found.files[item["name"]]["size"], found.files[item["name"]]["sha256"])
+            for item in index["shards"]
+        )
+        return cls(folder, found.fingerprint, shards)
+
+    def read(self, shard: Shard) -> Iterator[Sample]:
+        """Samples of one shard in their fixed order."""
+        return read_shard(self.folder / shard.name)
+
+
+def write_index(folder: Path, shards: Iterable[Shard]) -> None:
+    """Write `index.json`: shards in order, with their counts."""
+    listed = [asdict(shard) for shard in shards]
+    manifest.write_json(folder / INDEX, {"samples": sum(item["samples"] for item in listed), "shards": listed})
