@@ -1,20 +1,19 @@
 """Benchmark tasks in CLIP_benchmark's WebDataset layout, checked whole before any model runs.
 
-    <task>/classnames.txt                             one class a line                       (classification)
-    <task>/zeroshot_classification_templates.txt      one prompt a line, `{c}` is the class  (classification)
-    <task>/dataset_type.txt                           `retrieval`; absent: classification
-    <task>/test/nshards.txt  <task>/test/0.tar …      KEY.webp|png|jpg|…  with  KEY.cls (number) or KEY.txt (captions)
+<task>/classnames.txt                             one class a line                       (classification)
+<task>/zeroshot_classification_templates.txt      one prompt a line, `{c}` is the class  (classification)
+<task>/dataset_type.txt                           `retrieval`; absent: classification
+<task>/test/nshards.txt  <task>/test/0.tar …      KEY.webp|png|jpg|…  with  KEY.cls (number) or KEY.txt (captions)
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,10 +111,13 @@ def load_task(folder: Path) -> Task:
     if not samples:
         raise InputError(f"Task {folder} has no images.", f"Its tars in {folder / SPLIT} are empty.")
     keys = tuple(key for key, _ in samples)
-    if len(set(keys)) < len(keys):
-        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
-        raise InputError(f"Task {folder}: sample '{twice}' occurs twice.", "Keys must differ within a task.")
-    common = {"name": folder.name, "folder": folder, "tars": tars, "keys": keys, "fingerprint": digest(files)}
+    common: dict[str, Any] = {
+        "name": folder.name,
+        "folder": folder,
+        "tars": tars,
+        "keys": keys,
+        "fingerprint": digest(files),
+    }
     if kind == "retrieval":
         return Task(kind=kind, captions=tuple(_captions(folder, key, text) for key, text in samples), **common)
     classnames = _classnames(folder)
@@ -151,7 +153,9 @@ def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, bytes]]:
     """(key, content of the `kind` file) of every sample; files of a sample stand together, as WebDataset wants."""
     samples: list[tuple[str, bytes]] = []
     for path in tars:
-        key, parts, seen = "", {}, set()
+        key = ""
+        parts: dict[str, bytes] = {}
+        seen: set[str] = set()
         for info, data in members(path):
             name = _NAME.match(info.name)
             if name is None or name[1].rpartition("/")[2].startswith("_"):
@@ -222,7 +226,7 @@ def _classnames(folder: Path) -> tuple[str, ...]:
 def _templates(folder: Path) -> tuple[str, ...]:
     path = folder / TEMPLATES
     if not path.is_file():
-        raise InputError(f"{path} is missing: one prompt a line, {{c}} for the class.", "For example: a photo of a {c}.")
+        raise InputError(f"{path} is missing.", "Write one prompt a line, for example: a photo of a {c}.")
     templates = tuple(line.strip() for line in _text(path).splitlines() if line.strip())
     if not templates:
         raise InputError(f"{path} is empty.", "Write one prompt a line, for example: a photo of a {c}.")

@@ -6,8 +6,8 @@ whose embeddings are compared with (the teacher never runs again). Tasks come fr
 Output folder (everything but `volatile/` is the same bytes for the same inputs):
 
 `scores.json`, for `dvc metrics show`: `{task: {protocol: {metric: value}, "fidelity": {metric: value}}}`; `fidelity`
-only with a reference, and only values that are defined. Metrics of classification: `acc1 acc5 mean_per_class_recall` (no
-`acc5` below five classes); of retrieval: `text_to_image_r1 …_r5 …_r10 image_to_text_r1 …_r5 …_r10`; of fidelity:
+only with a reference, and only values that are defined. Metrics of classification: `acc1 acc5 mean_per_class_recall`
+(no `acc5` below five classes); of retrieval: `text_to_image_r1 …_r5 …_r10 image_to_text_r1 …_r5 …_r10`; of fidelity:
 `image_cosine text_cosine image_rank text_rank cross_rank image_cka text_cka image_cka_debiased text_cka_debiased`.
 All are shares or correlations (0.42, not 42).
 
@@ -37,8 +37,8 @@ All are shares or correlations (0.42, not 42).
 float64 where that tensor exists (mean per class: one over the size of the class; text to image: the image's number of
 captions, a row being the share of its captions that hit). For every fidelity score `fidelity.<metric>` float32, whose
 mean is the score (per-example influence values). So `intervals.paired_bootstrap(a, b, weights=...)` of two models'
-tensors, resp. of `[seeds, n]` stacks of them, is their difference. Further: classification `labels` `[images]` int32 and
-`<protocol>.predicted` `[images, up to 5]` int32 (best first: column 0 against `labels` is the confusion matrix);
+tensors, resp. of `[seeds, n]` stacks of them, is their difference. Further: classification `labels` `[images]` int32
+and `<protocol>.predicted` `[images, up to 5]` int32 (best first: column 0 against `labels` is the confusion matrix);
 retrieval `caption_image` `[captions]` int32 (the caption's image), `<protocol>.text_to_image_rank` `[captions of the
 protocol]` and `<protocol>.image_to_text_rank` `[images]` int32 (0 = first); with a reference `fidelity.images` int32,
 the images compared, and `fidelity.texts` int32, the classes or captions compared.
