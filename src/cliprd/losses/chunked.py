@@ -1,0 +1,144 @@
+"""The same statistics as `similarity.dense_statistics`, holding only `chunk_size` rows of each matrix at a time.
+
+Forward, one pass over blocks of rows: a row's normaliser and gap are complete within its block; a column's are carried
+along as a running maximum and sums rescaled to it (streaming log-sum-exp). Backward, one more pass: the block is
+multiplied out again, and since
+
+    ∂ logsumexp_row_i / ∂M_ij = softmax_row(M)_ij        ∂ gap_row_i / ∂S_ij = −softmax_row(T)_ij
+
+(columns alike), its gradient needs only the saved normalisers. So nothing of N·N elements ever lives; the price is one
+more matrix product.
+
+Shape legend: N samples, C rows of a block, D width of the embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cliprd.losses.similarity import Gap, Normalisers, PairStatistics, Similarity
+
+
+def chunked_statistics(
+    a: Similarity,
+    b: Similarity | None = None,
+    *,
+    chunk_size: int,
+    a_follows_b: bool = False,
+    b_follows_a: bool = False,
+) -> PairStatistics:
+    """`PairStatistics` in blocks of `chunk_size` rows: memory grows as N·chunk_size. Differentiable once."""
+    matrices = [a] if b is None else [a, b]
+    follows = ((0, 1),) * a_follows_b + ((1, 0),) * b_follows_a  # (student, target)
+    tensors = (tensor for matrix in matrices for tensor in matrix)
+    flat: tuple[Tensor, ...] = _Statistics.apply(chunk_size, follows, *tensors)  # type: ignore[no-untyped-call]
+    of = [Normalisers(matrix.diagonal(), *flat[2 * k : 2 * k + 2]) for k, matrix in enumerate(matrices)]
+    rest = flat[2 * len(matrices) :]
+    gaps = {pair: Gap(*rest[2 * k : 2 * k + 2]) for k, pair in enumerate(follows)}
+    return PairStatistics(of[0], of[1] if b is not None else None, gaps.get((0, 1)), gaps.get((1, 0)))
+
+
+class _Column:
+    """Running statistics of a matrix's columns [N], and of the gaps of those who follow it."""
+
+    def __init__(self, like: Tensor, n: int, followers: list[int]) -> None:
+        self.peak = like.new_full((n,), -torch.inf)
+        self.total = like.new_zeros(n)
+        self.gaps = {student: like.new_zeros(n) for student in followers}
+
+    def update(self, block: Tensor, differences: dict[int, Tensor]) -> None:
+        """Add a block [C, N]; `differences[student]` is block − student's block."""
+        peak = torch.maximum(self.peak, block.amax(dim=0))
+        fade = (self.peak - peak).exp()  # exp(-inf) = 0 at the first block
+        weights = (block - peak).exp_()
+        self.peak = peak
+        self.total.mul_(fade).add_(weights.sum(dim=0))
+        for student, difference in differences.items():
+            self.gaps[student].mul_(fade).add_(torch.linalg.vecdot(weights, difference, dim=0))
+
+
+class _Statistics(torch.autograd.Function):
+    """(rows, columns) normalisers of each matrix, then (rows, columns) of each gap."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, chunk_size: int, follows: tuple[tuple[int, int], ...], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        matrices = [Similarity(*tensors[k : k + 3]) for k in range(0, len(tensors), 3)]
+        n = len(matrices[0].left)
+        rows = [m.left.new_empty(n) for m in matrices]
+        gap_rows = [matrices[0].left.new_empty(n) for _ in follows]
+        columns = [
+            _Column(m.left, n, [student for student, target in follows if target == k]) for k, m in enumerate(matrices)
+        ]
+        for span in _spans(n, chunk_size):
+            blocks = [_block(m, span) for m in matrices]
+            for k, block in enumerate(blocks):
+                rows[k][span] = block.logsumexp(dim=1)
+            differences: list[dict[int, Tensor]] = [{} for _ in matrices]
+            for gap, (student, target) in zip(gap_rows, follows, strict=True):
+                difference = differences[target][student] = blocks[target] - blocks[student]
+                softmax = (blocks[target] - rows[target][span, None]).exp_()
+                gap[span] = torch.linalg.vecdot(softmax, difference, dim=1)
+            for k, block in enumerate(blocks):
+                columns[k].update(block, differences[k])
+        column_lse = [c.peak + c.total.log() for c in columns]
+        ctx.save_for_backward(*tensors, *rows, *column_lse)
+        ctx.chunk_size, ctx.follows = chunk_size, follows
+        outputs = [tensor for pair in zip(rows, column_lse, strict=True) for tensor in pair]
+        for gap, (student, target) in zip(gap_rows, follows, strict=True):
+            outputs += [gap, columns[target].gaps[student] / columns[target].total]
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        count = len(ctx.saved_tensors) // 5  # 3 inputs and 2 normalisers a matrix
+        tensors = ctx.saved_tensors[: 3 * count]
+        rows, columns = ctx.saved_tensors[3 * count : 4 * count], ctx.saved_tensors[4 * count :]
+        matrices = [Similarity(*tensors[3 * k : 3 * k + 3]) for k in range(count)]
+        wanted = ctx.needs_input_grad[2:]
+        out: list[Tensor | None] = [
+            torch.zeros_like(t) if want else None for t, want in zip(tensors, wanted, strict=True)
+        ]
+        trained = [k for k in range(count) if any(wanted[3 * k : 3 * k + 3])]
+        sources = {k: [(t, 2 * (count + g)) for g, (s, t) in enumerate(ctx.follows) if s == k] for k in trained}
+        needed = sorted({*trained, *(target for pairs in sources.values() for target, _ in pairs)})
+        for span in _spans(len(matrices[0].left), ctx.chunk_size):
+            blocks = {k: _block(matrices[k], span) for k in needed}
+            by_row = {k: (blocks[k] - rows[k][span, None]).exp_() for k in needed}
+            by_column = {k: blocks[k].sub_(columns[k]).exp_() for k in needed}  # the logits themselves are used up
+            for k in trained:
+                grad = by_row[k] * gradients[2 * k][span, None]
+                grad.addcmul_(by_column[k], gradients[2 * k + 1][None, :])
+                for target, g in sources[k]:
+                    grad.addcmul_(by_row[target], gradients[g][span, None], value=-1)
+                    grad.addcmul_(by_column[target], gradients[g + 1][None, :], value=-1)
+                _accumulate(matrices[k], span, grad, out[3 * k : 3 * k + 3])
+        return (None, None, *out)
+
+
+def _accumulate(matrix: Similarity, span: slice, grad: Tensor, out: list[Tensor | None]) -> None:
+    """Chain the gradient [C, N] of a block of logits into those of left, right and scale."""
+    left, right, scale = out
+    if left is not None or scale is not None:
+        unscaled = grad @ matrix.right
+        if left is not None:
+            torch.mul(unscaled, matrix.scale, out=left[span])
+        if scale is not None:
+            scale += (unscaled * matrix.left[span]).sum()
+    if right is not None:
+        right.addmm_(grad.T, matrix.left[span] * matrix.scale)
+
+
+def _block(matrix: Similarity, span: slice) -> Tensor:
+    return (matrix.left[span] * matrix.scale) @ matrix.right.T
+
+
+def _spans(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
