@@ -1,0 +1,193 @@
+"""What the templates loop over: each function turns plain results into charts and rows of one section."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from cliprd.report.charts import curves as curve_chart
+from cliprd.report.charts import density, forest, layout, matrix, tradeoff
+from cliprd.report.palette import TEACHER as TEACHER_STYLE
+from cliprd.report.palette import Style
+from cliprd.report.results import TEACHER, Page
+
+Styles = Mapping[str, Style]
+
+TERMS = {
+    "loss": "total: the sum of the weighted terms",
+    "task": "image-text contrast of the student itself",
+    "hrd": "same similarity distributions as the teacher (CLIP-KD's CRD)",
+    "icl": "student against teacher embeddings, contrasted both ways",
+    "fd": "squared distance to the teacher's embeddings",
+    "vrd": "image-side relations follow the text side",
+    "vrd_ce_image": "contrast behind vrd, images",
+    "vrd_ce_text": "contrast behind vrd, texts",
+    "xrd": "cross-modal relations agree with each other",
+}
+SCALES = {
+    "student_scale": "student's logit scale",
+    "cross_scale": "σ× of icl and xrd",
+    "image_scale": "σI of vrd",
+    "text_scale": "σT of vrd",
+    "grad_norm": "gradient norm before clipping",
+    "lr": "learning rate",
+}
+
+
+def bars(comparison: Mapping[str, Any], protocol: str, styles: Styles) -> dict[str, dict[str, Markup]]:
+    """Model → column (a task, or `mean`) → the cell's bar; every column has its own top, the best upper end in it."""
+    block = comparison["protocols"][protocol]
+    models = {TEACHER: block["teacher"], **block["methods"]}
+    everyone = {**styles, TEACHER: TEACHER_STYLE}
+    found: dict[str, dict[str, Markup]] = defaultdict(dict)
+    for column in ("mean", *comparison["tasks"]):
+        cells = {m: entry["mean"] if column == "mean" else entry["tasks"][column] for m, entry in models.items()}
+        top = max(cell["high"] for cell in cells.values())
+        for model, cell in cells.items():
+            found[model][column] = forest.bar(cell, everyone[model], top=top)
+    return dict(found)
+
+
+def forests(comparison: Mapping[str, Any], protocol: str, styles: Styles) -> list[tuple[str, Markup]]:
+    """(title, plot) of the paired differences: the mean over tasks first, then each task."""
+    block = comparison["protocols"][protocol]["methods"]
+    rows: dict[str, list[forest.Row]] = defaultdict(list)
+    for method, entry in block.items():
+        if "difference" in entry:
+            rows["Mean over tasks"].append(forest.Row(method, styles[method], entry["difference"]["mean"]))
+            for task, cell in entry["difference"]["tasks"].items():
+                rows[task].append(forest.Row(method, styles[method], cell))
+    return [(title, forest.forest(title, these, forest.domain(these))) for title, these in rows.items()]
+
+
+def _series(page: Page, column: str, styles: Styles) -> list[curve_chart.Series]:
+    found = []
+    for history in page.histories:
+        if column in history.columns:
+            label = history.method if len(page.comparison["seeds"]) == 1 else f"{history.method}, seed {history.seed}"
+            line = curve_chart.Series(label, styles[history.method], history.columns["step"], history.columns[column])
+            found.append(line)
+    return found
+
+
+def _panels(page: Page, names: list[str], told: Mapping[str, str], styles: Styles) -> list[dict[str, Any]]:
+    found = []
+    for name in names:
+        series = _series(page, name, styles)
+        if series:
+            found.append({"name": name, "about": told.get(name, ""), "chart": curve_chart.panel(name, series)})
+    return found
+
+
+def curves(page: Page, styles: Styles) -> list[dict[str, Any]]:
+    """A panel per loss term that any method has, the total first."""
+    terms = list(dict.fromkeys(term for history in page.histories for term in history.terms))
+    order = [*TERMS, *(t for t in terms if t not in TERMS)]
+    return _panels(page, ["loss", *sorted(terms, key=order.index)], TERMS, styles)
+
+
+def scales(page: Page, styles: Styles) -> list[dict[str, Any]]:
+    """A panel per learned scale, then gradient norm and learning rate."""
+    names = list(dict.fromkeys(scale for history in page.histories for scale in history.scales))
+    return _panels(page, [*names, "grad_norm", "lr"], SCALES, styles)
+
+
+def speed(page: Page, protocol: str, styles: Styles) -> list[tuple[str, Markup]]:
+    """(title, chart) of score against images per second where measured, and against parameters."""
+    block = page.comparison["protocols"][protocol]
+    models = {TEACHER: block["teacher"], **block["methods"]}
+    everyone = {**styles, TEACHER: TEACHER_STYLE}
+    charts = []
+    for title, axis, value in (
+        ("Score against speed", "images per second (log)", "images_per_second"),
+        ("Score against size", "parameters (log)", "parameters"),
+    ):
+        marks = [
+            tradeoff.Point(model, everyone[model], float(x), entry["mean"])
+            for model, entry in models.items()
+            if model in page.costs and (x := getattr(page.costs[model], value))
+        ]
+        if marks:
+            charts.append((title, tradeoff.tradeoff(marks, x_label=axis)))
+    return charts
+
+
+def cost_rows(page: Page) -> list[tuple[str, Any]]:
+    """(model, Cost), the teacher first."""
+    order = [TEACHER, *page.comparison["methods"]]
+    return [(model, page.costs[model]) for model in order if model in page.costs]
+
+
+def confusions(page: Page, protocol: str, styles: Styles) -> list[dict[str, Any]]:
+    """Per task: a heat map per model, or for many classes the mistakes each model makes most."""
+    everyone = {**styles, TEACHER: TEACHER_STYLE}
+    found = []
+    for one in page.confusions:
+        if one.protocol != protocol:
+            continue
+        maps = [
+            (model, matrix.heatmap(f"{model} on {one.task}", one.classes, counts.tolist(), css=everyone[model].css))
+            for model, counts in one.counts.items()
+        ]
+        found.append({"task": one.task, "classes": len(one.classes), "maps": maps, "pairs": dict(one.pairs)})
+    return found
+
+
+def geometry(page: Page, styles: Styles) -> list[dict[str, Any]]:
+    """Per kind of pair: a density per method, all on the same axes."""
+    groups: dict[str, list[Any]] = defaultdict(list)
+    for one in page.geometry:
+        groups[one.towers].append(one)
+    found = []
+    for towers, members in groups.items():
+        low = min(float(min(m.teacher.min(), m.student.min())) for m in members)
+        high = max(float(max(m.teacher.max(), m.student.max())) for m in members)
+        charts = [
+            {
+                "method": m.method,
+                "spearman": m.spearman,
+                "cka": m.cka,
+                "chart": density.hexbin(
+                    f"{towers} similarities, teacher against {m.method}",
+                    m.teacher, m.student, styles[m.method], (low, high), x_label="teacher", y_label="student",
+                ),
+            }
+            for m in members
+        ]  # fmt: skip
+        found.append({"towers": towers, "pairs": len(members[0].teacher), "charts": charts})
+    return found
+
+
+def layouts(page: Page, styles: Styles) -> list[dict[str, Any]]:
+    """Per classification task: a map of its classes per method."""
+    return [
+        {
+            "task": one.task,
+            "charts": [
+                {
+                    "method": method,
+                    "kept": one.kept[method],
+                    "chart": layout.drift(
+                        f"Class means of {one.task}, teacher against {method}",
+                        one.classes,
+                        one.teacher,
+                        where,
+                        styles[method],
+                    ),
+                }
+                for method, where in one.students.items()
+            ],
+        }
+        for one in page.layouts
+    ]
+
+
+def queries(page: Page) -> list[tuple[str, list[Any]]]:
+    """(kind, queries) in the order in which kinds first appear."""
+    groups: dict[str, list[Any]] = defaultdict(list)
+    for query in page.queries:
+        groups[query.kind].append(query)
+    return list(groups.items())

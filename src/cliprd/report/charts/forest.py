@@ -1,0 +1,87 @@
+"""Estimates with intervals: the forest plot of paired differences and the small bar inside a table's cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from cliprd.report.palette import Style, marker
+from cliprd.report.svg import Scale, canvas, element, group, padded, tip
+
+ROW = 30
+WIDTH = 330
+LABEL = 92
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a forest plot; `interval` has value, low and high as shares of 1."""
+
+    label: str
+    style: Style
+    interval: Mapping[str, float]
+
+
+def points(value: float, *, sign: bool = False) -> str:
+    """A share of 1 as percentage points with one decimal and a true minus."""
+    return f"{100 * value:{'+' if sign else ''}.1f}".replace("-", "−")
+
+
+def spread(interval: Mapping[str, float], *, sign: bool = False) -> str:
+    """`12.3 [10.1, 14.2]` in points."""
+    low, high = points(interval["low"], sign=sign), points(interval["high"], sign=sign)
+    return f"{points(interval['value'], sign=sign)} [{low}, {high}]"
+
+
+def domain(rows: Sequence[Row], *, zero: bool = True) -> tuple[float, float]:
+    """Range, in points, that shows all intervals (and zero)."""
+    ends = [100 * row.interval[end] for row in rows for end in ("low", "high")]
+    return padded([*ends, 0.0] if zero else ends, share=0.08)
+
+
+def forest(title: str, rows: Sequence[Row], reach: tuple[float, float]) -> Markup:
+    """Rows against a zero line; an interval that leaves zero out is drawn full, one that spans it is drawn hollow."""
+    height = len(rows) * ROW + 34
+    x = Scale(*reach, LABEL, WIDTH - 12)
+    foot = height - 26
+    parts = [element("line", x1=x(t), x2=x(t), y1=6, y2=foot, class_="grid") for t in x.ticks(5)]
+    parts += [element("text", _signed(t), x=x(t), y=foot + 16, class_="tick", text_anchor="middle") for t in x.ticks(5)]
+    parts.append(element("line", x1=x(0), x2=x(0), y1=2, y2=foot, class_="zero"))
+    for index, row in enumerate(rows):
+        parts.append(_forest_row(row, x, 6 + index * ROW + ROW / 2))
+    return canvas(WIDTH, height, parts, label=f"{title}: paired differences in points with their intervals")
+
+
+def _forest_row(row: Row, x: Scale, y: float) -> Markup:
+    low, value, high = (x(100 * row.interval[key]) for key in ("low", "value", "high"))
+    spans = row.interval["low"] <= 0 <= row.interval["high"]
+    return group(
+        [
+            element("text", row.label, x=LABEL - 8, y=y + 4, class_="label", text_anchor="end"),
+            element("rect", x=LABEL, y=y - ROW / 2, width=WIDTH - LABEL - 12, height=ROW, class_="hit"),
+            element("line", x1=low, x2=high, y1=y, y2=y, class_="whisker"),
+            element("path", d=f"M{low:.1f} {y - 5:.1f}v10M{high:.1f} {y - 5:.1f}v10", class_="whisker"),
+            marker(row.style.marker, value, y, size=5, class_="mark hollow" if spans else "mark"),
+            tip(f"{row.label}: {spread(row.interval, sign=True)} points"),
+        ],
+        class_=f"{row.style.css} row",
+    )
+
+
+def _signed(value: float) -> str:
+    return "0" if value == 0 else f"{value:+.3g}".replace("-", "−")
+
+
+def bar(interval: Mapping[str, float], style: Style, *, top: float) -> Markup:
+    """A table cell's picture: the value as a bar from zero to `top` (a share of 1), the interval as a line over it."""
+    x = Scale(0, top or 1, 0, 100)
+    low, value, high = (x(interval[key]) for key in ("low", "value", "high"))
+    parts = [
+        element("rect", x=0, y=4, width=100, height=4, rx=2, class_="track"),
+        element("rect", x=0, y=4, width=max(value, 0.5), height=4, rx=2, class_="fill"),
+        element("line", x1=low, x2=high, y1=6, y2=6, class_="whisker"),
+        element("path", d=f"M{low:.1f} 2.5v7M{high:.1f} 2.5v7", class_="whisker"),
+    ]
+    return canvas(100, 12, parts, label=spread(interval), class_=f"bar {style.css}", preserveAspectRatio="none")

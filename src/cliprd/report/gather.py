@@ -1,0 +1,256 @@
+"""From the runs' folders to what the page shows: curves, confusion, geometry, retrieval examples, costs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from cliprd import manifest
+from cliprd.errors import InputError
+from cliprd.report import confusion, geometry
+from cliprd.report.results import TEACHER, Confusion, Cost, Geometry, History, Layout, Page, Picture, Query, Ranking
+from cliprd.report.runs import Grid, Run, read_json
+from cliprd.report.thumbnails import data_uri
+
+DRAWN_CLASSES = 40  # more make a heat map nobody can read
+GEOMETRY_ROWS = 250  # per task and tower: 31,000 pairs
+QUERIES_A_KIND = 4
+COMMANDS = (
+    "dvc repro",
+    "cliprd compare --benchmarks work/benchmark --students work/students --output reports",
+)
+
+
+def gather(grid: Grid, content: Mapping[str, Any], sections: Mapping[str, Any]) -> Page:
+    """Everything on the page. Pictures, confusion and geometry are of the first seed.
+
+    Args:
+        grid: the runs.
+        content: of comparison.json.
+        sections: parameters of the comparison, to be shown.
+    """
+    best = content["protocols"][content["protocol"]]["best"]
+    used: dict[str, Any] = dict(sections)
+    used["benchmark"] = dict(grid.teacher.manifest.params)
+    used["students"] = {run.name: dict(run.student_manifest.params) for run in grid.runs if run.student_manifest}
+    return Page(
+        comparison=content,
+        histories=[
+            _history(method, run) for method, runs in grid.methods.items() for run in zip(grid.seeds, runs, strict=True)
+        ],
+        queries=_queries(grid, content["protocol"], best),
+        confusions=_confusions(grid, list(content["protocols"])),
+        geometry=_geometry(grid, content),
+        layouts=_layouts(grid),
+        costs={model: _cost(grid.first(model)) for model in (TEACHER, *grid.methods)},
+        device=_device(grid.teacher),
+        params=yaml.safe_dump(used, sort_keys=False, allow_unicode=True),
+        commands=COMMANDS,
+    )
+
+
+def _history(method: str, seeded: tuple[int, Run]) -> History:
+    seed, run = seeded
+    assert run.student is not None
+    rows = list(csv.DictReader(io.StringIO((run.student / "history.csv").read_text(encoding="utf-8"))))
+    if not rows:
+        raise InputError(f"{run.student / 'history.csv'} has no row.", "Lower distill.log_every, then run `dvc repro`.")
+    names = [name for name in rows[0] if name]
+    columns = {name: [_float(row[name]) for row in rows] for name in names}
+    between = names[names.index("loss") + 1 : names.index("grad_norm")]
+    scales = tuple(name for name in between if name.endswith("scale"))
+    terms = tuple(name for name in between if name not in scales)
+    return History(method=method, seed=seed, columns=columns, terms=terms, scales=scales)
+
+
+def _float(text: str | None) -> float:
+    return float(text) if text else math.nan
+
+
+def _cost(run: Run) -> Cost:
+    counts = run.results["cost"]
+    path = run.volatile("speed.json")
+    speed = read_json(path) if path else {}
+    image, text = speed.get("image") or {}, speed.get("text") or {}
+    return Cost(
+        parameters=counts["parameters"],
+        image_macs=counts.get("image_macs"),
+        text_macs=counts.get("text_macs"),
+        images_per_second=image.get("per_second"),
+        texts_per_second=text.get("per_second"),
+        latency_ms=(image.get("latency_ms") or {}).get("median"),
+        training_images_per_second=_training_speed(run.volatile("throughput.csv")),
+    )
+
+
+def _training_speed(path: Path | None) -> float | None:
+    """The median over the recorded steps: the first ones are slow."""
+    if path is None:
+        return None
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    values = [value for row in rows if math.isfinite(value := _float(row.get("images_per_second")))]
+    return statistics.median(values) if values else None
+
+
+def _device(run: Run) -> str:
+    path = run.volatile("speed.json")
+    if path is None:
+        return ""
+    speed = read_json(path)
+    return f"{speed['device']}, {speed['threads']} threads, {speed['precision']}"
+
+
+def _confusions(grid: Grid, protocols: Sequence[str]) -> list[Confusion]:
+    found = []
+    models = (TEACHER, *grid.methods)
+    for task, facts in grid.teacher.results["tasks"].items():
+        if facts["kind"] != "classification":
+            continue
+        classes = tuple(facts["classnames"])
+        outcomes = {model: grid.first(model).tensors("outcomes", task) for model in models}
+        for protocol in protocols:
+            matrices = {
+                model: confusion.counts(these["labels"], these[f"{protocol}.predicted"][:, 0], len(classes))
+                for model, these in outcomes.items()
+            }
+            drawn = matrices if len(classes) <= DRAWN_CLASSES else {}
+            pairs = {model: confusion.most_confused(matrix, classes) for model, matrix in matrices.items()}
+            found.append(Confusion(task=task, protocol=protocol, classes=classes, counts=drawn, pairs=pairs))
+    return found
+
+
+def _geometry(grid: Grid, content: Mapping[str, Any]) -> list[Geometry]:
+    """Similarities of evenly spaced images and texts of every task, pooled; pairs never cross tasks."""
+    kinds = {
+        "Image–image": ("image_rank", "image_cka"),
+        "Text–text": ("text_rank", "text_cka"),
+        "Image–text": ("cross_rank", None),
+    }
+    tasks = list(grid.teacher.results["tasks"])
+    teacher = _similarities(grid.teacher, tasks, content["protocol"])
+    found = []
+    for method in grid.methods:
+        student = _similarities(grid.first(method), tasks, content["protocol"])
+        scores = content["fidelity"][method]["mean"]
+        for kind, (rank, cka) in kinds.items():
+            found.append(
+                Geometry(
+                    method=method,
+                    towers=kind,
+                    teacher=teacher[kind],
+                    student=student[kind],
+                    spearman=scores.get(rank),
+                    cka=scores.get(cka) if cka else None,
+                )
+            )
+    return found
+
+
+def _similarities(run: Run, tasks: Sequence[str], protocol: str) -> dict[str, Any]:
+    parts: dict[str, list[Any]] = {"Image–image": [], "Text–text": [], "Image–text": []}
+    for task in tasks:
+        tensors = run.tensors("embeddings", task)
+        image = _spaced(tensors["image"])
+        text = _spaced(tensors["text"] if "text" in tensors else tensors[f"class.{protocol}"])
+        parts["Image–image"].append(geometry.pair_similarities(image))
+        parts["Text–text"].append(geometry.pair_similarities(text))
+        parts["Image–text"].append(geometry.pair_similarities(image, text))
+    return {kind: np.concatenate(arrays) for kind, arrays in parts.items()}
+
+
+def _spaced(rows: Any) -> Any:
+    return rows[np.linspace(0, len(rows) - 1, min(GEOMETRY_ROWS, len(rows))).astype(int)]
+
+
+def _layouts(grid: Grid) -> list[Layout]:
+    found = []
+    for task, facts in grid.teacher.results["tasks"].items():
+        if facts["kind"] != "classification" or not 3 <= len(facts["classnames"]) <= DRAWN_CLASSES:
+            continue
+        classes = tuple(facts["classnames"])
+        labels = grid.teacher.tensors("outcomes", task)["labels"]
+        means = {
+            model: geometry.class_means(grid.first(model).tensors("embeddings", task)["image"], labels, len(classes))
+            for model in (TEACHER, *grid.methods)
+        }
+        places, directions = geometry.plane(means[TEACHER])
+        turned = {method: geometry.onto(means[TEACHER], means[method]) for method in grid.methods}
+        found.append(
+            Layout(
+                task=task,
+                classes=classes,
+                teacher=places,
+                students={method: where @ directions.T for method, (where, _) in turned.items()},
+                kept={method: kept for method, (_, kept) in turned.items()},
+            )
+        )
+    return found
+
+
+def _queries(grid: Grid, protocol: str, best: str) -> list[Query]:
+    """Captions from the benchmark's own examples, which are the same for every model: a few of each kind of outcome."""
+    kinds = {
+        (True, True): "Both right",
+        (False, True): f"Only {best} right",
+        (True, False): "Only the teacher right",
+        (False, False): "Both wrong",
+    }
+    queries = [
+        query
+        for task, facts in grid.teacher.results["tasks"].items()
+        if facts["kind"] == "retrieval"
+        for query in _task_queries(grid, task, facts["images"], protocol, best, kinds)
+    ]
+    queries.sort(key=lambda query: manifest.digest([query.task, query.caption]))
+    return [query for kind in kinds.values() for query in [q for q in queries if q.kind == kind][:QUERIES_A_KIND]]
+
+
+def _task_queries(
+    grid: Grid, task: str, gallery: int, protocol: str, best: str, kinds: Mapping[tuple[bool, bool], str]
+) -> list[Query]:
+    runs = (grid.teacher, grid.first(best))
+    examples = [run.examples(task) for run in runs]
+    told = _captions(examples[0]["protocols"][protocol])
+    found = []
+    for entries in zip(*(these["protocols"][protocol]["text_to_image"] for these in examples), strict=True):
+        if len({(entry["caption"], entry["image"]) for entry in entries}) != 1:
+            raise InputError(
+                f"The examples of {task} differ between {runs[0].folder} and {runs[1].folder}.", "Run `dvc repro`."
+            )
+        rankings = []
+        for model, run, these, entry in zip((TEACHER, best), runs, examples, entries, strict=True):
+            pictures = [_picture(run, these, hit["image"], told, right=hit["correct"]) for hit in entry["retrieved"]]
+            rankings.append(Ranking(model=model, pictures=tuple(pictures), rank=entry["rank"] + 1))
+        found.append(
+            Query(
+                task=task,
+                kind=kinds[rankings[0].rank == 1, rankings[1].rank == 1],
+                caption=entries[0]["caption"],
+                target=_picture(runs[0], examples[0], entries[0]["image"], told),
+                gallery=gallery,
+                rankings=tuple(rankings),
+            )
+        )
+    return found
+
+
+def _captions(examples: Mapping[str, Any]) -> dict[int, str]:
+    """What is known of the pictures' own captions, to be their alternative text."""
+    told = {entry["image"]: "; ".join(entry["captions"]) for entry in examples.get("image_to_text", ())}
+    return told | {entry["image"]: entry["caption"] for entry in examples["text_to_image"]}
+
+
+def _picture(
+    run: Run, examples: Mapping[str, Any], image: int, told: Mapping[int, str], *, right: bool = True
+) -> Picture:
+    with Image.open(run.folder / examples["pictures"][str(image)]) as file:
+        return Picture(uri=data_uri(file), caption=told.get(image, f"picture {image}"), right=right)

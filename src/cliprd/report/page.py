@@ -1,0 +1,92 @@
+"""`index.html`: one self-contained page. No request leaves it; it reads without scripts, in light, dark and on paper.
+
+Text from data sets (captions, class and task names) is escaped by Jinja's autoescape and by `svg.element`; the only
+markup that goes in unescaped is what those two made. `blocks` prepares what the templates loop over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from cliprd.report import blocks, palette
+from cliprd.report.charts.forest import points, spread
+from cliprd.report.results import Page
+from cliprd.report.svg import number
+from cliprd.report.table import coverage, headline, notes
+
+PROTOCOLS = {
+    "standard": "every caption, each data set's own prompts",
+    "paper": "first caption only, ImageNet's prompts everywhere",
+}
+
+
+def render(page: Page) -> str:
+    """The whole page as HTML text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cliprd.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"points": points, "spread": spread, "number": number, "share": _share, "count": _count}
+    comparison = page.comparison
+    styles = palette.styles(comparison["methods"])
+    protocols = [comparison["protocol"], *(p for p in comparison["protocols"] if p != comparison["protocol"])]
+    return environment.get_template("page.html.j2").render(
+        page=page,
+        comparison=comparison,
+        protocols=protocols,
+        about=PROTOCOLS,
+        styles={**styles, "teacher": palette.TEACHER},
+        swatch=palette.swatch,
+        colours=_colours(),
+        blocks={p: _protocol(page, p, styles) for p in protocols},
+        coverage=coverage(comparison),
+        curves=blocks.curves(page, styles),
+        scales=blocks.scales(page, styles),
+        speed={p: blocks.speed(page, p, styles) for p in protocols},
+        costs=blocks.cost_rows(page),
+        geometry=blocks.geometry(page, styles),
+        layouts=blocks.layouts(page, styles),
+        queries=blocks.queries(page),
+    )
+
+
+def _protocol(page: Page, protocol: str, styles: Mapping[str, palette.Style]) -> dict[str, Any]:
+    """What differs between protocols: headline, cards, table, forest, confusion."""
+    comparison = page.comparison
+    return {
+        "contender": _contender(comparison["protocols"][protocol], comparison["reference"]),
+        "headline": headline(comparison, protocol),
+        "notes": notes(comparison, protocol),
+        "scores": comparison["protocols"][protocol],
+        "bars": blocks.bars(comparison, protocol, styles),
+        "forest": blocks.forests(comparison, protocol, styles),
+        "confusions": blocks.confusions(page, protocol, styles),
+    }
+
+
+def _contender(block: Mapping[str, Any], reference: str) -> str | None:
+    """The method whose difference to the reference is worth a card: the best, or the runner-up."""
+    others = [method for method in block["methods"] if method != reference]
+    return max(others, key=lambda method: block["methods"][method]["mean"]["value"], default=None)
+
+
+def _colours() -> Markup:
+    """The palette as CSS: one class a series, with its colour in light and in dark."""
+    light = "".join(f".m{i}{{--c:{value}}}" for i, value in enumerate(palette.LIGHT))
+    dark = "".join(f".m{i}{{--c:{value}}}" for i, value in enumerate(palette.DARK))
+    return Markup(f"{light}@media screen and (prefers-color-scheme:dark){{{dark}}}")  # noqa: S704 — constants of palette
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}".replace(",", "\u202f")

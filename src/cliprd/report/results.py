@@ -1,0 +1,130 @@
+"""What the page is made of: plain results, computed elsewhere. Nothing here is trusted to be free of markup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """One training: column name → values, all of equal length, `step` among them; NaN where a value lacks."""
+
+    method: str
+    seed: int
+    columns: Mapping[str, Sequence[float]]
+    terms: tuple[str, ...]
+    scales: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A thumbnail: `uri` is a data: URI, `caption` what the data set says of it, `right` if it answers."""
+
+    uri: str
+    caption: str
+    right: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """What one model puts first for a query; `rank` is the 1-based place of the first right picture among all."""
+
+    model: str
+    pictures: tuple[Picture, ...]
+    rank: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A caption, the picture it belongs to, and each model's ranking. `kind` groups queries under one heading."""
+
+    task: str
+    kind: str
+    caption: str
+    target: Picture
+    gallery: int
+    rankings: tuple[Ranking, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """Classification of one task by several models.
+
+    Attributes:
+        counts: model → `[C, C]` counts, rows true, columns predicted; empty when there are too many classes to draw.
+        pairs: model → the most frequent mistakes as (true, predicted, count, of).
+    """
+
+    task: str
+    protocol: str
+    classes: tuple[str, ...]
+    counts: Mapping[str, NDArray[np.int64]]
+    pairs: Mapping[str, Sequence[tuple[str, str, int, int]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Similarities of the same pairs, seen by teacher and student: `teacher`, `student` are `[pairs]` each.
+
+    `spearman` and `cka` are the benchmark's, None where it could not tell them.
+    """
+
+    method: str
+    towers: str
+    teacher: NDArray[np.float32]
+    student: NDArray[np.float32]
+    spearman: float | None
+    cka: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Class means on the plane of the teacher's two main directions.
+
+    Attributes:
+        teacher: `[C, 2]`.
+        students: model → `[C, 2]`, turned and scaled onto the teacher's.
+        kept: model → share of the teacher's spread that the turned means explain, over all directions.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    teacher: NDArray[np.float64]
+    students: Mapping[str, NDArray[np.float64]]
+    kept: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a model costs. Counts are facts; images per second and latency were measured, and differ from run to run."""
+
+    parameters: int
+    image_macs: int | None = None
+    text_macs: int | None = None
+    images_per_second: float | None = None
+    texts_per_second: float | None = None
+    latency_ms: float | None = None
+    training_images_per_second: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Everything on the page. `comparison` is the content of comparison.json."""
+
+    comparison: Mapping[str, Any]
+    histories: Sequence[History] = ()
+    queries: Sequence[Query] = ()
+    confusions: Sequence[Confusion] = ()
+    geometry: Sequence[Geometry] = ()
+    layouts: Sequence[Layout] = ()
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    device: str = ""
+    params: str = ""
+    commands: Sequence[str] = ()

@@ -1,0 +1,151 @@
+"""The folders that a comparison reads: one benchmark and one student a run, opened through their manifests.
+
+The formats are those of the stages `benchmark` and `distill`; their docstrings are the reference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from cliprd import manifest
+from cliprd.errors import InputError
+from cliprd.manifest import VOLATILE_DIR, Manifest
+from cliprd.report.results import TEACHER
+
+
+@dataclass(frozen=True)
+class Run:
+    """One benchmark folder, and the student's folder that it is of (None for the teacher)."""
+
+    name: str
+    folder: Path
+    manifest: Manifest
+    student: Path | None = None
+    student_manifest: Manifest | None = None
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """The content of results.json."""
+        return read_json(self.folder / "results.json")
+
+    def tensors(self, kind: str, task: str) -> dict[str, np.ndarray[Any, Any]]:
+        """`outcomes` or `embeddings` of a task."""
+        return dict(load_file(self.folder / kind / f"{task}.safetensors"))
+
+    def examples(self, task: str) -> dict[str, Any]:
+        """The content of examples/<task>.json."""
+        return read_json(self.folder / "examples" / f"{task}.json")
+
+    def volatile(self, name: str) -> Path | None:
+        """A file of timings of the benchmark (`speed.json`) or the student (`throughput.csv`), where there is one."""
+        folder = self.student if name == "throughput.csv" else self.folder
+        path = folder / VOLATILE_DIR / name if folder else None
+        return path if path and path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All runs of the comparison: the teacher, and method → runs in the order of the seeds."""
+
+    teacher: Run
+    methods: Mapping[str, Sequence[Run]]
+    seeds: tuple[int, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run, the teacher first."""
+        return [self.teacher, *(run for runs in self.methods.values() for run in runs)]
+
+    def first(self, model: str) -> Run:
+        """The run of the first seed (or the teacher): the one whose pictures are shown."""
+        return self.teacher if model == TEACHER else self.methods[model][0]
+
+
+def open_grid(methods: Sequence[str], seeds: Sequence[int], benchmarks: Path, students: Path) -> Grid:
+    """Open methods × seeds and the teacher; other runs in the folders are not looked at.
+
+    Raises:
+        InputError: a run is missing or damaged, or its benchmark is of another student than `students` holds.
+    """
+    teacher = benchmarks / TEACHER
+    if not teacher.is_dir():
+        raise InputError(
+            f"{teacher} does not exist: the teacher was not benchmarked.",
+            f"Run `cliprd benchmark --model work/teacher --output {teacher}` (or `dvc repro`).",
+        )
+    runs = {method: [_open_run(method, seed, benchmarks, students) for seed in seeds] for method in methods}
+    return Grid(Run(TEACHER, teacher, manifest.verify(teacher, stage="benchmark")), runs, tuple(seeds))
+
+
+def _open_run(method: str, seed: int, benchmarks: Path, students: Path) -> Run:
+    name = f"{method}-{seed}"
+    student, benchmark = students / name, benchmarks / name
+    if not student.is_dir():
+        raise InputError(
+            f"{student} does not exist: ablation.methods × ablation.seeds asks for {name}, which was not trained.",
+            f"Run `dvc repro`, or `cliprd distill --shards work/shards --cache work/cache --method {method} "
+            f"--seed {seed} --output {student}`.",
+        )
+    if not benchmark.is_dir():
+        raise InputError(
+            f"{benchmark} does not exist: the run {name} was trained but not benchmarked.",
+            f"Run `dvc repro`, or `cliprd benchmark --model {student} --reference {benchmarks / TEACHER} "
+            f"--output {benchmark}`.",
+        )
+    opened = manifest.verify(benchmark, stage="benchmark")
+    trained = manifest.verify(student, stage="distill")
+    if opened.inputs.get("model", trained.fingerprint) != trained.fingerprint:
+        raise InputError(
+            f"{benchmark} is of another student than {student} holds now.",
+            f"Run `dvc repro`, or `cliprd benchmark --model {student} --output {benchmark}` again.",
+        )
+    return Run(name, benchmark, opened, student, trained)
+
+
+def timings(grid: Grid) -> str:
+    """Digest of all the runs' timings, which no manifest covers."""
+    files = [run.volatile(name) for run in grid.runs for name in ("speed.json", "throughput.csv")]
+    return manifest.digest([manifest.sha256_file(path) if path else None for path in files])
+
+
+def check_alike(grid: Grid) -> None:
+    """Paired comparisons need the same tasks, data, protocols and bootstrap settings everywhere.
+
+    Raises:
+        InputError: names the first run that differs from the teacher, and in what.
+    """
+    expected = _signature(grid.teacher.results)
+    if not expected["tasks"]:
+        raise InputError(f"{grid.teacher.folder} holds no task.", "Look at benchmark.tasks and benchmark.names.")
+    for run in grid.runs:
+        for key, value in _signature(run.results).items():
+            if value != expected[key]:
+                raise InputError(
+                    f"{run.folder} was benchmarked with other {key} than {grid.teacher.folder}: "
+                    f"{value} against {expected[key]}.",
+                    "Run `dvc repro`, so that every model is benchmarked alike.",
+                )
+
+
+def _signature(results: Mapping[str, Any]) -> dict[str, Any]:
+    tasks = results["tasks"]
+    return {
+        "tasks": sorted(tasks),
+        "data": {name: tasks[name]["fingerprint"] for name in sorted(tasks)},
+        "protocols": {name: sorted(tasks[name]["protocols"]) for name in sorted(tasks)},
+        "bootstrap settings": results["bootstrap"],
+    }
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,173 @@
+"""`compare`: methods × seeds × tasks in one table, one JSON and one page.
+
+Inputs: `benchmarks`, a folder of benchmark folders (`teacher` and `<method>-<seed>`), and `students`, a folder of
+distill folders (`<method>-<seed>`). Only the runs of `ablation.methods` × `ablation.seeds` are read; others may lie
+beside them.
+
+Output: `comparison.json` (shape: `cliprd.report.comparison`), `comparison.md` (the README's table) and `index.html`.
+The first two are the same bytes for the same inputs. The page also shows what the inputs' `volatile/` folders say of
+speed, so it is a function of those timings too; their digest is among this stage's inputs, and new timings make the
+page anew.
+
+The primary metric of a task is top-1 accuracy, or for retrieval the mean of R@1 image→text and text→image; the mean
+over tasks is unweighted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cliprd import manifest
+from cliprd.errors import ParamsError
+from cliprd.manifest import Manifest, atomic_write, write_json
+from cliprd.params import Params, parse_method
+from cliprd.report import comparison
+from cliprd.report.gather import gather
+from cliprd.report.page import render
+from cliprd.report.results import TEACHER
+from cliprd.report.runs import Grid, Run, check_alike, open_grid, timings
+from cliprd.report.table import markdown_table
+from cliprd.workspace import Workspace
+
+METRIC = {"classification": "acc1", "retrieval": "mean_r1"}
+
+
+def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+    """Compare what was benchmarked. See the module.
+
+    Raises:
+        InputError: a run of the grid is missing or damaged, was benchmarked on other data or settings than the teacher,
+            or its benchmark is of another student than the one in `students`.
+        ParamsError: `compare.reference` or `compare.protocol` is not among what was trained and benchmarked.
+    """
+    reference = _reference(params)
+    grid = open_grid(params.ablation.methods, params.ablation.seeds, inputs["benchmarks"], inputs["students"])
+    sections = {"ablation": params.ablation.model_dump(mode="json"), "compare": params.compare.model_dump(mode="json")}
+    fingerprints = {f"benchmark/{run.name}": run.manifest.fingerprint for run in grid.runs}
+    fingerprints |= {
+        f"student/{run.name}": run.student_manifest.fingerprint for run in grid.runs if run.student_manifest
+    }
+    fingerprints["timings"] = timings(grid)
+    with Workspace(output, stage="compare", params=sections, inputs=fingerprints) as work:
+        if work.finished:
+            return work.finished
+        check_alike(grid)
+        _check_protocol(grid, params.compare.protocol)
+        content = build(grid, reference=reference, protocol=params.compare.protocol)
+        write_json(output / "comparison.json", content)
+        with atomic_write(output / "comparison.md", "w") as file:
+            file.write(markdown_table(content))
+        with atomic_write(output / "index.html", "w") as file:
+            file.write(render(gather(grid, content, sections)))
+        block = content["protocols"][params.compare.protocol]
+        best = block["best"]
+        facts = {"best": best, "mean": block["methods"][best]["mean"]["value"], "protocol": params.compare.protocol}
+        return work.finish(facts={**facts, "runs": len(grid.runs)})
+
+
+def _reference(params: Params) -> str:
+    """The method to which differences are taken: as written, or the one arm of that name when it carries a suffix."""
+    wanted, methods = params.compare.reference, params.ablation.methods
+    if wanted in methods:
+        return wanted
+    same = [method for method in methods if parse_method(method)[0] == wanted]
+    if len(same) != 1:
+        raise ParamsError(
+            f"'compare.reference' = '{wanted}' is not one of ablation.methods ({', '.join(methods)}).",
+            "Name one of them, for example --set compare.reference=" + methods[0],
+        )
+    return same[0]
+
+
+def _check_protocol(grid: Grid, protocol: str) -> None:
+    for task, facts in grid.teacher.results["tasks"].items():
+        if protocol not in facts["protocols"]:
+            raise ParamsError(
+                f"'compare.protocol' = '{protocol}' was not benchmarked for {task}.",
+                "Add it to benchmark.protocols, or compare by another.",
+            )
+
+
+def build(grid: Grid, *, reference: str, protocol: str) -> dict[str, Any]:
+    """The content of comparison.json."""
+    results = grid.teacher.results
+    settings = results["bootstrap"]
+    facts = results["tasks"]
+    protocols = [p for p in ("standard", "paper") if all(p in task["protocols"] for task in facts.values())]
+    loaded = {task: {run.name: run.tensors("outcomes", task) for run in grid.runs} for task in facts}
+    blocks = {}
+    for name in protocols:
+        outcomes: dict[str, dict[str, Any]] = {}
+        for model, runs in {TEACHER: [grid.teacher], **grid.methods}.items():
+            outcomes[model] = {
+                task: np.stack([_primary(loaded[task][run.name], name, facts[task]["kind"]) for run in runs])
+                for task in facts
+            }
+        blocks[name] = comparison.protocol_block(
+            outcomes,
+            methods=list(grid.methods),
+            seeds=grid.seeds,
+            reference=reference,
+            confidence=settings["confidence"],
+            resamples=settings["resamples"],
+            bootstrap_seed=settings["seed"],
+        )
+    return {
+        "schema": comparison.SCHEMA,
+        "protocol": protocol,
+        "reference": reference,
+        "methods": list(grid.methods),
+        "seeds": list(grid.seeds),
+        "confidence": settings["confidence"],
+        "resamples": settings["resamples"],
+        "bootstrap_seed": settings["seed"],
+        "interval_covers": "examples" if len(grid.seeds) == 1 else "examples and seeds",
+        "code": manifest.code_version(),
+        "tasks": {name: _task(task) for name, task in facts.items()},
+        "protocols": blocks,
+        "fidelity": {
+            method: comparison.mean_fidelity([_fidelity(r) for r in runs]) for method, runs in grid.methods.items()
+        },
+        "costs": {model: dict(grid.first(model).results["cost"]) for model in (TEACHER, *grid.methods)},
+        "inputs": {
+            "benchmarks": {run.name: run.manifest.fingerprint for run in grid.runs},
+            "students": {run.name: run.student_manifest.fingerprint for run in grid.runs if run.student_manifest},
+        },
+    }
+
+
+def _task(facts: Mapping[str, Any]) -> dict[str, Any]:
+    classes = len(facts["classnames"]) if facts["classnames"] else None
+    return {
+        "kind": facts["kind"],
+        "metric": METRIC[facts["kind"]],
+        "examples": facts["images"],
+        "classes": classes,
+        "chance": round(1 / (classes or facts["images"]), 6),
+        "fingerprint": facts["fingerprint"],
+    }
+
+
+def _primary(outcomes: Mapping[str, Any], protocol: str, kind: str) -> Any:
+    """`[images]`: the outcomes whose mean is the task's primary metric."""
+    if kind == "classification":
+        return outcomes[f"{protocol}.acc1"].astype(np.float64)
+    owner = outcomes["caption_image"]
+    hits = outcomes[f"{protocol}.text_to_image_r1"].astype(np.float64)
+    if len(hits) != len(owner):  # the first caption of each image only
+        owner = owner[np.unique(owner, return_index=True)[1]]
+    images = outcomes[f"{protocol}.image_to_text_r1"].astype(np.float64)
+    return comparison.retrieval_outcomes(images, hits, owner)
+
+
+def _fidelity(run: Run) -> dict[str, dict[str, float]]:
+    tasks = run.results["tasks"]
+    return {
+        name: {metric: score["value"] for metric, score in task["fidelity"]["scores"].items()}
+        for name, task in tasks.items()
+        if task["fidelity"]
+    }
