@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprd.benchmark.tar import members
+from cliprd.data.images import EXTENSIONS
 from cliprd.errors import InputError, ParamsError
 from cliprd.manifest import digest, sha256_file
 
 Kind = Literal["classification", "retrieval"]
 CLASSES, TEMPLATES, TYPE, SPLIT = "classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt", "test"
-IMAGES = frozenset({"webp", "png", "jpg", "jpeg", "gif", "bmp", "tif", "tiff", "ppm"})
+IMAGES = frozenset(extension.removeprefix(".") for extension in EXTENSIONS)
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # WebDataset: the key ends at the first dot of the file's name
 
 

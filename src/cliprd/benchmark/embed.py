@@ -1,0 +1,177 @@
+"""A task's images and texts through one model, once; both protocols, fidelity and later comparisons read the result.
+
+Threads decode the next images while the model works on the present batch; texts are embedded once each, the shortest
+first. Everything is float32 and in an order that depends on the task alone, so equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Never
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from cliprd.benchmark.prompts import Protocol, class_prompts, shortest_first, templates
+from cliprd.benchmark.tasks import Task
+from cliprd.benchmark.towers import Towers
+from cliprd.data.augment import eval_view
+from cliprd.data.images import BadImage, decode
+from cliprd.errors import InputError
+from cliprd.image_spec import ImageSpec
+from cliprd.manifest import atomic_write, digest
+
+Embeddings = dict[str, NDArray[np.float32]]
+TEXTS_PER_IMAGE_BATCH = 4  # a text costs a fraction of an image
+
+
+def embed(towers: Towers, task: Task, protocols: Sequence[Protocol], *, batch_size: int) -> Embeddings:
+    """Embed a task.
+
+    Returns:
+        float32, L2-normalised: `image` `[n, dim]`; for classification `class.<protocol>` `[C, dim]`, each class the
+        normalised mean of its normalised prompts; for retrieval `text` `[all captions, dim]` in the task's order. Where
+        the student has projections to the teacher's width, `projected.<name>` of each as well, `[.., teacher dim]`.
+
+    Raises:
+        InputError: an image cannot be decoded, or the model gives values that are not finite.
+    """
+    with tqdm(total=len(task), unit="img", desc=f"{task.name} images", disable=None, leave=False) as bar:
+        image = _stack([towers.images(batch) for batch in _batches(task, towers.spec, batch_size, bar)])
+    text_batch = batch_size * TEXTS_PER_IMAGE_BATCH
+    if task.kind == "retrieval":
+        captions = [caption for captions in task.captions for caption in captions]
+        found = {"image": image, "text": _embed_captions(towers, captions, text_batch, task.name)}
+    else:
+        found = {"image": image, **_embed_classes(towers, task, protocols, text_batch)}
+    named: Embeddings = {}
+    for name, variants in found.items():
+        for variant, rows in zip(("", "projected."), variants, strict=False):
+            if not np.isfinite(rows).all():
+                raise InputError(
+                    f"Task {task.name}: {towers.id} gives embeddings that are not finite ({name}).",
+                    "Its weights are damaged or its training diverged; make it anew.",
+                )
+            named[variant + name] = rows
+    return named
+
+
+def _batches(task: Task, spec: ImageSpec, size: int, bar: tqdm[Never]) -> Iterator[Tensor]:
+    """uint8 `[B, S, S, 3]`, decoded ahead by threads, in order; at most two batches of pixels wait."""
+
+    def view(number: int, data: bytes) -> NDArray[np.uint8]:
+        try:
+            return eval_view(decode(data), spec)
+        except BadImage as error:
+            raise InputError(
+                f"Task {task.name}: image '{task.keys[number]}' cannot be used: {error}.",
+                f"Mend or remove it in {task.folder}; a score over fewer images would be of another test set.",
+            ) from error
+
+    def collected(views: Sequence[Future[NDArray[np.uint8]]]) -> Tensor:
+        batch = torch.from_numpy(np.stack([view.result() for view in views]))
+        bar.update(len(views))
+        return batch
+
+    waiting: deque[Future[NDArray[np.uint8]]] = deque()
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        try:
+            for number, data in task.images():
+                waiting.append(pool.submit(view, number, data))
+                if len(waiting) == 2 * size:
+                    yield collected([waiting.popleft() for _ in range(size)])
+            while waiting:
+                yield collected([waiting.popleft() for _ in range(min(size, len(waiting)))])
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _text_batches(texts: Sequence[str], size: int, what: str) -> Iterator[tuple[int, Sequence[str]]]:
+    with tqdm(total=len(texts), unit="text", desc=what, disable=None, leave=False) as bar:
+        for start in range(0, len(texts), size):
+            batch = texts[start : start + size]
+            yield start, batch
+            bar.update(len(batch))
+
+
+def _embed_captions(towers: Towers, captions: Sequence[str], size: int, name: str) -> tuple[NDArray[np.float32], ...]:
+    texts = shortest_first(set(captions))
+    index = {text: i for i, text in enumerate(texts)}
+    rows = np.array([index[caption] for caption in captions])
+    distinct = _stack([towers.texts(batch) for _, batch in _text_batches(texts, size, f"{name} captions")])
+    return tuple(variant[rows] for variant in distinct)
+
+
+def _embed_classes(
+    towers: Towers, task: Task, protocols: Sequence[Protocol], size: int
+) -> dict[str, tuple[NDArray[np.float32], ...]]:
+    """Prompts are summed into their classes batch by batch: memory grows with the classes, not with the prompts."""
+    prompts = class_prompts(task.classnames, {protocol: templates(task, protocol) for protocol in protocols})
+    sums: list[NDArray[np.float64]] = []
+    for start, batch in _text_batches(prompts.texts, size, f"{task.name} prompts"):
+        first, last = np.searchsorted(prompts.text, [start, start + len(batch)])
+        edges = slice(int(first), int(last))
+        for i, rows in enumerate(towers.texts(batch)):
+            rows64 = rows.cpu().numpy().astype(np.float64)
+            if i == len(sums):
+                sums.append(np.zeros((prompts.groups, rows64.shape[1])))
+            share = prompts.weight[edges, None] * rows64[prompts.text[edges] - start]
+            np.add.at(sums[i], prompts.group[edges], share)
+    means = [(s / np.maximum(np.linalg.norm(s, axis=1, keepdims=True), 1e-12)).astype(np.float32) for s in sums]
+    classes = len(task.classnames)
+    return {
+        f"class.{protocol}": tuple(mean[p * classes : (p + 1) * classes] for mean in means)
+        for p, protocol in enumerate(protocols)
+    }
+
+
+def _stack(batches: Iterable[tuple[Tensor, ...]]) -> tuple[NDArray[np.float32], ...]:
+    return tuple(torch.cat([part.cpu() for part in parts]).numpy() for parts in zip(*batches, strict=True))
+
+
+def save(path: Path, embeddings: Embeddings) -> None:
+    """Write atomically; the file carries a digest of its content, so that a reader knows that it is whole."""
+    body = {name: np.ascontiguousarray(rows) for name, rows in embeddings.items()}
+    with atomic_write(path) as file:
+        file.write(safetensors.numpy.save(body, metadata={"content": content_digest(body)}))
+
+
+def load(path: Path) -> Embeddings | None:
+    """What `save` wrote, or None where the file is absent, cut or changed."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            stated = (file.metadata() or {}).get("content")
+            found = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    except (OSError, safetensors.SafetensorError):
+        return None
+    return found if stated == content_digest(found) else None
+
+
+def content_digest(arrays: Embeddings) -> str:
+    """sha256 of names, shapes and bytes."""
+    parts = {
+        name: [list(rows.shape), str(rows.dtype), hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()]
+        for name, rows in arrays.items()
+    }
+    return digest(parts)
+
+
+def embed_once(
+    path: Path, task: Task, protocols: Sequence[Protocol], towers: Callable[[], Towers], *, batch_size: int
+) -> Embeddings:
+    """The embeddings in `path` if they are whole, else made and written there. `towers` is called only when needed."""
+    found = load(path)
+    if found is None:
+        found = embed(towers(), task, protocols, batch_size=batch_size)
+        save(path, found)
+    return found
