@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Never
@@ -166,12 +166,10 @@ def content_digest(arrays: Embeddings) -> str:
     return digest(parts)
 
 
-def embed_once(
-    path: Path, task: Task, protocols: Sequence[Protocol], towers: Callable[[], Towers], *, batch_size: int
-) -> Embeddings:
-    """The embeddings in `path` if they are whole, else made and written there. `towers` is called only when needed."""
+def embed_once(path: Path, task: Task, protocols: Sequence[Protocol], towers: Towers, *, batch_size: int) -> Embeddings:
+    """The embeddings in `path` if they are whole (left by a run that was killed), else made and written there."""
     found = load(path)
     if found is None:
-        found = embed(towers(), task, protocols, batch_size=batch_size)
+        found = embed(towers, task, protocols, batch_size=batch_size)
         save(path, found)
     return found

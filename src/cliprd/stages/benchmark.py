@@ -63,3 +63,237 @@ the images compared, and `fidelity.texts` int32, the classes or captions compare
     {"device": str, "threads": int, "precision": "fp32",
      "image"|"text": {"latency_ms": {"median", "p95", "runs"}, "per_second", "batch_size"}}      # latency at batch 1
 """
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from cliprd import manifest
+from cliprd.benchmark import fidelity, prompts, speed
+from cliprd.benchmark.cost import cost
+from cliprd.benchmark.embed import Embeddings, embed_once, load
+from cliprd.benchmark.examples import write_examples
+from cliprd.benchmark.outcomes import Outcomes
+from cliprd.benchmark.prompts import Protocol
+from cliprd.benchmark.retrieval import retrieve
+from cliprd.benchmark.tasks import Task, load_tasks
+from cliprd.benchmark.towers import Towers, read_projections
+from cliprd.benchmark.zeroshot import classify
+from cliprd.errors import InputError
+from cliprd.intervals import Interval
+from cliprd.manifest import Manifest
+from cliprd.models.encoder import Encoder
+from cliprd.models.load import load_encoder
+from cliprd.params import Benchmark, Params
+from cliprd.workspace import Workspace
+
+PRECISION = "fp32"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The teacher's benchmark folder and what it says of itself."""
+
+    folder: Path
+    results: Mapping[str, Any]
+    fingerprint: str
+
+    def embeddings(self, task: Task) -> Embeddings | None:
+        """The teacher's embeddings of `task`, or None where it was not benchmarked on it.
+
+        Raises:
+            InputError: it was benchmarked on another version of the task, or the file is damaged.
+        """
+        entry = self.results["tasks"].get(task.name)
+        if entry is None:
+            return None
+        remedy = "Run `cliprd benchmark` of the teacher again (or `dvc repro`)."
+        if entry["fingerprint"] != task.fingerprint:
+            raise InputError(f"{self.folder}: the teacher saw another version of task '{task.name}'.", remedy)
+        path = self.folder / "embeddings" / f"{task.name}.safetensors"
+        if (found := load(path)) is None:
+            raise InputError(f"{path} is missing or damaged.", remedy)
+        return found
+
+
+def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+    """Benchmark `inputs["model"]`; with `inputs["reference"]` also its fidelity to that teacher.
+
+    Raises:
+        ParamsError: an unknown task.
+        InputError: a task, the model or the reference is missing or damaged.
+    """
+    section = params.benchmark
+    model = manifest.verify(inputs["model"])
+    if model.stage not in ("teacher", "distill"):
+        raise InputError(
+            f"{inputs['model']} was made by stage '{model.stage}': no model.", "Give a teacher's or a student's folder."
+        )
+    reference = _reference(inputs["reference"]) if "reference" in inputs else None
+    tasks = load_tasks(_local(section.tasks), section.names)
+    fingerprints = {"model": model.fingerprint}
+    if reference is not None:
+        fingerprints["reference"] = reference.fingerprint
+    fingerprints |= {f"task:{task.name}": task.fingerprint for task in tasks}
+    shaping = {"benchmark": section.model_dump(mode="json", exclude={"tasks", "names"})}  # tasks are inputs
+    with Workspace(output, stage="benchmark", params=shaping, inputs=fingerprints) as work:
+        if work.finished:
+            return work.finished
+        encoder = load_encoder(inputs["model"], params)
+        projections = read_projections(inputs["model"], encoder.device) if model.stage == "distill" else None
+        towers = Towers(encoder, projections)
+        entries = {task.name: _benchmark(task, towers, section, reference, output) for task in tasks}
+        results = {
+            "schema": 1,
+            "model": _describe(encoder, model),
+            "reference": reference and {**_identity(reference.results), "fingerprint": reference.fingerprint},
+            "precision": PRECISION,
+            "bootstrap": {
+                "resamples": section.bootstrap,
+                "confidence": section.confidence,
+                "seed": section.seed,
+            },
+            "cost": cost(encoder),
+            "tasks": entries,
+        }
+        manifest.write_json(output / "results.json", results)
+        manifest.write_json(output / "scores.json", {name: _compact(entry) for name, entry in entries.items()})
+        if section.speed:
+            manifest.write_json(
+                output / manifest.VOLATILE_DIR / "speed.json", speed.measure(encoder, batch_size=section.batch_size)
+            )
+        return work.finish(facts={"model": encoder.id, "tasks": [task.name for task in tasks]})
+
+
+def _reference(folder: Path) -> Reference:
+    found = manifest.verify(folder, stage="benchmark")
+    return Reference(folder, json.loads((folder / "results.json").read_text(encoding="utf-8")), found.fingerprint)
+
+
+def _local(path: str) -> Path:
+    if "://" in path:
+        raise InputError(f"benchmark.tasks: {path} is not a local folder.", "Copy the tasks here and name the folder.")
+    return Path(path)
+
+
+def _benchmark(
+    task: Task, towers: Towers, section: Benchmark, reference: Reference | None, output: Path
+) -> dict[str, Any]:
+    """Everything of one task; writes its embeddings, outcomes and examples, and returns its part of results.json."""
+    theirs = reference.embeddings(task) if reference is not None else None  # first: it may refuse
+    path = output / "embeddings" / f"{task.name}.safetensors"
+    embeddings = embed_once(path, task, section.protocols, towers, batch_size=section.batch_size)
+    outcomes = {protocol: _outcomes(task, protocol, embeddings) for protocol in section.protocols}
+    arrays: dict[str, NDArray[Any]] = {}
+    for protocol, result in outcomes.items():
+        arrays |= result.arrays(protocol)
+    if task.kind == "classification":
+        arrays["labels"] = task.labels.astype(np.int32)
+    else:
+        arrays["caption_image"] = _owners(task).astype(np.int32)
+    entry: dict[str, Any] = {
+        "kind": task.kind,
+        "fingerprint": task.fingerprint,
+        "images": len(task),
+        "classnames": list(task.classnames) or None,
+        "captions": sum(map(len, task.captions)) or None,
+        "protocols": {p: _protocol(task, p, result, section) for p, result in outcomes.items()},
+        "fidelity": None,
+    }
+    if reference is not None:
+        entry["fidelity"], found = _fidelity(task, embeddings, theirs, section)
+        arrays |= found
+    body = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+    with manifest.atomic_write(output / "outcomes" / f"{task.name}.safetensors") as file:
+        file.write(safetensors.numpy.save(body))
+    write_examples(output, task, embeddings, outcomes, seed=section.seed)
+    return entry
+
+
+def _outcomes(task: Task, protocol: Protocol, embeddings: Embeddings) -> Outcomes:
+    if task.kind == "classification":
+        return classify(embeddings["image"], embeddings[f"class.{protocol}"], task.labels)
+    counted = prompts.counted_captions(task, protocol)
+    return retrieve(embeddings["image"], embeddings["text"][counted], _owners(task)[counted])
+
+
+def _owners(task: Task) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(task)), [len(captions) for captions in task.captions])
+
+
+def _protocol(task: Task, protocol: Protocol, result: Outcomes, section: Benchmark) -> dict[str, Any]:
+    scores = _scores(result, section)
+    named = {metric: {**score, "protocol": protocol} for metric, score in scores.items()}
+    if task.kind == "classification":
+        return {
+            "templates": list(prompts.templates(task, protocol)),
+            "template_source": "imagenet" if protocol == "paper" else "task",
+            "captions": None,
+            "scores": named,
+        }
+    captions = "first" if protocol == "paper" else "all"
+    return {"templates": None, "template_source": None, "captions": captions, "scores": named}
+
+
+def _fidelity(
+    task: Task, embeddings: Embeddings, theirs: Embeddings | None, section: Benchmark
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    images = fidelity.sample(len(task), section.fidelity_samples, section.seed)
+    if task.kind == "retrieval":
+        key, texts = "text", prompts.counted_captions(task, "paper")[images]  # the first caption of each
+    else:
+        key = f"class.{section.protocols[0]}"
+        texts = fidelity.sample(len(task.classnames), section.fidelity_samples, section.seed)
+    if theirs is None or key not in theirs:
+        reason = "the reference was not benchmarked on this task" if theirs is None else f"the reference lacks {key}"
+        return {"samples": 0, "texts": 0, "scores": {}, "undefined": {"all": reason}}, {}
+    found = fidelity.compare(
+        embeddings, theirs, text_key=key, images=images, texts=texts, paired=task.kind == "retrieval"
+    )
+    entry = {
+        "samples": len(images),
+        "texts": len(texts),
+        "scores": _scores(found.outcomes, section),
+        "undefined": dict(found.undefined),
+    }
+    return entry, found.outcomes.arrays("fidelity")
+
+
+def _scores(result: Outcomes, section: Benchmark) -> dict[str, dict[str, Any]]:
+    def described(interval: Interval) -> dict[str, Any]:
+        return {**interval.to_dict(), "precision": PRECISION}
+
+    found = result.scores(resamples=section.bootstrap, confidence=section.confidence, seed=section.seed)
+    return {metric: described(interval) for metric, interval in found.items()}
+
+
+def _compact(entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    parts = {**entry["protocols"], **({"fidelity": entry["fidelity"]} if entry["fidelity"] else {})}
+    return {name: {m: score["value"] for m, score in part["scores"].items()} for name, part in parts.items()}
+
+
+def _describe(encoder: Encoder, model: Manifest) -> dict[str, Any]:
+    trained = model.params.get("distill", {}) if model.stage == "distill" else {}
+    return {
+        "id": encoder.id,
+        "weights_sha256": encoder.weights_sha256,
+        "stage": model.stage,
+        "dim": encoder.dim,
+        "logit_scale": round(encoder.logit_scale, 6),
+        "tokenizer": encoder.tokenizer,
+        "image": encoder.image.to_dict(),
+        "method": trained.get("method"),
+        "seed": trained.get("seed"),
+    }
+
+
+def _identity(results: Mapping[str, Any]) -> dict[str, str]:
+    return {key: results["model"][key] for key in ("id", "weights_sha256")}

@@ -1,0 +1,137 @@
+"""A few examples to look at: what the model says of a picture, what it finds for a caption, with the pictures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cliprd.benchmark.embed import Embeddings
+from cliprd.benchmark.fidelity import sample
+from cliprd.benchmark.outcomes import Outcomes
+from cliprd.benchmark.prompts import Protocol, counted_captions
+from cliprd.benchmark.retrieval import nearest
+from cliprd.benchmark.tasks import Task
+from cliprd.data.images import decode
+from cliprd.manifest import atomic_write, write_json
+
+COUNT, TOP, SIDE = 24, 5, 128
+
+
+def write_examples(
+    folder: Path, task: Task, embeddings: Embeddings, outcomes: Mapping[Protocol, Outcomes], *, seed: int
+) -> None:
+    """Write `examples/<task>.json` and its pictures, the same ones for every model; see `stages.benchmark`."""
+    chosen = sample(len(task), COUNT, seed)
+    shown = set(chosen.tolist())
+    protocols: dict[str, Any] = {}
+    for protocol, result in outcomes.items():
+        if task.kind == "classification":
+            protocols[protocol] = {
+                "images": _classified(task, embeddings["image"], embeddings[f"class.{protocol}"], result, chosen)
+            }
+        else:
+            protocols[protocol] = _retrieved(task, protocol, embeddings, result, chosen)
+            for found in protocols[protocol].values():
+                shown |= {entry["image"] for query in found for entry in query["retrieved"]}
+    pictures = {}
+    for number, data in task.images(shown):
+        name = f"examples/{task.name}/{number}.webp"
+        with atomic_write(folder / name) as file:
+            file.write(_picture(data))
+        pictures[str(number)] = name
+    write_json(
+        folder / "examples" / f"{task.name}.json", {"kind": task.kind, "pictures": pictures, "protocols": protocols}
+    )
+
+
+def _classified(
+    task: Task,
+    images: NDArray[np.float32],
+    classes: NDArray[np.float32],
+    result: Outcomes,
+    chosen: NDArray[np.int64],
+) -> list[dict[str, Any]]:
+    entries = []
+    for i in chosen.tolist():
+        label = int(task.labels[i])
+        best = result.extra["predicted"][i].tolist()
+        predicted = [
+            {"label": task.classnames[c], "score": _score(images[i], classes[c]), "correct": c == label} for c in best
+        ]
+        entries.append(
+            {
+                "image": i,
+                "key": task.keys[i],
+                "label": task.classnames[label],
+                "correct": best[0] == label,
+                "predicted": predicted,
+            }
+        )
+    return entries
+
+
+def _retrieved(
+    task: Task, protocol: Protocol, embeddings: Embeddings, result: Outcomes, chosen: NDArray[np.int64]
+) -> dict[str, list[dict[str, Any]]]:
+    """Both ways, for the chosen images: by the first caption of each, and by the image."""
+    captions = [caption for own in task.captions for caption in own]
+    sizes = np.array([len(own) for own in task.captions])
+    owners = np.repeat(np.arange(len(task)), sizes)
+    counted = counted_captions(task, protocol)
+    place = {int(caption): i for i, caption in enumerate(counted)}
+    images, texts = embeddings["image"], embeddings["text"]
+    firsts = (np.cumsum(sizes) - sizes)[chosen]
+    by_text = nearest(texts[firsts], images, TOP)
+    by_image = counted[nearest(images[chosen], texts[counted], TOP)]
+
+    def found_image(caption: int, image: int) -> dict[str, Any]:
+        own = int(owners[caption])
+        return {"image": image, "score": _score(texts[caption], images[image]), "correct": image == own}
+
+    def found_text(image: int, caption: int) -> dict[str, Any]:
+        own = int(owners[caption])
+        score = _score(images[image], texts[caption])
+        return {"caption": captions[caption], "image": own, "score": score, "correct": own == image}
+
+    return {
+        "text_to_image": [
+            {
+                "caption": captions[caption],
+                "image": image,
+                "rank": int(result.extra["text_to_image_rank"][place[caption]]),
+                "retrieved": [found_image(caption, found) for found in row],
+            }
+            for image, caption, row in _zip(chosen, firsts, by_text)
+        ],
+        "image_to_text": [
+            {
+                "image": image,
+                "rank": int(result.extra["image_to_text_rank"][image]),
+                "captions": list(task.captions[image]),
+                "retrieved": [found_text(image, found) for found in row],
+            }
+            for image, _, row in _zip(chosen, firsts, by_image)
+        ],
+    }
+
+
+def _zip(*columns: NDArray[np.int64]) -> Sequence[tuple[Any, ...]]:
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def _score(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return round(float(a.astype(np.float64) @ b.astype(np.float64)), 4)
+
+
+def _picture(data: bytes) -> bytes:
+    image = decode(data)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=80, method=4)
+    return buffer.getvalue()
