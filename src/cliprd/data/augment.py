@@ -22,6 +22,7 @@ from cliprd.image_spec import ImageSpec
 from cliprd.params import Augmentation
 
 VERSION = 1
+_SLENDER = 16  # long side over short side from which the resized picture is not worth making
 Box = tuple[float, float, float, float]
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -40,6 +41,9 @@ def crop_box(key: str, view: int, width: int, height: int, augmentation: Augment
 
     The distribution is that of torchvision's RandomResizedCrop (area uniform, log-ratio uniform, ten tries, then the
     largest centred crop within the ratio limits), without rounding to whole pixels.
+
+    BLAKE2b, `+ - * /` and `sqrt` are exact to the last bit everywhere; `exp` and `log` of the ratio may differ in the
+    last bit between C libraries, which moves a box by less than 1e-12 pixels: far below what resizing can show.
     """
     numbers = _uniforms("crop", VERSION, augmentation.seed, key, view)
     (low, high), (narrow, wide) = augmentation.scale, augmentation.ratio
@@ -53,7 +57,7 @@ def crop_box(key: str, view: int, width: int, height: int, augmentation: Augment
     ratio = min(max(width / height, narrow), wide)
     w, h = min(width, height * ratio), min(height, width / ratio)
     left, top = (width - w) / 2, (height - h) / 2
-    return left, top, left + w, top + h
+    return left, top, min(left + w, float(width)), min(top + h, float(height))
 
 
 def view_of(key: str, epoch: int, views: int) -> int:
@@ -70,8 +74,22 @@ def train_view(image: Image.Image, box: Box, spec: ImageSpec) -> NDArray[np.uint
 
 def eval_view(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
     """open_clip's evaluation view: shorter side resized to `size`, centre crop; `[size, size, 3]`."""
+    short, long = sorted(image.size)
+    if long > _SLENDER * short:
+        return _slender_eval_view(image, spec)
     crop, resize = _eval_transform(spec.size, spec.interpolation)
     return np.asarray(crop(resize(image)), dtype=np.uint8)
+
+
+def _slender_eval_view(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
+    """The same view without the resized image in between: of a picture 1 × 60,000 that would take gigabytes."""
+    size = spec.size
+    short, long = sorted(image.size)
+    resized = int(size * long / short)  # torchvision's rounding
+    start = round((resized - size) / 2.0)  # CenterCrop's
+    low, high = start * long / resized, (start + size) * long / resized
+    box = (low, 0.0, high, float(short)) if image.width > image.height else (0.0, low, float(short), high)
+    return train_view(image, box, spec)
 
 
 @functools.lru_cache(maxsize=16)

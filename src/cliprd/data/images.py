@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+# What downloads often hold instead, told by their first bytes so that the reason says more than "not an image".
+_FOREIGN = {
+    b"ftypavif": "AVIF",
+    b"ftypheic": "HEIC",
+    b"ftypmif1": "HEIF",
+    b"<svg": "SVG",
+    b"%PDF": "PDF",
+    b"8BPS": "PSD",
+}
+_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 _bombs = threading.Lock()
 
@@ -27,21 +47,24 @@ def open_header(data: bytes, *, max_pixels: int) -> Image.Image:
     """Parse the header only and check the size, before a single pixel is decoded.
 
     Raises:
-        BadImage: `empty_image`, `not_an_image` or `too_many_pixels`.
+        BadImage: `empty_image`, `unsupported_format`, `not_an_image` or `too_many_pixels`.
     """
     if not data:
         raise BadImage("empty_image", "0 bytes")
     try:
-        with _bombs:  # Pillow's own limit is global; ours decides, from the header
+        with _bombs:  # Pillow's own limit is global and fixed; ours decides, from the same header
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
                 image = Image.open(io.BytesIO(data), formats=FORMATS)
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
+    except Exception as error:  # parsers of hostile bytes raise whatever they trip over
+        for sign, name in _FOREIGN.items():
+            if sign in data[:256]:
+                raise BadImage("unsupported_format", f"{name}; supported are {', '.join(FORMATS)}") from error
         raise BadImage("not_an_image", f"none of {', '.join(FORMATS)}") from error
     if image.width * image.height > max_pixels:
-        raise BadImage("too_many_pixels", f"{image.width}x{image.height}, allowed are {max_pixels}")
+        raise BadImage("too_many_pixels", f"{image.width}x{image.height}, allowed are {max_pixels} pixels")
     return image
 
 
@@ -49,44 +72,56 @@ def decode(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
     """Decode to an upright RGB image: EXIF orientation applied, alpha on white, 16 bit scaled, first frame taken.
 
     Raises:
-        BadImage: also `truncated_image` where the pixels end early or are broken.
+        BadImage: those of `open_header`, `truncated_image` where pixels end early or are broken, `unsupported_mode`
+            where they are of a kind that has no agreed way to 8-bit RGB (floating point, 32-bit, Lab).
     """
     image = open_header(data, max_pixels=max_pixels)
     try:
         image.load()
-        if image.info.get("transparency") is not None or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-            return _on_white(ImageOps.exif_transpose(image).convert("RGBA"))
-        return _to_rgb(ImageOps.exif_transpose(image))
-    except BadImage:
-        raise
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, IndexError, TypeError) as error:
+    except Exception as error:
         raise BadImage("truncated_image", " ".join(str(error).split())[:200]) from error
+    try:
+        turn = _UPRIGHT.get(_orientation(image))
+        image = _rgb(image)
+        return image.transpose(turn) if turn is not None else image
+    except (ValueError, OSError, MemoryError) as error:
+        if isinstance(error, BadImage):
+            raise
+        raise BadImage("unsupported_mode", f"{image.mode}: {' '.join(str(error).split())[:200]}") from error
 
 
 def is_plain(data: bytes, *, max_pixels: int) -> bool:
-    """Whether a decoder that knows nothing of our rules would see the same pixels (8-bit RGB, one frame, upright)."""
+    """Whether a decoder that knows nothing of our rules sees the same pixels (8 bit, no alpha, one frame, upright)."""
     image = open_header(data, max_pixels=max_pixels)
     return (
         image.format in ("JPEG", "PNG", "WEBP")
-        and image.mode == "RGB"
+        and image.mode in ("RGB", "L")
         and "transparency" not in image.info
+        and not (image.format == "PNG" and data[24] == 16)  # IHDR's bit depth: Pillow hides it in RGB
         and getattr(image, "n_frames", 1) == 1
-        and image.getexif().get(0x0112, 1) == 1
+        and _orientation(image) == 1
     )
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGB", image.size, (255, 255, 255))
-    white.paste(image, mask=image.getchannel("A"))
-    return white
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1–8; 1 where there is none or the EXIF block is broken (the pixels are still good)."""
+    with contextlib.suppress(Exception):
+        value = image.getexif().get(_ORIENTATION, 1)
+        return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 or 32 bit grey: Pillow's own conversion clips at 255 and gives a white picture
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise BadImage("unsupported_depth", f"values from {values.min()} to {values.max()}, allowed are 16 bit")
+            raise BadImage("unsupported_mode", f"values from {values.min()} to {values.max()}, allowed are 16 bit")
         return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise BadImage("unsupported_depth", "floating point")
+        raise BadImage("unsupported_mode", "floating point")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(image, mask=image.getchannel("A"))
+        return white
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -109,8 +109,20 @@ class ShardSet:
         return cls(folder, found.fingerprint, shards)
 
     def read(self, shard: Shard) -> Iterator[Sample]:
-        """Samples of one shard in their fixed order."""
-        return read_shard(self.folder / shard.name)
+        """Samples of one shard in their fixed order, streaming.
+
+        Raises:
+            InputError: the tar is damaged, or holds another number of samples than the index says.
+        """
+        count = 0
+        for sample in read_shard(self.folder / shard.name):
+            count += 1
+            yield sample
+        if count != shard.samples:
+            raise InputError(
+                f"{self.folder / shard.name} holds {count} samples, expected {shard.samples}.",
+                f"Delete {self.folder} and run `cliprd prepare` again.",
+            )
 
 
 def write_index(folder: Path, shards: Iterable[Shard]) -> None:

@@ -1,67 +1,129 @@
-"""Where pairs come from: img2dataset's tars, open_clip's CSV, a captioned folder. All give the same raw records."""
+"""Where pairs come from: img2dataset's tars, open_clip's CSV, a captioned folder. All give the same raw records.
+
+Tars are read with `tarfile`, not with the `webdataset` library: that one treats a damaged or cut tar as the end of the
+data, lets a second part of the same name replace the first, and joins neighbours of equal key. Here each of these must
+be found and named. The layout is the same.
+"""
 
 from __future__ import annotations
 
 import csv
+import gzip
+import hashlib
 import io
+import itertools
 import json
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
-from cliprd import storage
+from cliprd import manifest, storage
 from cliprd.data.images import EXTENSIONS
 from cliprd.errors import InputError
 from cliprd.params import Data
 
+_SUFFIXES = {
+    "webdataset": (".tar", ".tar.gz", ".tgz"),
+    "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".txt"),
+    "folder": (*EXTENSIONS, ".txt"),
+}
+
 
 @dataclass(frozen=True)
 class Raw:
-    """One record as found; nothing is checked yet, and either part may be missing.
+    """One record as found; nothing is checked yet.
 
     Attributes:
         source: where it stands, for people: tar and key, file, or CSV line.
-        key: proposed key.
+        key: proposed key, fit for WebDataset.
         image: encoded bytes, or None where there is no image.
-        text: caption bytes as found, or None.
+        captions: bytes as found, one item a caption; None where there is no caption field at all.
+        fault: a reason known already from reading (code, detail), such as a broken JSON field.
     """
 
     source: str
     key: str
     image: bytes | None
-    text: bytes | None
+    captions: tuple[bytes, ...] | None
+    fault: tuple[str, str] | None = None
 
 
 def records(data: Data) -> Iterator[Raw]:
     """All records of the source that `data` names, in a fixed order, streaming.
 
     Raises:
-        InputError: the source is missing, empty, or a tar or table is damaged.
+        InputError: the source is missing or empty, or a tar or table is damaged (it is named).
     """
-    return {"webdataset": _tars, "csv": _table, "folder": _folder}[data.kind](data)
+    return {"webdataset": _tars, "csv": _tables, "folder": _folder}[data.kind](data)
 
 
-def inventory(data: Data) -> list[str]:
-    """The files that `records` reads first (tars, the table, images): their names and sizes identify the source."""
-    suffixes = {"webdataset": (".tar", ".tar.gz", ".tgz"), "csv": (".csv", ".tsv", ".txt"), "folder": EXTENSIONS}
-    return storage.list_files(data.path, suffixes[data.kind], recursive=data.kind == "folder")
+def fingerprint(data: Data) -> str:
+    """sha256 of what the source holds: contents of local files, ETag and size of S3 objects.
+
+    A CSV in S3 is identified by itself alone; replacing an image under an unchanged name there is not seen.
+    """
+    digest = hashlib.sha256()
+    for place in _inventory(data):
+        digest.update(f"{place}\0{storage.etag(place) if storage.is_s3(place) else _sha256(place)}\n".encode())
+        if data.kind == "csv" and not storage.is_s3(place):
+            for path in dict.fromkeys(row.image for row in _rows(place, data) if row.image):
+                if not storage.is_s3(path) and Path(path).is_file():
+                    digest.update(f"{path}\0{_sha256(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def safe_key(name: str) -> str:
-    """A key without dots, slashes and spaces, which WebDataset gives a meaning."""
-    return re.sub(r"[^0-9A-Za-z_-]+", "_", name).strip("_") or "sample"
+    """A key without dots, slashes and spaces, which WebDataset gives a meaning; at most 80 characters.
+
+    A name that had to be changed gets a digest of itself at its end, so that different names stay different.
+    """
+    clean = re.sub(r"[^0-9A-Za-z_-]+", "_", name).strip("_")
+    if clean == name and 0 < len(name) <= 80:
+        return name
+    return f"{clean[-67:].strip('_') or 'sample'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def _inventory(data: Data) -> list[str]:
+    return storage.list_files(data.path, _SUFFIXES[data.kind], recursive=data.kind == "folder")
+
+
+def _sha256(place: str) -> str:
+    return manifest.sha256_file(Path(place))
+
+
+# --- tars
+
+
+class _Member(tarfile.TarInfo):
+    """A header that is broken or cut ends `tarfile`'s iteration as if the archive ended there; here it is an error."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> _Member:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the two zero blocks: a proper end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tar.offset}") from error
 
 
 def _tars(data: Data) -> Iterator[Raw]:
-    for url in inventory(data):
+    for url in _inventory(data):
         with storage.open_stream(url) as file:
             try:
-                with tarfile.open(fileobj=file, mode="r|*") as tar:
+                plain = file if url.lower().endswith(".tar") else gzip.GzipFile(fileobj=file)
+                with tarfile.open(fileobj=plain, mode="r|", tarinfo=_Member) as tar:
                     yield from _grouped(url, tar)
-            except (tarfile.TarError, OSError, EOFError) as error:
-                raise InputError(f"{url} is damaged: {error}.", "Fetch or build this tar again.") from error
+                while plain.read(1 << 20):  # gzip's checksum stands at the very end
+                    pass
+            except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+                raise InputError(
+                    f"{url} is damaged or cut short: {error}.", "Fetch or build this tar again."
+                ) from error
 
 
 def _grouped(url: str, tar: tarfile.TarFile) -> Iterator[Raw]:
@@ -72,64 +134,108 @@ def _grouped(url: str, tar: tarfile.TarFile) -> Iterator[Raw]:
             continue
         path = PurePosixPath(entry.name)
         base, _, extension = path.name.partition(".")
+        extension = f".{extension.lower()}"
         name = str(path.with_name(base)) if base else path.name
-        if key is not None and name != key:
+        if key is not None and (name != key or extension in parts):  # a part again: another sample of the same key
             yield _raw(url, key, parts)
             parts = {}
         key = name
         member = tar.extractfile(entry)
-        parts[f".{extension.lower()}"] = member.read() if member else b""
+        parts[extension] = member.read() if member else b""
     if key is not None:
         yield _raw(url, key, parts)
 
 
 def _raw(url: str, key: str, parts: dict[str, bytes]) -> Raw:
     image = next((parts[extension] for extension in EXTENSIONS if extension in parts), None)
-    text = parts.get(".txt")
-    if text is None and ".json" in parts:
-        try:
-            caption = json.loads(parts[".json"]).get("caption")
-            text = caption.encode() if isinstance(caption, str) else None
-        except (ValueError, AttributeError):
-            text = None
-    return Raw(f"{url}:{key}", safe_key(key), image, text)
+    captions, fault = None, None
+    if ".txt" in parts:
+        captions = _lines(parts[".txt"])
+    elif ".json" in parts:
+        captions, fault = _json_captions(parts[".json"])
+    return Raw(f"{url}:{key}", safe_key(key), image, captions, fault)
 
 
-def _table(data: Data) -> Iterator[Raw]:
-    url = data.path
+def _lines(text: bytes) -> tuple[bytes, ...]:
+    return tuple(re.split(rb"\r\n|\r|\n", text))
+
+
+def _json_captions(text: bytes) -> tuple[tuple[bytes, ...] | None, tuple[str, str] | None]:
+    """img2dataset's `caption` field: a string, or a list of them."""
+    try:
+        field = json.loads(text).get("caption")
+    except (ValueError, AttributeError, RecursionError) as error:
+        return None, ("broken_json", " ".join(str(error).split())[:200])
+    values = field if isinstance(field, list) else [field]
+    if not all(isinstance(value, str) for value in values):
+        return None, None
+    return tuple(value.encode("utf-8", "surrogatepass") for value in values), None
+
+
+# --- CSV
+
+
+@dataclass(frozen=True)
+class _Row:
+    source: str
+    name: str
+    image: str | None
+    caption: bytes | None
+
+
+def _tables(data: Data) -> Iterator[Raw]:
+    """Neighbouring rows of one image (COCO's five captions) are one sample with several captions."""
+    for url in _inventory(data):
+        for _, rows in itertools.groupby(_rows(url, data), key=lambda row: row.image or row.source):
+            group = list(rows)
+            first = group[0]
+            captions = tuple(row.caption for row in group if row.caption is not None)
+            image = storage.read_bytes(first.image) if first.image else None
+            key = safe_key(str(PurePosixPath(first.name).with_suffix(""))) if first.name else safe_key(first.source)
+            fault = None if image is not None or not first.image else ("missing_image", first.image)
+            yield Raw(first.source, key, image, captions or None, fault)
+
+
+def _rows(url: str, data: Data) -> Iterator[_Row]:
     base = url.rsplit("/", 1)[0] if "/" in url else "."
-    with storage.open_stream(url) as file:
-        # latin-1 maps every byte, so a caption that is no UTF-8 reaches the quarantine instead of ending the table
-        rows = csv.DictReader(io.TextIOWrapper(file, encoding="latin-1", newline=""), delimiter=data.csv_separator)
-        for column in (data.csv_image_key, data.csv_caption_key):
-            if column not in (rows.fieldnames or ()):
-                raise InputError(
-                    f"{url} has no column '{column}'; it has {', '.join(rows.fieldnames or ()) or 'none'}.",
-                    "Set data.csv_image_key, data.csv_caption_key and data.csv_separator.",
-                )
-        for number, row in enumerate(rows, start=2):
-            name, caption = row[data.csv_image_key], row[data.csv_caption_key]
-            if not name:
-                yield Raw(f"{url}:{number}", f"line_{number}", None, b"")
-                continue
-            path = name.encode("latin-1").decode("utf-8", "replace")
-            place = path if path.startswith(("/", "s3://")) else storage.join(base, path)
-            text = caption.encode("latin-1") if caption is not None else None
-            yield Raw(f"{url}:{number}", safe_key(PurePosixPath(path).with_suffix("").as_posix()), _read(place), text)
+    with storage.open_stream(url) as raw:
+        stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if url.lower().endswith(".gz") else raw  # type: ignore[assignment]
+        try:
+            # latin-1 maps every byte, so a caption that is no UTF-8 reaches the quarantine instead of ending the table
+            text = io.TextIOWrapper(stream, encoding="latin-1", newline="")
+            reader = csv.reader(text, delimiter=data.csv_separator)
+            header = [name.removeprefix("\xef\xbb\xbf") for name in next(reader, [])]
+            columns = []
+            for column in (data.csv_image_key, data.csv_caption_key):
+                if column not in header:
+                    raise InputError(
+                        f"{url} has no column '{column}'; it has {', '.join(header) or 'none'}.",
+                        "Set data.csv_image_key, data.csv_caption_key and data.csv_separator.",
+                    )
+                columns.append(header.index(column))
+            for row in reader:
+                if not row:
+                    continue
+                cells = [row[i].encode("latin-1") if i < len(row) else None for i in columns]
+                name = (cells[0] or b"").decode("utf-8", "replace").strip()
+                place = name if name.startswith(("/", "s3://")) else storage.join(base, name)
+                yield _Row(f"{url}:{reader.line_num}", name, place if name else None, cells[1])
+        except (csv.Error, OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{url} is damaged: {error}.", "Build this table again.") from error
+
+
+# --- captioned folder
 
 
 def _folder(data: Data) -> Iterator[Raw]:
-    root = data.path.rstrip("/")
-    for place in inventory(data):
+    """Images with a .txt of the same name, one caption a line; a .txt without an image is reported, not passed over."""
+    places = _inventory(data)
+    images = {place.rsplit(".", 1)[0] for place in places if not place.lower().endswith(".txt")}
+    for place in places:
         stem = place.rsplit(".", 1)[0]
-        yield Raw(place, safe_key(stem.removeprefix(root)), _read(place), _read(f"{stem}.txt"))
-
-
-def _read(place: str) -> bytes | None:
-    if not storage.is_s3(place):
-        return Path(place).read_bytes() if Path(place).is_file() else None
-    try:
-        with storage.open_stream(place) as file:
-            return file.read()
-    except InputError:
-        return None
+        key = safe_key(stem.removeprefix(data.path.rstrip("/")).lstrip("/"))
+        if not place.lower().endswith(".txt"):
+            text = storage.read_bytes(f"{stem}.txt")
+            yield Raw(place, key, storage.read_bytes(place), _lines(text) if text is not None else None)
+        elif stem not in images:
+            yield Raw(place, key, None, (b"",))

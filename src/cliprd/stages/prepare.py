@@ -2,154 +2,159 @@
 
 from __future__ import annotations
 
-import io
+import itertools
 import json
+import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
 from tqdm import tqdm
 
-from cliprd import manifest, storage
+from cliprd import manifest
 from cliprd.data import sources
-from cliprd.data.images import BadImage, decode, is_plain
-from cliprd.data.shards import Sample, Shard, write_index, write_shard
-from cliprd.data.sources import Raw
+from cliprd.data.packing import Rejection, pack
+from cliprd.data.parallel import ordered_map
+from cliprd.data.shards import Sample, Shard, read_shard, write_index, write_shard
 from cliprd.errors import InputError
 from cliprd.manifest import Manifest
 from cliprd.params import Data, Params
 from cliprd.workspace import Workspace
 
 REJECTED = "rejected.jsonl"
-_EXTENSION = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+PROGRESS = ".progress"
+
+
+@dataclass
+class _Done:
+    """What has been packed so far: the state that a resumed run starts from.
+
+    Attributes:
+        records: raw records that are behind us, good and bad.
+        shards: shards moved into place.
+        rejected: records set aside.
+        seen: keys of samples kept.
+        captions: captions kept.
+    """
+
+    records: int = 0
+    shards: list[Shard] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    captions: int = 0
 
 
 def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
     """Write `00000.tar …`, `index.json`, `rejected.jsonl`.
 
+    A key is unique in the whole set, as img2dataset's are; of several samples with the same key, in one tar or in
+    two, the first is kept and the others are set aside as `duplicate_key`.
+
     Args:
         params: `data` is used.
         inputs: none; `params.data.path` names the source.
-        output: folder to write. Shards that an interrupted run of the same work had finished are kept.
+        output: folder to write. Shards that an interrupted run of the same work had finished are kept, and their
+            records are not decoded again.
 
     Raises:
         InputError: the source is missing or damaged, no sample is left, or too many were set aside.
     """
     data = params.data
-    with Workspace(output, stage="prepare", params=data.model_dump(mode="json"), inputs=_identity(data)) as work:
+    identity = {"source": sources.fingerprint(data)}
+    with Workspace(output, stage="prepare", params=data.model_dump(mode="json"), inputs=identity) as work:
         if work.finished:
             return work.finished
-        rejected: list[dict[str, str]] = []
-        shards: list[Shard] = []
-        captions = 0
-        with tqdm(desc="prepare", unit="img", disable=None) as bar:
-            for samples in _batches(_checked(data, rejected), data.samples_per_shard):
-                name = f"{len(shards):05d}.tar"
-                path = output / name
-                if not path.exists():  # a shard moved into place is whole, and its content is a function of the source
-                    write_shard(path, samples)
-                shards.append(Shard(name, len(samples), path.stat().st_size, manifest.sha256_file(path)))
-                captions += sum(len(sample.captions) for sample in samples)
-                bar.update(len(samples))
-                bar.set_postfix(shards=len(shards), rejected=len(rejected))
-        _write_rejected(output / REJECTED, rejected)
-        total = sum(shard.samples for shard in shards)
-        _judge(data, total, rejected, output / REJECTED)
-        write_index(output, shards)
-        return work.finish(
+        done = _resume(output)
+        _pack_rest(data, output, done)
+        _write_rejected(output / REJECTED, done.rejected)
+        _judge(data, len(done.seen), done.rejected, output / REJECTED)
+        write_index(output, done.shards)
+        written = work.finish(
             facts={
-                "samples": total,
-                "captions": captions,
-                "shards": len(shards),
-                "rejected": len(rejected),
-                "reasons": dict(sorted(Counter(entry["reason"] for entry in rejected).items())),
+                "samples": len(done.seen),
+                "captions": done.captions,
+                "shards": len(done.shards),
+                "rejected": len(done.rejected),
+                "reasons": dict(sorted(Counter(entry.reason for entry in done.rejected).items())),
             }
         )
+        shutil.rmtree(output / PROGRESS, ignore_errors=True)
+        return written
 
 
-def _identity(data: Data) -> dict[str, str]:
-    """Fingerprint of the source: sha256 of local tables and tars, sizes of images in a folder, names in S3."""
-    files = sources.inventory(data)
-    if storage.is_s3(data.path):
-        return {"source": manifest.digest(files)}
-    described: list[Any] = [
-        [name, Path(name).stat().st_size if data.kind == "folder" else manifest.sha256_file(Path(name))]
-        for name in files
-    ]
-    return {"source": manifest.digest(described)}
-
-
-def _checked(data: Data, rejected: list[dict[str, str]]) -> Iterator[Sample]:
-    seen: set[str] = set()
-    for raw in sources.records(data):
-        try:
-            if raw.key in seen:
-                raise BadImage("duplicate_key", "the first sample with this key is kept")
-            sample = _sample(raw, data)
-        except BadImage as bad:
-            rejected.append({"source": raw.source, "key": raw.key, "reason": bad.reason, "detail": bad.detail})
+def _pack_rest(data: Data, output: Path, done: _Done) -> None:
+    samples: list[Sample] = []
+    recorded = len(done.rejected)
+    remaining = itertools.islice(sources.records(data), done.records, None)
+    packed = ordered_map(lambda raw: (raw.source, pack(raw, data)), remaining)
+    bar = tqdm(packed, desc="prepare", unit="img", initial=done.records, disable=None)
+    for source, item in bar:
+        done.records += 1
+        if isinstance(item, Sample) and item.key in done.seen:
+            item = Rejection(source, item.key, "duplicate_key", "the first sample with this key is kept")
+        if isinstance(item, Rejection):
+            done.rejected.append(item)
+            bar.set_postfix(shards=len(done.shards), rejected=len(done.rejected), refresh=False)
             continue
-        seen.add(raw.key)
-        yield sample
+        done.seen.add(item.key)
+        samples.append(item)
+        if len(samples) == data.samples_per_shard:
+            recorded = _close_shard(output, done, samples, recorded)
+            samples = []
+    if samples:
+        _close_shard(output, done, samples, recorded)
 
 
-def _sample(raw: Raw, data: Data) -> Sample:
-    if raw.image is None:
-        raise BadImage("missing_image")
-    if raw.text is None:
-        raise BadImage("missing_caption")
-    try:
-        text = raw.text.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadImage("caption_not_utf8", str(error)) from error
-    captions = tuple(dict.fromkeys(" ".join(line.split()) for line in text.splitlines() if line.strip()))
-    if not captions:
-        raise BadImage("empty_caption")
-    image, extension = _packed(raw.image, data)
-    return Sample(raw.key, image, extension, captions)
+def _close_shard(output: Path, done: _Done, samples: list[Sample], recorded: int) -> int:
+    """Write a shard, then the note that lets a later run begin behind it. Returns how many rejections are noted."""
+    name = f"{len(done.shards):05d}.tar"
+    write_shard(output / name, samples)
+    shard = Shard(name, len(samples), (output / name).stat().st_size, manifest.sha256_file(output / name))
+    done.shards.append(shard)
+    done.captions += sum(len(sample.captions) for sample in samples)
+    note = {
+        "shard": asdict(shard),
+        "records": done.records,
+        "captions": done.captions,
+        "rejected": [entry.to_dict() for entry in done.rejected[recorded:]],
+    }
+    manifest.write_json(output / PROGRESS / f"{name}.json", note)
+    return len(done.rejected)
 
 
-def _packed(data: bytes, params: Data) -> tuple[bytes, str]:
-    """The bytes to store: as found where every decoder agrees on them, otherwise lossless PNG of the mended pixels."""
-    image = decode(data, max_pixels=params.max_pixels)
-    shrink = params.max_side is not None and max(image.size) > params.max_side
-    if not shrink and is_plain(data, max_pixels=params.max_pixels):
-        with Image.open(io.BytesIO(data)) as header:
-            return data, _EXTENSION[str(header.format)]
-    if shrink and params.max_side is not None:
-        scale = params.max_side / max(image.size)
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue(), "png"
+def _resume(output: Path) -> _Done:
+    """The state after the last shard that is whole and noted, all before it being so too."""
+    done = _Done()
+    for number in itertools.count():
+        name = f"{number:05d}.tar"
+        try:
+            note = json.loads((output / PROGRESS / f"{name}.json").read_text(encoding="utf-8"))
+            shard = Shard(**note["shard"])
+            whole = manifest.sha256_file(output / name) == shard.sha256
+        except (OSError, ValueError, TypeError, KeyError):
+            return done
+        if not whole:
+            return done
+        done.shards.append(shard)
+        done.records, done.captions = note["records"], note["captions"]
+        done.rejected += [Rejection(**entry) for entry in note["rejected"]]
+        done.seen.update(sample.key for sample in read_shard(output / name))
+    raise AssertionError  # unreachable
 
 
-def _batches(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
-    batch: list[Sample] = []
-    for sample in samples:
-        batch.append(sample)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _write_rejected(path: Path, rejected: list[dict[str, str]]) -> None:
+def _write_rejected(path: Path, rejected: list[Rejection]) -> None:
     with manifest.atomic_write(path, "w") as file:
-        file.writelines(json.dumps(entry, sort_keys=True, ensure_ascii=False) + "\n" for entry in rejected)
+        file.writelines(json.dumps(entry.to_dict(), sort_keys=True, ensure_ascii=False) + "\n" for entry in rejected)
 
 
-def _judge(data: Data, kept: int, rejected: list[dict[str, str]], where: Path) -> None:
-    counts = ", ".join(f"{n} {reason}" for reason, n in Counter(r["reason"] for r in rejected).most_common())
+def _judge(data: Data, kept: int, rejected: list[Rejection], where: Path) -> None:
+    counts = ", ".join(f"{n} {reason}" for reason, n in Counter(entry.reason for entry in rejected).most_common())
     if not kept:
         raise InputError(f"{data.path}: no usable sample ({counts or 'the source is empty'}).", f"See {where}.")
     if len(rejected) > data.max_bad_fraction * (kept + len(rejected)):
         raise InputError(
             f"{data.path}: {len(rejected)} of {kept + len(rejected)} samples are bad ({counts}), more than "
             f"data.max_bad_fraction = {data.max_bad_fraction} allows.",
-            f"See {where}; mend the source or raise data.max_bad_fraction.",
+            f"{where} names each with its reason; mend the source or raise data.max_bad_fraction.",
         )
