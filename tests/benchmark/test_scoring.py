@@ -1,0 +1,168 @@
+"""Classification and retrieval: by hand, by property, with ties."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cliprd.benchmark import retrieval, zeroshot
+from cliprd.benchmark.retrieval import image_to_text_ranks, nearest, retrieve, text_to_image_ranks
+from cliprd.benchmark.zeroshot import classify, top_classes
+from tests.benchmark.tools import unit
+
+
+def means(outcomes):
+    """Metric → score."""
+    return {
+        metric: float(np.average(values, weights=outcomes.weights.get(metric)))
+        for metric, values in outcomes.values.items()
+    }
+
+
+def described(scores):
+    """As written to results.json."""
+    return {metric: interval.to_dict() for metric, interval in scores.items()}
+
+
+def test_classification_by_hand():
+    classes = np.eye(6, dtype=np.float32)
+    images = unit([
+        [9, 8, 7, 6, 5, 4],  # class 0 right
+        [8, 9, 7, 6, 5, 4],  # says 1, is 0: second
+        [9, 8, 7, 6, 5, 4],  # says 0, is 5: not among five
+        [1, 2, 3, 9, 5, 6],  # class 3 right
+    ])  # fmt: skip
+    found = classify(images, classes, np.array([0, 0, 5, 3]))
+    assert means(found) == pytest.approx(
+        {"acc1": 0.5, "acc5": 0.75, "mean_per_class_recall": (0.5 + 0 + 1) / 3}, abs=1e-6
+    )
+    assert found.extra["predicted"].tolist() == [
+        [0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [0, 1, 2, 3, 4], [3, 5, 4, 2, 1],
+    ]  # fmt: skip
+
+
+def test_fewer_than_five_classes_have_no_top_five():
+    found = classify(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32), np.arange(4))
+    assert means(found) == {"acc1": 1.0, "mean_per_class_recall": 1.0}
+    assert found.extra["predicted"].shape == (4, 4)
+
+
+def test_retrieval_by_hand():
+    images = unit([[1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    texts = unit([
+        [9, 1, 0],   # of image 0: finds it first
+        [1, 9, 2],   # of image 0: finds 1, 2, then 0
+        [0, 2, 9],   # of image 1: second
+        [0, 1, 8.]   # of image 2: first
+    ])  # fmt: skip
+    owner = np.array([0, 0, 1, 2])
+    assert text_to_image_ranks(images, texts, owner).tolist() == [0, 2, 1, 0]
+    # Image 1 = [0,1,0] sees texts .11 .97 .22 .12: its own (2) is second; image 2 sees .00 .22 .98 .99.
+    assert image_to_text_ranks(images, texts, owner).tolist() == [0, 1, 0]
+    found = retrieve(images, texts, owner)
+    scores = means(found)
+    assert scores["text_to_image_r1"] == pytest.approx(2 / 4)
+    assert scores["image_to_text_r1"] == pytest.approx(2 / 3)
+    assert scores["text_to_image_r5"] == scores["image_to_text_r10"] == 1  # k beyond the gallery
+    assert found.values["text_to_image_r1"].tolist() == [0.5, 0, 1]
+    assert found.weights["text_to_image_r1"].tolist() == [2, 1, 1]
+    assert "image_to_text_r1" not in found.weights
+
+
+def test_a_collapsed_model_scores_by_chance():
+    point = unit(np.ones((40, 3)))
+    found = means(retrieve(point, point, np.arange(40)))
+    assert found["text_to_image_r1"] == found["image_to_text_r1"] == pytest.approx(1 / 40)
+    assert found["text_to_image_r10"] == pytest.approx(10 / 40)
+    assert means(classify(point, point[:8], np.arange(40) % 8))["acc1"] == pytest.approx(1 / 8)
+
+
+def test_ties_go_to_the_lower_number():
+    images = unit([[1, 0], [1, 0], [0, 1]])
+    assert text_to_image_ranks(images, images, np.arange(3)).tolist() == [0, 1, 0]
+    assert image_to_text_ranks(images, images, np.arange(3)).tolist() == [0, 1, 0]
+    assert top_classes(images, images).tolist() == [[0, 1, 2], [0, 1, 2], [2, 0, 1]]
+    assert nearest(images, images, 2).tolist() == [[0, 1], [0, 1], [2, 0]]
+
+
+def brute_ranks(images, texts, owner):
+    """Ranks the slow way, from full stable sorts."""
+    similarity = texts @ images.T
+    t2i = [list(np.argsort(-row, kind="stable")).index(own) for row, own in zip(similarity, owner, strict=True)]
+    i2t = [
+        min(list(np.argsort(-column, kind="stable")).index(m) for m in np.flatnonzero(owner == i))
+        for i, column in enumerate(similarity.T)
+    ]
+    return t2i, i2t
+
+
+@st.composite
+def sets(draw):
+    """Embeddings on a coarse grid, so that ties happen, and owners that cover all images, in no order."""
+    n, extra, dim = draw(st.integers(1, 7)), draw(st.integers(0, 6)), draw(st.integers(1, 3))
+    owner = draw(st.permutations([*range(n), *draw(st.lists(st.integers(0, n - 1), min_size=extra, max_size=extra))]))
+    values = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=dim, max_size=dim)
+    images = draw(st.lists(values, min_size=n, max_size=n))
+    texts = draw(st.lists(values, min_size=len(owner), max_size=len(owner)))
+    return np.array(images, np.float32), np.array(texts, np.float32), np.array(owner)
+
+
+@settings(max_examples=150, deadline=None)
+@given(sets(), st.integers(1, 30))
+def test_ranks_equal_full_sorts_in_blocks_of_any_size(data, block):
+    images, texts, owner = data
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "_BLOCK", block)
+        patch.setattr(zeroshot, "_BLOCK", block)
+        t2i, i2t = brute_ranks(images, texts, owner)
+        assert text_to_image_ranks(images, texts, owner).tolist() == t2i
+        assert image_to_text_ranks(images, texts, owner).tolist() == i2t
+        expected = np.argsort(-(images @ texts.T), axis=1, kind="stable")[:, :5]
+        assert np.array_equal(top_classes(images, texts), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 20), st.integers(1, 3))
+def test_permuting_the_test_set_changes_nothing(seed, n, per_image):
+    rng = np.random.default_rng(seed)
+    images = unit(rng.normal(size=(n, 8)))
+    owner = np.repeat(np.arange(n), per_image)
+    texts = unit(images[owner] + rng.normal(size=(len(owner), 8)))
+    order = rng.permutation(n)
+    texts_too = np.concatenate([np.flatnonzero(owner == i) for i in order])
+    before = retrieve(images, texts, owner)
+    after = retrieve(images[order], texts[texts_too], owner)
+    options = {"resamples": 50, "confidence": 0.95, "seed": 0}
+    assert described(before.scores(**options)) == described(after.scores(**options))
+    for metric, values in before.values.items():
+        assert np.array_equal(values[order], after.values[metric])
+    labels = rng.integers(0, 6, n)
+    classes = unit(rng.normal(size=(6, 8)))
+    one, two = classify(images, classes, labels), classify(images[order], classes, labels[order])
+    assert described(one.scores(**options)) == described(two.scores(**options))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 30), st.integers(1, 4))
+def test_perfect_embeddings_score_one(seed, n, per_image):
+    rows = unit(np.random.default_rng(seed).normal(size=(n, 16)))
+    owner = np.repeat(np.arange(n), per_image)
+    found = retrieve(rows, rows[owner], owner)
+    assert set(means(found).values()) == {1.0}
+    assert set(means(classify(rows, rows, np.arange(n))).values()) == {1.0}
+    for interval in found.scores(resamples=20, confidence=0.95, seed=0).values():
+        assert (interval.low, interval.high) == (1, 1)
+
+
+def test_captions_of_one_image_are_no_independent_examples():
+    """Ten copies of every caption must not narrow the interval."""
+    rng = np.random.default_rng(0)
+    images = unit(rng.normal(size=(150, 4)))
+    texts = unit(images + rng.normal(0, 0.3, size=(150, 4)))
+    copies = np.repeat(np.arange(150), 10)
+    options = {"resamples": 400, "confidence": 0.95, "seed": 0}
+    once = retrieve(images, texts, np.arange(150)).scores(**options)["text_to_image_r1"]
+    tenfold = retrieve(images, texts[copies], copies).scores(**options)["text_to_image_r1"]
+    assert tenfold.value == pytest.approx(once.value)
+    assert tenfold.n == once.n == 150
+    assert tenfold.high - tenfold.low == pytest.approx(once.high - once.low, rel=0.05)
