@@ -1,9 +1,9 @@
 """A headless Chromium, driven over its DevTools pipe: no driver and no package besides the browser itself.
 
-    with Browser() as browser:
-        page = browser.open(path, width=1280)
-        page.evaluate("document.title")
-        page.screenshot(Path("page.png"))
+with Browser() as browser:
+    page = browser.open(path, width=1280)
+    page.evaluate("document.title")
+    page.screenshot(Path("page.png"))
 """
 
 from __future__ import annotations
@@ -21,10 +21,20 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--disable-dev-shm-usage", "--mute-audio",
-    "--force-color-profile=srgb", "--remote-debugging-pipe",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--mute-audio",
+    "--force-color-profile=srgb",
+    "--remote-debugging-pipe",
+)
 LIMIT = 60.0  # seconds for one answer
 
 
@@ -33,7 +43,9 @@ def executable() -> str:
     named = os.environ.get("CLIPRD_CHROMIUM")
     found = named or next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
-        raise RuntimeError("No Chromium found. Install it with `apt-get install -y chromium`, or set CLIPRD_CHROMIUM to its path.")
+        raise RuntimeError(
+            "No Chromium found. Install it with `apt-get install -y chromium`, or set CLIPRD_CHROMIUM to its path."
+        )
     return found
 
 
@@ -97,15 +109,21 @@ class Browser:
         message, self._rest = self._rest.split(b"\0", 1)
         return json.loads(message)
 
-    def open(self, path: Path, *, width: int, height: int = 900, scheme: str = "light", scripts: bool = True, media: str = "") -> Tab:
+    def open(
+        self, path: Path, *, width: int, height: int = 900, scheme: str = "light", scripts: bool = True, media: str = ""
+    ) -> Tab:
         """Load a file in a new tab and wait until all of it is there."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         tab = Tab(self, session)
         for domain in ("Page", "Runtime", "Network", "Log"):
             tab.send(f"{domain}.enable")
-        tab.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
-        tab.send("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}])
+        tab.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        tab.send(
+            "Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}]
+        )
         tab.send("Emulation.setScriptExecutionDisabled", value=not scripts)
         tab.send("Page.navigate", url=path.resolve().as_uri())
         self.wait("Page.loadEventFired", session)
@@ -134,10 +152,14 @@ class Tab:
         return [event["params"] for event in found]
 
     def errors(self) -> list[str]:
-        """Uncaught exceptions, console errors and the browser's own complaints (a refused resource, a policy breach)."""
+        """Uncaught exceptions, console errors, and what the browser itself refuses."""
         thrown = [json.dumps(e["exceptionDetails"]) for e in self._events("Runtime.exceptionThrown")]
-        called = [json.dumps(e["args"]) for e in self._events("Runtime.consoleAPICalled") if e["type"] in ("error", "warning")]
-        logged = [e["entry"]["text"] for e in self._events("Log.entryAdded") if e["entry"]["level"] in ("error", "warning")]
+        called = [
+            json.dumps(e["args"]) for e in self._events("Runtime.consoleAPICalled") if e["type"] in ("error", "warning")
+        ]
+        logged = [
+            e["entry"]["text"] for e in self._events("Log.entryAdded") if e["entry"]["level"] in ("error", "warning")
+        ]
         return thrown + called + logged
 
     def requests(self) -> list[str]:
@@ -146,12 +168,15 @@ class Tab:
         return [url for url in urls if not url.startswith("data:")]
 
     def move(self, x: float, y: float) -> None:
-        """Move the pointer."""
+        """Move the pointer. A tab in the background would take its time over it."""
+        self.send("Page.bringToFront")
         self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """A PNG of the viewport, or of the whole page."""
-        shot = self.send("Page.captureScreenshot", captureBeyondViewport=whole, **({"clip": self._clip()} if whole else {}))
+        shot = self.send(
+            "Page.captureScreenshot", captureBeyondViewport=whole, **({"clip": self._clip()} if whole else {})
+        )
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def _clip(self) -> dict[str, float]:

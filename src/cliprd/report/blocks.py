@@ -13,6 +13,7 @@ from cliprd.report.charts import density, forest, layout, matrix, tradeoff
 from cliprd.report.palette import TEACHER as TEACHER_STYLE
 from cliprd.report.palette import Style
 from cliprd.report.results import TEACHER, Page
+from cliprd.report.svg import padded
 
 Styles = Mapping[str, Style]
 
@@ -143,8 +144,7 @@ def geometry(page: Page, styles: Styles) -> list[dict[str, Any]]:
         groups[one.towers].append(one)
     found = []
     for towers, members in groups.items():
-        low = min(float(min(m.teacher.min(), m.student.min())) for m in members)
-        high = max(float(max(m.teacher.max(), m.student.max())) for m in members)
+        reach = padded(float(end) for m in members for s in (m.teacher, m.student) for end in (s.min(), s.max()))
         charts = [
             {
                 "method": m.method,
@@ -152,7 +152,7 @@ def geometry(page: Page, styles: Styles) -> list[dict[str, Any]]:
                 "cka": m.cka,
                 "chart": density.hexbin(
                     f"{towers} similarities, teacher against {m.method}",
-                    m.teacher, m.student, styles[m.method], (low, high), x_label="teacher", y_label="student",
+                    m.teacher, m.student, styles[m.method], reach, x_label="teacher", y_label="student",
                 ),
             }
             for m in members
@@ -183,6 +183,14 @@ def layouts(page: Page, styles: Styles) -> list[dict[str, Any]]:
         }
         for one in page.layouts
     ]
+
+
+def sightings(page: Page) -> list[tuple[str, list[Any]]]:
+    """(task, pictures with answers)."""
+    groups: dict[str, list[Any]] = defaultdict(list)
+    for sighting in page.sightings:
+        groups[sighting.task].append(sighting)
+    return list(groups.items())
 
 
 def queries(page: Page) -> list[tuple[str, list[Any]]]:

@@ -75,21 +75,21 @@ def _per_seed(tasks: Mapping[str, aggregate.Array], seeds: Sequence[int]) -> dic
 
 
 def retrieval_outcomes(
-    image_hits: aggregate.Array, caption_hits: aggregate.Array, caption_image: aggregate.Array
+    image_to_text: aggregate.Array, text_to_image: aggregate.Array, captions: aggregate.Array | None
 ) -> aggregate.Array:
-    """One number per image, whose mean is the mean of R@1 in both directions.
+    """`[n]`, one number per image, whose mean is the mean of R@1 in both directions.
 
-    The image is the unit that is resampled, and its captions go with it: they are not independent examples. A caption's
-    hit counts n/m, so that the mean over the images is exactly ½ (mean over n images + mean over m captions).
+    The image is the unit that is resampled, and its captions go with it: they are not independent examples. An image's
+    captions count by their number over the average number, so that the mean over the images is exactly
+    ½ (mean over the images + mean over all captions).
 
     Args:
-        image_hits: `[n]`, 1 where the picture found one of its captions first.
-        caption_hits: `[m]`, 1 where the caption found its picture first.
-        caption_image: `[m]`, the caption's image.
+        image_to_text: `[n]`, 1 where the picture found one of its captions first.
+        text_to_image: `[n]`, share of the image's captions that found it first.
+        captions: `[n]`, how many captions an image has; None where all have one.
     """
-    images, captions = len(image_hits), len(caption_hits)
-    found = np.bincount(caption_image.astype(np.int64), weights=caption_hits, minlength=images)
-    return np.asarray(0.5 * image_hits + 0.5 * found * (images / captions), dtype=np.float64)
+    weight = 1.0 if captions is None else captions / captions.mean()
+    return np.asarray(0.5 * image_to_text + 0.5 * text_to_image * weight, dtype=np.float64)
 
 
 def mean_fidelity(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ def counts(labels: NDArray[np.integer], predictions: NDArray[np.integer], classe
     return flat.reshape(classes, classes).astype(np.int64)
 
 
-def most_confused(matrix: NDArray[np.int64], classes: Sequence[str], most: int = 10) -> list[tuple[str, str, int, int]]:
+def most_confused(matrix: NDArray[np.int64], classes: Sequence[str], most: int = 8) -> list[tuple[str, str, int, int]]:
     """The most frequent mistakes as (true, predicted, count, examples of the true class), ties in class order."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)

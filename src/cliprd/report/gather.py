@@ -17,13 +17,27 @@ from PIL import Image
 from cliprd import manifest
 from cliprd.errors import InputError
 from cliprd.report import confusion, geometry
-from cliprd.report.results import TEACHER, Confusion, Cost, Geometry, History, Layout, Page, Picture, Query, Ranking
+from cliprd.report.results import (
+    TEACHER,
+    Answer,
+    Confusion,
+    Cost,
+    Geometry,
+    History,
+    Layout,
+    Page,
+    Picture,
+    Query,
+    Ranking,
+    Sighting,
+)
 from cliprd.report.runs import Grid, Run, read_json
 from cliprd.report.thumbnails import data_uri
 
 DRAWN_CLASSES = 40  # more make a heat map nobody can read
 GEOMETRY_ROWS = 250  # per task and tower: 31,000 pairs
 QUERIES_A_KIND = 4
+SIGHTINGS_A_TASK = 8
 COMMANDS = (
     "dvc repro",
     "cliprd compare --benchmarks work/benchmark --students work/students --output reports",
@@ -48,6 +62,7 @@ def gather(grid: Grid, content: Mapping[str, Any], sections: Mapping[str, Any]) 
             _history(method, run) for method, runs in grid.methods.items() for run in zip(grid.seeds, runs, strict=True)
         ],
         queries=_queries(grid, content["protocol"], best),
+        sightings=_sightings(grid, content["protocol"], best),
         confusions=_confusions(grid, list(content["protocols"])),
         geometry=_geometry(grid, content),
         layouts=_layouts(grid),
@@ -131,8 +146,8 @@ def _confusions(grid: Grid, protocols: Sequence[str]) -> list[Confusion]:
 def _geometry(grid: Grid, content: Mapping[str, Any]) -> list[Geometry]:
     """Similarities of evenly spaced images and texts of every task, pooled; pairs never cross tasks."""
     kinds = {
-        "Image–image": ("image_rank", "image_cka"),
-        "Text–text": ("text_rank", "text_cka"),
+        "Image–image": ("image_rank", "image_cka_debiased"),
+        "Text–text": ("text_rank", "text_cka_debiased"),
         "Image–text": ("cross_rank", None),
     }
     tasks = list(grid.teacher.results["tasks"])
@@ -193,6 +208,27 @@ def _layouts(grid: Grid) -> list[Layout]:
                 kept={method: kept for method, (_, kept) in turned.items()},
             )
         )
+    return found
+
+
+def _sightings(grid: Grid, protocol: str, best: str) -> list[Sighting]:
+    """A few of the benchmark's own examples of every classification task, and what teacher and best student say."""
+    runs = (grid.teacher, grid.first(best))
+    found = []
+    for task, facts in grid.teacher.results["tasks"].items():
+        if facts["kind"] != "classification":
+            continue
+        examples = [run.examples(task) for run in runs]
+        pairs = list(zip(*(these["protocols"][protocol]["images"] for these in examples), strict=True))
+        pairs.sort(key=lambda pair: manifest.digest([task, pair[0]["key"]]))
+        for pair in pairs[:SIGHTINGS_A_TASK]:
+            answers = tuple(
+                Answer(model=model, said=entry["predicted"][0]["label"], right=entry["correct"])
+                for model, entry in zip((TEACHER, best), pair, strict=True)
+            )
+            label, image = pair[0]["label"], pair[0]["image"]
+            picture = _picture(runs[0], examples[0], image, {image: label})
+            found.append(Sighting(task=task, label=label, picture=picture, answers=answers))
     return found
 
 

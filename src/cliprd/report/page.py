@@ -54,6 +54,7 @@ def render(page: Page) -> str:
         geometry=blocks.geometry(page, styles),
         layouts=blocks.layouts(page, styles),
         queries=blocks.queries(page),
+        sightings=blocks.sightings(page),
     )
 
 
@@ -85,7 +86,7 @@ def _colours() -> Markup:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.0f} %"
+    return f"{100 * value:.0f}%"
 
 
 def _count(value: int) -> str:

@@ -54,6 +54,25 @@ class Query:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one model says of a picture."""
+
+    model: str
+    said: str
+    right: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """A picture of a classification task, its class and the models' answers."""
+
+    task: str
+    label: str
+    picture: Picture
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Confusion:
     """Classification of one task by several models.
 
@@ -121,6 +140,7 @@ class Page:
     comparison: Mapping[str, Any]
     histories: Sequence[History] = ()
     queries: Sequence[Query] = ()
+    sightings: Sequence[Sighting] = ()
     confusions: Sequence[Confusion] = ()
     geometry: Sequence[Geometry] = ()
     layouts: Sequence[Layout] = ()

@@ -156,12 +156,11 @@ def _primary(outcomes: Mapping[str, Any], protocol: str, kind: str) -> Any:
     """`[images]`: the outcomes whose mean is the task's primary metric."""
     if kind == "classification":
         return outcomes[f"{protocol}.acc1"].astype(np.float64)
-    owner = outcomes["caption_image"]
-    hits = outcomes[f"{protocol}.text_to_image_r1"].astype(np.float64)
-    if len(hits) != len(owner):  # the first caption of each image only
-        owner = owner[np.unique(owner, return_index=True)[1]]
-    images = outcomes[f"{protocol}.image_to_text_r1"].astype(np.float64)
-    return comparison.retrieval_outcomes(images, hits, owner)
+    return comparison.retrieval_outcomes(
+        outcomes[f"{protocol}.image_to_text_r1"].astype(np.float64),
+        outcomes[f"{protocol}.text_to_image_r1"].astype(np.float64),
+        outcomes.get(f"weights.{protocol}.text_to_image_r1"),
+    )
 
 
 def _fidelity(run: Run) -> dict[str, dict[str, float]]:

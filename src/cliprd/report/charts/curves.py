@@ -14,7 +14,7 @@ from cliprd.report.svg import Scale, canvas, element, group, number, padded
 
 WIDTH, HEIGHT = 300, 190
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 26
-MOST_POINTS = 160
+MOST_POINTS = 120
 
 
 @dataclass(frozen=True)

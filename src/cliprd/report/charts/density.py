@@ -33,7 +33,7 @@ def hexbin(
     parts.append(
         element("line", x1=across(reach[0]), y1=up(reach[0]), x2=across(reach[1]), y2=up(reach[1]), class_="diagonal")
     )
-    for t in across.ticks(4):
+    for t in (t for t in across.ticks(4) if LEFT + 14 < across(t) < SIDE - 18):
         parts.append(element("text", number(t), x=across(t), y=SIDE - BOTTOM + 13, class_="tick", text_anchor="middle"))
         parts.append(element("text", number(t), x=LEFT - 5, y=up(t) + 3.5, class_="tick", text_anchor="end"))
     middle = (LEFT + SIDE - 6) / 2

@@ -76,12 +76,11 @@ def _signed(value: float) -> str:
 
 def bar(interval: Mapping[str, float], style: Style, *, top: float) -> Markup:
     """A table cell's picture: the value as a bar from zero to `top` (a share of 1), the interval as a line over it."""
-    x = Scale(0, top or 1, 0, 100)
+    x = Scale(0, top or 1, 1, 83)
     low, value, high = (x(interval[key]) for key in ("low", "value", "high"))
     parts = [
-        element("rect", x=0, y=4, width=100, height=4, rx=2, class_="track"),
-        element("rect", x=0, y=4, width=max(value, 0.5), height=4, rx=2, class_="fill"),
-        element("line", x1=low, x2=high, y1=6, y2=6, class_="whisker"),
-        element("path", d=f"M{low:.1f} 2.5v7M{high:.1f} 2.5v7", class_="whisker"),
+        element("rect", x=0, y=3, width=84, height=4, rx=2, class_="track"),
+        element("rect", x=0, y=3, width=max(value, 1.0), height=4, rx=2, class_="fill"),
+        element("path", d=f"M{low:.1f} 5H{high:.1f}M{low:.1f} 2v6M{high:.1f} 2v6", class_="whisker"),
     ]
-    return canvas(100, 12, parts, label=spread(interval), class_=f"bar {style.css}", preserveAspectRatio="none")
+    return canvas(84, 10, parts, label=spread(interval), class_=f"bar {style.css}")

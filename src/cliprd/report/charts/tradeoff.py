@@ -11,7 +11,7 @@ from cliprd.report.charts.forest import spread
 from cliprd.report.palette import Style, marker
 from cliprd.report.svg import Scale, canvas, element, group, number, padded, tip
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 560, 320, 48, 44
+WIDTH, HEIGHT, LEFT, BOTTOM = 470, 290, 44, 42
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ def tradeoff(points: Sequence[Point], *, x_label: str) -> Markup:
     y_low, y_high = padded(ends, share=0.15)
     y = Scale(max(0.0, y_low), y_high, HEIGHT - BOTTOM, 10)
     foot = HEIGHT - BOTTOM
-    parts = [element("line", x1=LEFT, x2=WIDTH - 12, y1=y(t), y2=y(t), class_="grid") for t in y.ticks(5)]
-    parts += [element("text", number(t), x=LEFT - 7, y=y(t) + 4, class_="tick", text_anchor="end") for t in y.ticks(5)]
+    parts = [element("line", x1=LEFT, x2=WIDTH - 12, y1=y(t), y2=y(t), class_="grid") for t in y.ticks(6)]
+    parts += [element("text", number(t), x=LEFT - 7, y=y(t) + 4, class_="tick", text_anchor="end") for t in y.ticks(6)]
     parts += [element("line", x1=x(t), x2=x(t), y1=10, y2=foot, class_="grid") for t in x.ticks(4)]
     parts += [element("text", number(t), x=x(t), y=foot + 16, class_="tick", text_anchor="middle") for t in x.ticks(4)]
     parts.append(element("line", x1=LEFT, x2=WIDTH - 12, y1=foot, y2=foot, class_="axis"))

@@ -1,0 +1,177 @@
+"""Charts as markup: escaped, to scale, and with the marks that the numbers ask for."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from cliprd.report import geometry
+from cliprd.report.charts import curves, density, forest, layout, matrix, tradeoff
+from cliprd.report.confusion import counts, most_confused
+from cliprd.report.palette import DARK, LIGHT, TEACHER, Style, styles
+from cliprd.report.svg import Scale, element, number, ticks
+
+EVIL = '"><script>alert(1)</script>'
+STYLE = Style("m0", "circle")
+
+
+def parsed(markup):
+    root = ElementTree.fromstring(str(markup))
+    return root, [node.tag for node in root.iter()]
+
+
+def test_elements_escape_text_and_attributes():
+    text = str(element("text", EVIL, data_label=EVIL))
+    assert "<script" not in text
+    node = ElementTree.fromstring(text)
+    assert node.text == EVIL
+    assert node.get("data-label") == EVIL
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.31, 0.27), (3, 4800), (1e-5, 3e-5)])
+def test_ticks_are_few_and_inside(low, high):
+    found = ticks(low, high, 5)
+    assert 2 <= len(found) <= 7
+    assert all(low - 1e-12 <= t <= high + 1e-12 for t in found)
+    assert np.allclose(np.diff(found), found[1] - found[0])
+
+
+def test_logarithmic_scale_gives_equal_ratios_equal_room():
+    x = Scale(10, 1000, 0, 100, log=True)
+    assert x(100) == pytest.approx(50)
+    assert {10, 100, 1000} <= set(np.round(x.ticks(3)).tolist())
+
+
+def test_numbers_are_short():
+    assert [number(v) for v in (27_400_000, 1234, 0.00012, -2, 7)] == ["27.4M", "1.23k", "0.00012", "−2", "7"]
+
+
+def test_forest_places_whiskers_to_scale_and_hollows_what_spans_zero():
+    rows = [
+        forest.Row("a", STYLE, {"value": 0.02, "low": 0.01, "high": 0.03}),
+        forest.Row(EVIL, STYLE, {"value": 0.0, "low": -0.02, "high": 0.02}),
+    ]
+    reach = forest.domain(rows)
+    assert reach[0] < -2
+    assert reach[1] > 3
+    markup = str(forest.forest("t", rows, reach))
+    assert "<script" not in markup
+    assert markup.count("hollow") == 1
+    whiskers = [tuple(map(float, m)) for m in re.findall(r'<line x1="([\d.]+)" x2="([\d.]+)"[^>]*whisker', markup)]
+    assert (whiskers[0][1] - whiskers[0][0]) * 2 == pytest.approx(whiskers[1][1] - whiskers[1][0], rel=0.01)
+
+
+def test_long_histories_are_thinned_without_losing_their_level():
+    y = np.linspace(5, 1, 10_001)
+    line = curves.thinned(list(range(10_001)), y.tolist(), 100)
+    assert len(line) == 100
+    assert np.mean([b for _, b in line]) == pytest.approx(3, abs=0.01)
+    assert curves.thinned([1, 2, 3], [1.0, float("nan"), 2.0]) == [(1, 1.0), (3, 2.0)]
+
+
+def test_a_panel_has_a_line_per_series_and_tells_its_ranges():
+    series = [curves.Series("a", STYLE, [1, 2, 3], [3, 2, 1]), curves.Series("b", STYLE, [1, 2, 3], [1, 1, 1])]
+    root, _ = parsed(curves.panel("loss", series))
+    assert [n.get("data-label") for n in root.iter("path")] == ["a", "b"]
+    low, high, start, end = map(float, root.get("data-x").split())
+    assert (low, high) == (1, 3)
+    first = root.find(".//path").get("d")
+    assert first.startswith(f"M{start:.1f} ")
+    assert f"L{end:.1f} " in first
+
+
+def test_heat_map_draws_each_count_once_and_tells_it():
+    grid = counts(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
+    assert grid.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    root, _ = parsed(matrix.heatmap("m", ["cat", EVIL, "a very long name of a class"], grid.tolist(), css="m0"))
+    marks = [n for n in root.iter("rect") if n.get("class") in ("right", "wrong")]
+    assert [m.get("class") for m in marks] == ["right", "wrong", "right", "wrong"]
+    assert marks[0].find("title").text == "cat recognised: 1 of 2 (50%)"
+    assert most_confused(grid, ["cat", "dog", "cow"]) == [("cat", "dog", 1, 2), ("cow", "cat", 1, 1)]
+
+
+def test_hexagons_lie_where_the_pairs_are():
+    x = np.array([0.5] * 50 + [-0.5], dtype=np.float32)
+    root, _ = parsed(density.hexbin("t", x, x, STYLE, (-1, 1), x_label="teacher", y_label="student"))
+    bins = [n for n in root.iter("path") if n.get("class") == "bin"]
+    assert len(bins) == 2  # two places, of two densities
+    places = sorted(tuple(map(float, re.match(r"M([\d.]+) ([\d.]+)", n.get("d")).groups())) for n in bins)
+    assert places[0][0] < places[1][0]
+    assert places[0][1] > places[1][1]
+
+
+def test_names_of_classes_do_not_overlap():
+    rng = np.random.default_rng(0)
+    where = rng.normal(size=(30, 2))
+    root, tags = parsed(layout.drift("t", [f"class {i}" for i in range(30)], where, where + 0.05, STYLE))
+    boxes = []
+    for node in root.iter("text"):
+        x, y, width = float(node.get("x")), float(node.get("y")), len(node.text) * 5.6
+        left = x - {"start": 0, "middle": width / 2, "end": width}[node.get("text-anchor")]
+        boxes.append((left, left + width, y - 8, y + 1))
+    assert 5 < len(boxes) <= 30
+    for i, a in enumerate(boxes):
+        assert not any(a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3] for b in boxes[i + 1 :])
+    assert tags.count("title") == 30  # every class can still be asked for
+
+
+def test_trade_off_puts_the_faster_to_the_right_and_the_better_above():
+    slow = tradeoff.Point("teacher", TEACHER, 30, {"value": 0.6, "low": 0.58, "high": 0.62})
+    fast = tradeoff.Point("student", STYLE, 500, {"value": 0.4, "low": 0.38, "high": 0.42})
+    root, _ = parsed(tradeoff.tradeoff([slow, fast], x_label="images per second"))
+    texts = {n.text: n for n in root.iter("text")}
+    assert float(texts["teacher"].get("x")) < float(texts["student"].get("x"))
+    assert float(texts["teacher"].get("y")) < float(texts["student"].get("y"))
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize(("colours", "paper"), [(LIGHT, "#ffffff"), (DARK, "#1b1e22")])
+def test_colours_stand_out_from_the_page(colours, paper):
+    for colour in colours:
+        light, dark = sorted((luminance(colour), luminance(paper)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 3, colour
+
+
+def test_a_method_has_one_colour_everywhere_and_no_two_share_one():
+    few = styles(["clip_kd", "clip_rd-exp"])
+    many = styles(["baseline", "clip_kd", "vrd", "xrd", "clip_rd", "clip_rd-raw", "clip_rd-exp"])
+    assert few["clip_kd"] == many["clip_kd"]
+    assert few["clip_rd-exp"] == many["clip_rd-exp"]
+    assert len({style.css for style in many.values()}) == len(many)
+    crowd = styles([f"{m}{s}" for m in ("baseline", "clip_kd", "vrd", "xrd", "clip_rd") for s in ("", "-raw", "-exp")])
+    assert len({(style.css, style.dash) for style in crowd.values()}) == len(crowd) == 15
+
+
+def test_a_turned_and_scaled_space_is_wholly_kept():
+    rng = np.random.default_rng(2)
+    teacher = rng.normal(size=(9, 12))
+    turn, _ = np.linalg.qr(rng.normal(size=(12, 12)))
+    where, kept = geometry.onto(teacher, 3.0 * teacher @ turn + 5)
+    assert kept == pytest.approx(1)
+    np.testing.assert_allclose(where, teacher - teacher.mean(axis=0), atol=1e-9)
+    _, lost = geometry.onto(teacher, rng.normal(size=(9, 5)))
+    assert 0 < lost < 0.9
+
+
+def test_the_plane_is_of_the_largest_spread_and_has_fixed_signs():
+    rng = np.random.default_rng(3)
+    means = rng.normal(size=(8, 5)) * np.array([1, 9, 1, 4, 1])
+    places, directions = geometry.plane(means)
+    assert np.abs(directions[0]).argmax() == 1
+    assert np.abs(directions[1]).argmax() == 3
+    assert directions[0, 1] > 0
+    assert directions[1, 3] > 0
+    np.testing.assert_allclose(places, (means - means.mean(axis=0)) @ directions.T)
+
+
+def test_class_means_and_pairs():
+    rows = np.array([[1.0, 0], [0, 1], [1, 0]], dtype=np.float32)
+    np.testing.assert_allclose(geometry.class_means(rows, np.array([0, 1, 1]), 3), [[1, 0], [0.5, 0.5], [0, 0]])
+    np.testing.assert_allclose(geometry.pair_similarities(rows), [0, 1, 0])
+    assert geometry.pair_similarities(rows, rows[:1]).tolist() == [1, 0, 1]
