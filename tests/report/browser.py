@@ -167,9 +167,12 @@ class Tab:
         urls = [e["request"]["url"] for e in self._events("Network.requestWillBeSent")]
         return [url for url in urls if not url.startswith("data:")]
 
-    def move(self, x: float, y: float) -> None:
-        """Move the pointer. A tab in the background would take its time over it."""
+    def front(self) -> None:
+        """Make it the tab that is seen: one in the background gets no frames and answers the pointer late."""
         self.send("Page.bringToFront")
+
+    def move(self, x: float, y: float) -> None:
+        """Move the pointer."""
         self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:

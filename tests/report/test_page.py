@@ -174,17 +174,20 @@ def test_the_protocol_switch_works_without_scripts(browser, report):
 
 
 def test_pointing_at_marks_and_curves_tells_their_values(tab):
+    tab.front()
+
     def point(selector, share=0.5):
         x, y = tab.evaluate(
-            f"""(() => {{ const e = document.querySelector({selector!r});
-            e.scrollIntoView({{block: 'center', behavior: 'instant'}});
-            const b = e.getBoundingClientRect();
-            return [b.x + b.width * {share}, b.y + b.height / 2] }})()"""
+            f"""new Promise(done => {{
+              const e = document.querySelector({selector!r});
+              e.scrollIntoView({{block: 'center', behavior: 'instant'}});
+              const b = e.getBoundingClientRect();
+              const at = [b.x + b.width * {share}, b.y + b.height / 2];
+              requestAnimationFrame(() => requestAnimationFrame(() => done(at))); }})"""  # the scroll event comes first
         )
         tab.move(x, y)
-        return tab.evaluate(
-            "document.getElementById('tip').classList.contains('on') && document.getElementById('tip').textContent"
-        )
+        said = "(t => t.classList.contains('on') ? t.textContent : '')(document.getElementById('tip'))"
+        return tab.evaluate(said)
 
     assert re.fullmatch(
         r"baseline: −[\d.]+ \[−[\d.]+, −[\d.]+\] points", point("#results .p-standard figure .row .hit")
