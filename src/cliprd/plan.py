@@ -1,0 +1,121 @@
+"""`cliprd plan`: what a configuration means, without training it: shapes, parameters, memory, operations.
+
+Architectures are built with random weights, so nothing is downloaded; a batch of two goes through student and loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from cliprd.benchmark.cost import cost
+from cliprd.distill.objective import build_loss, resolve_weights
+from cliprd.image_spec import ImageSpec
+from cliprd.models import config as configs
+from cliprd.models.student import (
+    StudentEncoder,
+    build_model,
+    build_student,
+    encode_image_features,
+    encode_text_features,
+    student_config,
+    student_spec,
+    tokenize,
+)
+from cliprd.params import Params
+
+BACKWARD = 3  # forward and backward of a trained network cost about three forwards
+DISTINCT_MATRICES = 6  # of N x N logits in the whole loss; see losses.combined
+
+
+def plan(params: Params, *, samples: int | None = None) -> str:
+    """A text for people.
+
+    Args:
+        params: any valid tree.
+        samples: size of the training set; without it the cost is told per million samples.
+
+    Raises:
+        ParamsError: an architecture is unknown or does not fit.
+    """
+    return "\n".join(_lines(params, samples)) + "\n"
+
+
+def _lines(params: Params, samples: int | None) -> Iterator[str]:
+    distill = params.distill
+    model = build_student(params.student, seed=distill.seed)
+    student = StudentEncoder(model, student_config(params.student), student_spec(model, params.student), "", Path())
+    student_cost = cost(student)
+    teacher = _teacher(params)
+    teacher_dim = teacher.dim if teacher else params.teacher.aligned.dim
+    teacher_cost = cost(teacher) if teacher else None
+
+    yield f"student  {_tower(student)}"
+    yield f"         {_cost(student_cost)}"
+    yield f"teacher  {params.teacher.name}, embeddings of {teacher_dim}" + (f", {_tower(teacher)}" if teacher else "")
+    if teacher_cost:
+        yield f"         {_cost(teacher_cost)}"
+
+    loss = build_loss(distill, student.dim, teacher_dim)
+    weights, mode = resolve_weights(distill)
+    terms = _try(student, loss, teacher_dim)
+    projections = sum(p.numel() for p in loss.parameters())
+    yield f"method   {distill.method} (scale mode {mode}): " + ", ".join(
+        f"{name} {value:g}" for name, value in vars(weights).items() if value
+    )
+    yield f"         terms {', '.join(terms)}; {projections:,} parameters of the loss itself"
+    matrix = distill.batch_size**2 * 4 / 2**20
+    rows = f"{distill.chunk_size} rows at a time" if distill.chunk_size else "whole"
+    yield f"batch    {distill.batch_size} pairs; {DISTINCT_MATRICES} logit matrices of {matrix:,.1f} MiB, held {rows}"
+
+    count = samples or 1_000_000
+    steps = count // distill.batch_size * distill.epochs
+    views = params.cache.views
+    size = count * (views + 1) * teacher_dim * 2 / 2**30
+    yield f"data     {count:,} pairs{'' if samples else ' (an example: name yours with --samples)'}"
+    yield f"cache    {size:,.2f} GiB in float16: {views} view(s) and one caption a pair"
+    yield f"training {distill.epochs} epochs, {steps:,} steps, warm-up {distill.warmup_steps:,}"
+    train = count * distill.epochs * BACKWARD * 2 * (student_cost["image_macs"] + student_cost["text_macs"])
+    yield f"         {train / 1e15:,.1f} PFLOP for the student"
+    if teacher_cost:
+        once = count * 2 * (views * teacher_cost["image_macs"] + teacher_cost["text_macs"])
+        live = count * distill.epochs * 2 * (teacher_cost["image_macs"] + teacher_cost["text_macs"])
+        yield f"         {once / 1e15:,.1f} PFLOP for the teacher, once, into the cache; live: {live / 1e15:,.1f}"
+        yield f"         {(train + live) / (train + once):.1f} times less work in all than with a live teacher"
+
+
+def _teacher(params: Params) -> StudentEncoder | None:
+    """The teacher's architecture with random weights; None for the demo teacher, which is not an open_clip model."""
+    if params.teacher.name == "aligned":
+        return None
+    arch = params.teacher.name.split(":", 2)[1]
+    config = configs.named(arch)
+    model = build_model(config, where=f"teacher.name = {params.teacher.name}")
+    spec = ImageSpec(size=configs.image_size(config), mean=params.student.mean, std=params.student.std)
+    return StudentEncoder(model, config, spec, "", Path())
+
+
+def _try(student: StudentEncoder, loss: torch.nn.Module, teacher_dim: int) -> list[str]:
+    """One batch of two through student and loss: the terms that come out."""
+    size = student.image.size
+    with torch.no_grad():
+        image = encode_image_features(student.model, torch.zeros(2, 3, size, size))
+        text = encode_text_features(student.model, tokenize(student.model_cfg, ["a cat", "a dog"]))
+        target = torch.nn.functional.normalize(torch.ones(2, teacher_dim), dim=-1)
+        scale = torch.tensor(student.logit_scale)
+        return list(loss(image, text, scale, target, target, scale))
+
+
+def _tower(encoder: StudentEncoder) -> str:
+    text = encoder.model_cfg["text_cfg"]
+    size = encoder.image.size
+    return f"image {size}x{size} -> {encoder.dim}, text of {text.get('context_length', 77)} tokens -> {encoder.dim}"
+
+
+def _cost(values: dict[str, int]) -> str:
+    return (
+        f"{values['image_parameters'] / 1e6:.2f} M image and {values['text_parameters'] / 1e6:.2f} M text parameters; "
+        f"{values['image_macs'] / 1e9:.3f} GMACs an image, {values['text_macs'] / 1e9:.3f} a full text"
+    )
