@@ -76,7 +76,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from cliprd import manifest
+from cliprd import manifest, tracking
 from cliprd.benchmark import fidelity, prompts, speed
 from cliprd.benchmark.cost import cost
 from cliprd.benchmark.embed import Embeddings, embed_once, load
@@ -165,11 +165,14 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
             "tasks": entries,
         }
         manifest.write_json(output / "results.json", results)
-        manifest.write_json(output / "scores.json", {name: _compact(entry) for name, entry in entries.items()})
+        scores = {name: _compact(entry) for name, entry in entries.items()}
+        manifest.write_json(output / "scores.json", scores)
         if section.speed:
             manifest.write_json(
                 output / manifest.VOLATILE_DIR / "speed.json", speed.measure(encoder, batch_size=section.batch_size)
             )
+        if model.stage == "distill":
+            tracking.log_scores(params, inputs["model"], scores, output)
         return work.finish(facts={"model": encoder.id, "tasks": [task.name for task in tasks]})
 
 

@@ -4,8 +4,8 @@ Inputs: `benchmarks`, a folder of benchmark folders (`teacher` and `<method>-<se
 distill folders (`<method>-<seed>`). Only the runs of `ablation.methods` × `ablation.seeds` are read; others may lie
 beside them.
 
-Output: `comparison.json` (shape: `cliprd.report.comparison`), `comparison.md` (the README's table) and `index.html`.
-The first two are the same bytes for the same inputs. The page also shows what the inputs' `volatile/` folders say of
+Output: `comparison.json` (shape: `cliprd.report.comparison`), `comparison.md` (the README's table), `metrics.json` (for
+`dvc metrics show`) and `index.html`. All but the page are the same bytes for the same inputs. The page also shows what the inputs' `volatile/` folders say of
 speed, so it is a function of those timings too; their digest is among this stage's inputs, and new timings make the
 page anew.
 
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from cliprd import manifest
+from cliprd import manifest, tracking
 from cliprd.errors import ParamsError
 from cliprd.manifest import Manifest, atomic_write, write_json
 from cliprd.params import Params, parse_method
@@ -65,6 +65,8 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
             file.write(render(gather(grid, content, sections)))
         block = content["protocols"][params.compare.protocol]
         best = block["best"]
+        write_json(output / "metrics.json", _metrics(block))
+        tracking.log_report(params, output)
         facts = {"best": best, "mean": block["methods"][best]["mean"]["value"], "protocol": params.compare.protocol}
         return work.finish(facts={**facts, "runs": len(grid.runs)})
 
@@ -169,4 +171,13 @@ def _fidelity(run: Run) -> dict[str, dict[str, float]]:
         name: {metric: score["value"] for metric, score in task["fidelity"]["scores"].items()}
         for name, task in tasks.items()
         if task["fidelity"]
+    }
+
+
+def _metrics(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores alone, for `dvc metrics show` and `diff`: {method: {"mean": x, task: x}}."""
+    models = {TEACHER: block["teacher"], **block["methods"]}
+    return {
+        name: {"mean": entry["mean"]["value"], **{task: score["value"] for task, score in entry["tasks"].items()}}
+        for name, entry in models.items()
     }

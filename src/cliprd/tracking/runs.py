@@ -141,7 +141,14 @@ def _open(params: Params, name: str, folder: Path, tags: Mapping[str, str]) -> t
 
 
 def log_scores(params: Params, student: Path, scores: Mapping[str, Any], files: Path) -> None:
-    """Add a student's scores (nested numbers become `score/<task>/<protocol>/<metric>`) and result files to its run."""
+    """Add a student's scores and result files to its run; equal scores are logged once.
+
+    Args:
+        params: `tracking` is used.
+        student: the student's folder, which knows its run.
+        scores: nested numbers; they become `score/<task>/<protocol>/<metric>`.
+        files: the benchmark's folder.
+    """
     file = student / RUN_FILE
     if not params.tracking.uri or not file.is_file():
         return
@@ -149,7 +156,8 @@ def log_scores(params: Params, student: Path, scores: Mapping[str, Any], files: 
         client, _ = _client(params)
         run_id = json.loads(file.read_text(encoding="utf-8"))["run_id"]
         numbers = {f"score/{key.replace('.', '/')}": float(value) for key, value in _flat(scores)}
-        metrics = _metrics(numbers, 0)
+        known = client.get_run(run_id).data.metrics
+        metrics = _metrics({key: value for key, value in numbers.items() if known.get(key) != value}, 0)
         for start in range(0, len(metrics), 1000):
             client.log_batch(run_id, metrics=metrics[start : start + 1000])
         for result in ("scores.json", "results.json"):
