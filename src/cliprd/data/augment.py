@@ -10,19 +10,21 @@ import functools
 import hashlib
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from cliprd.image_spec import ImageSpec
 from cliprd.params import Augmentation
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 VERSION = 1
-_SLENDER = 16  # long side over short side from which the resized picture is not worth making
+_SLENDER = 200  # long side over short side from which the resized picture is too large to make
 Box = tuple[float, float, float, float]
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -82,7 +84,10 @@ def eval_view(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
 
 
 def _slender_eval_view(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
-    """The same view without the resized image in between: of a picture 1 × 60,000 that would take gigabytes."""
+    """The same view, but for rounding between Pillow's two passes, without the resized image in between.
+
+    Of a picture 1 × 60,000 that image would take gigabytes.
+    """
     size = spec.size
     short, long = sorted(image.size)
     resized = int(size * long / short)  # torchvision's rounding
@@ -101,6 +106,10 @@ def _eval_transform(size: int, interpolation: str) -> tuple[Any, Any]:
 
 def to_tensor(batch_BSS3: NDArray[np.uint8] | Tensor, spec: ImageSpec, device: torch.device | None = None) -> Tensor:
     """uint8 `[B, S, S, 3]` → normalised float32 `[B, 3, S, S]` on `device`; bytes travel, not floats."""
+    import torch  # seconds to import; processes that only crop do without
+
+    if isinstance(batch_BSS3, np.ndarray) and not batch_BSS3.flags.writeable:
+        batch_BSS3 = batch_BSS3.copy()  # torch shares memory and wants it writable
     pixels = torch.as_tensor(batch_BSS3).to(device, non_blocking=True)
     mean = torch.tensor(spec.mean, device=pixels.device) * 255
     std = torch.tensor(spec.std, device=pixels.device) * 255

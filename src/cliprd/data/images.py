@@ -15,8 +15,9 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _FOREIGN = {
     b"ftypavif": "AVIF",
     b"ftypheic": "HEIC",
-    b"ftypmif1": "HEIF",
     b"<svg": "SVG",
+    b"<html": "HTML",
+    b"<!DOCTYPE html": "HTML",
     b"%PDF": "PDF",
     b"8BPS": "PSD",
 }

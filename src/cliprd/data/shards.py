@@ -84,6 +84,14 @@ def read_shard(path: Path) -> Iterator[Sample]:
         raise InputError(f"{path} is damaged: {error}.", "Delete its folder and run `cliprd prepare` again.") from error
 
 
+def read_captions(path: Path) -> Iterator[tuple[str, ...]]:
+    """Captions of each sample of a shard, in order; images are skipped, not read."""
+    with tarfile.open(path, mode="r:") as tar:
+        for entry in tar:
+            if entry.name.endswith(".txt") and (member := tar.extractfile(entry)):
+                yield tuple(member.read().decode().split("\n"))
+
+
 class ShardSet:
     """The output folder of `prepare`."""
 

@@ -191,7 +191,7 @@ def _tables(data: Data) -> Iterator[Raw]:
             first = group[0]
             captions = tuple(row.caption for row in group if row.caption is not None)
             image = storage.read_bytes(first.image) if first.image else None
-            key = safe_key(str(PurePosixPath(first.name).with_suffix(""))) if first.name else safe_key(first.source)
+            key = safe_key(first.name or first.source)
             fault = None if image is not None or not first.image else ("missing_image", first.image)
             yield Raw(first.source, key, image, captions or None, fault)
 

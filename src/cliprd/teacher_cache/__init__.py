@@ -1,0 +1,7 @@
+"""The teacher's embeddings of every crop and caption, computed once: build, and read back only where they belong."""
+
+from cliprd.teacher_cache.build import build
+from cliprd.teacher_cache.format import Rows
+from cliprd.teacher_cache.read import TeacherCache
+
+__all__ = ["Rows", "TeacherCache", "build"]

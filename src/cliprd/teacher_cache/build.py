@@ -1,0 +1,196 @@
+"""Embedding the shards: decode and crop in threads, forward pass here, files written behind it.
+
+Batches never cross shards, and captions are batched a shard at a time after a replay of those before, so a shard's bytes
+do not depend on where the build was interrupted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from cliprd import manifest
+from cliprd.data.augment import crop_box, to_tensor, train_view
+from cliprd.data.images import BadImage, decode
+from cliprd.data.parallel import ordered_map
+from cliprd.data.shards import Sample, Shard, ShardSet, read_captions
+from cliprd.errors import InputError
+from cliprd.models.encoder import Encoder
+from cliprd.params import Params
+from cliprd.teacher_cache import fingerprint
+from cliprd.teacher_cache.captions import BUDGET, CaptionRows, digest
+from cliprd.teacher_cache.format import file_name, is_whole, read_text, write_rows
+
+THROUGHPUT = "throughput.json"
+_CHECKED_BY_PREPARE = 2**62  # the shards hold no image that `data.max_pixels` refuses
+
+
+def build(
+    shards: ShardSet, encoder: Encoder, params: Params, folder: Path, *, caption_budget: int = BUDGET
+) -> dict[str, Any]:
+    """Write one file a shard into `folder`; those already whole and made in the same way are kept.
+
+    Args:
+        shards: to embed.
+        encoder: the teacher.
+        params: `cache` and `augmentation` are used.
+        folder: owned by the caller. `volatile/throughput.json` tells the speed.
+        caption_budget: bytes of memory for caption rows that may come again.
+
+    Returns:
+        The facts for the manifest.
+
+    Raises:
+        InputError: a sample cannot be decoded, or the teacher gives NaN, Inf or another width.
+    """
+    facts = fingerprint.facts(shards, encoder, params.augmentation, params.cache.views)
+    # The set as a whole is no part of a file's identity: its own shard's sha256 stands in the file.
+    identity = manifest.digest({name: value for name, value in facts.items() if name not in ("shards", "samples")})
+    return facts | {"captions": _Builder(shards, encoder, params, folder, identity, caption_budget).run()}
+
+
+@dataclass
+class _Crops:
+    """A batch on its way to the encoder: uint8 `[samples · views, S, S, 3]`, views of a sample side by side."""
+
+    shard: Shard
+    pixels: Tensor
+    captions: list[tuple[str, ...]]
+
+
+class _Builder:
+    def __init__(
+        self, shards: ShardSet, encoder: Encoder, params: Params, folder: Path, identity: str, caption_budget: int
+    ) -> None:
+        self._shards, self._encoder, self._folder, self._identity = shards, encoder, folder, identity
+        self._views, self._batch_size = params.cache.views, params.cache.batch_size
+        self._augmentation = params.augmentation
+        self._known = CaptionRows(encoder.dim, caption_budget)
+
+    def run(self) -> int:
+        """Embed what is missing. Returns the number of captions in the set."""
+        whole = {s.name for s in self._shards.shards if is_whole(self._folder / file_name(s), s, self._identity)}
+        missing = [shard for shard in self._shards.shards if shard.name not in whole]
+        finished = sum(shard.samples for shard in self._shards.shards if shard.name in whole) * self._views
+        begun = time.perf_counter()
+        ready = itertools.groupby(ordered_map(self._crop, self._batches(missing)), key=lambda crops: crops.shard)
+        behind: list[Shard] = []
+        writing: Future[None] | None = None
+        with (
+            tqdm(
+                desc="cache", unit="img", total=self._shards.samples * self._views, initial=finished, disable=None
+            ) as bar,
+            ThreadPoolExecutor(1, thread_name_prefix="cliprd-write") as writer,
+        ):
+            for shard in self._shards.shards:
+                if shard.name in whole:
+                    behind.append(shard)
+                    continue
+                self._replay(behind)
+                behind = []
+                _, batches = next(ready)
+                images: list[Tensor] = []
+                captions: list[tuple[str, ...]] = []
+                for crops in batches:
+                    images += self._embed_images(crops.pixels)
+                    captions += crops.captions
+                    bar.update(len(crops.pixels))
+                text = self._known.rows([caption for several in captions for caption in several], self._embed_texts)
+                if writing is not None:
+                    writing.result()  # one file behind at most: memory stays bounded, and its errors come up
+                writing = writer.submit(self._write, shard, images, text, [len(several) for several in captions])
+            if writing is not None:
+                writing.result()
+        seconds = time.perf_counter() - begun
+        self._note(bar.n - finished, seconds)
+        return sum(len(read_text(self._folder / file_name(shard))) for shard in self._shards.shards)
+
+    def _batches(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, list[Sample]]]:
+        size = max(1, self._batch_size // self._views)
+        for shard in shards:
+            samples = self._shards.read(shard)
+            while batch := list(itertools.islice(samples, size)):
+                yield shard, batch
+
+    def _crop(self, work: tuple[Shard, list[Sample]]) -> _Crops:
+        """Runs in a thread: Pillow decodes and resizes without the interpreter's lock."""
+        shard, samples = work
+        spec = self._encoder.image
+        pixels = torch.empty((len(samples) * self._views, spec.size, spec.size, 3), dtype=torch.uint8)
+        if self._encoder.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        rows = iter(pixels.numpy())
+        for sample in samples:
+            try:
+                image = decode(sample.image, max_pixels=_CHECKED_BY_PREPARE)
+            except BadImage as bad:
+                raise InputError(
+                    f"{self._shards.folder / shard.name}: sample '{sample.key}' cannot be decoded: {bad}.",
+                    "Delete the shards and run `cliprd prepare` again.",
+                ) from bad
+            for view in range(self._views):
+                box = crop_box(sample.key, view, image.width, image.height, self._augmentation)
+                next(rows)[:] = train_view(image, box, spec)
+        return _Crops(shard, pixels, [sample.captions for sample in samples])
+
+    def _embed_images(self, pixels: Tensor) -> list[Tensor]:
+        """Queue the forward pass; results stay on the device, so that a GPU is never waited for between batches."""
+        found = []
+        for part in pixels.split(self._batch_size):
+            x = to_tensor(part, self._encoder.image, self._encoder.device)
+            found.append(self._checked(self._encoder.encode_images(x), len(part)).half())
+        return found
+
+    def _embed_texts(self, texts: Sequence[str]) -> NDArray[np.float16]:
+        parts = [texts[i : i + self._batch_size] for i in range(0, len(texts), self._batch_size)]
+        found = [self._checked(self._encoder.encode_texts(part), len(part)).half() for part in parts]
+        return torch.cat(found).cpu().numpy()
+
+    def _checked(self, rows: Tensor, count: int) -> Tensor:
+        if rows.shape != (count, self._encoder.dim):
+            raise InputError(
+                f"Teacher {self._encoder.id} gave {tuple(rows.shape)}, expected {(count, self._encoder.dim)}.",
+                "The teacher's folder does not fit its manifest: run `cliprd teacher` again.",
+            )
+        return rows
+
+    def _write(self, shard: Shard, images: list[Tensor], text: NDArray[np.float16], counts: list[int]) -> None:
+        image = torch.cat(images).reshape(len(counts), self._views, -1).cpu().numpy()
+        if not (np.isfinite(image).all() and np.isfinite(text).all()):
+            raise InputError(
+                f"Teacher {self._encoder.id} gave NaN or Inf for a sample of {shard.name}.", "Check its weights."
+            )
+        write_rows(self._folder / file_name(shard), image, text, counts, shard, self._identity)
+
+    def _replay(self, shards: Sequence[Shard]) -> None:
+        """Bring the remembered captions to where an undisturbed build would have them behind these finished shards."""
+        needed: list[tuple[Shard, list[bytes]]] = []
+        distinct: set[bytes] = set()
+        for shard in reversed(shards):
+            if len(distinct) >= self._known.capacity:
+                break  # what lies further back would have been forgotten
+            keys = [digest(text) for several in read_captions(self._shards.folder / shard.name) for text in several]
+            needed.append((shard, keys))
+            distinct.update(keys)
+        for shard, keys in reversed(needed):
+            self._known.remember(keys, read_text(self._folder / file_name(shard)))
+
+    def _note(self, images: int, seconds: float) -> None:
+        note = {
+            "images": images,
+            "captions_embedded": self._known.embedded,
+            "seconds": seconds,
+            "images_per_second": images / seconds if images else None,
+        }
+        manifest.write_json(self._folder / manifest.VOLATILE_DIR / THROUGHPUT, note)

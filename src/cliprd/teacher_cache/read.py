@@ -1,0 +1,83 @@
+"""Opening a teacher cache: only against the shards, augmentation and teacher that it was made for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cliprd import manifest
+from cliprd.data.shards import Shard, ShardSet
+from cliprd.errors import InputError
+from cliprd.models.encoder import Encoder
+from cliprd.params import Augmentation
+from cliprd.teacher_cache import fingerprint
+from cliprd.teacher_cache.format import FORMAT, Rows, file_name, read_rows
+
+
+class TeacherCache:
+    """A finished cache, checked.
+
+    Attributes:
+        folder: where it is.
+        fingerprint: of its manifest.
+        dim: width of the embeddings.
+        logit_scale: the teacher's, already exponentiated.
+        views: augmented views of each image.
+        teacher: id of the teacher.
+    """
+
+    def __init__(self, folder: Path, found: manifest.Manifest) -> None:
+        self.folder = folder
+        self.fingerprint = found.fingerprint
+        self.dim: int = found.facts["dim"]
+        self.logit_scale: float = found.facts["logit_scale"]
+        self.views: int = found.facts["views"]
+        self.teacher: str = found.facts["teacher"]
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        shards: ShardSet,
+        augmentation: Augmentation,
+        *,
+        encoder: Encoder | None = None,
+        views: int | None = None,
+    ) -> TeacherCache:
+        """Check every file against the manifest, and the manifest against what is asked for.
+
+        Args:
+            folder: output of stage `cache`.
+            shards: that it must embed, all of them and no others.
+            augmentation: whose crops it must have seen.
+            encoder: that must have made it, weights, preprocessing and tokenizer included; None: any.
+            views: how many it must hold; None: any number.
+
+        Raises:
+            InputError: unfinished, damaged (the file is named) or made for something else (both values are named).
+        """
+        found = manifest.verify(folder, stage="cache")
+        expected = {
+            "format": FORMAT,
+            "dtype": fingerprint.DTYPE,
+            **(fingerprint.teacher_facts(encoder) if encoder is not None else {}),
+            **({"views": views} if views is not None else {}),
+            "augmentation": fingerprint.augmentation_facts(augmentation),
+            "shards": {shard.name: shard.sha256 for shard in shards.shards},
+        }
+        fingerprint.refuse_other(folder, found.facts, expected)
+        return cls(folder, found)
+
+    def read(self, shard: Shard) -> Rows:
+        """`(image [n, views, dim], text [n, captions, dim], captions [n])` of one shard, float16, memory-mapped.
+
+        Raises:
+            InputError: the file has another number of rows than the shard has samples.
+        """
+        path = self.folder / file_name(shard)
+        rows = read_rows(path)
+        if rows.image.shape != (shard.samples, self.views, self.dim) or len(rows.captions) != shard.samples:
+            raise InputError(
+                f"{path} holds image rows {rows.image.shape}, expected {(shard.samples, self.views, self.dim)}.",
+                "Delete the folder and run `cliprd cache` again (or `dvc repro`).",
+            )
+        return rows
