@@ -1,0 +1,52 @@
+"""One way to open a model: the folder says whether it is a teacher or a student."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from cliprd import manifest
+from cliprd.errors import InputError
+from cliprd.models import aligned
+from cliprd.models.encoder import Encoder, resolve_device
+from cliprd.models.student import load_student
+from cliprd.models.teacher import build_teacher
+from cliprd.params import Params
+
+
+def load_encoder(folder: Path, params: Params, *, device: torch.device | None = None) -> Encoder:
+    """The frozen model in a folder of the stage `teacher` or `distill`, every file checked against the manifest.
+
+    Args:
+        folder: the stage's output.
+        params: `distill.device` places the model where `device` is not given.
+        device: where to put the weights.
+
+    Raises:
+        InputError: the folder is unfinished, damaged or of another stage; or an open_clip teacher's weights are not
+            those that the folder was made with.
+        RetryableError: an open_clip teacher's weights could not be downloaded.
+        EnvironmentError_: the demo teacher's packages are not installed.
+    """
+    found = manifest.verify(folder)
+    place = device or resolve_device(params.distill.device)
+    if found.stage == "distill":
+        return load_student(folder, device=place)
+    if found.stage != "teacher":
+        raise InputError(
+            f"{folder} was made by stage '{found.stage}': there is no model in it.",
+            "Give a folder made by `cliprd teacher` or `cliprd distill`.",
+        )
+    said = json.loads((folder / aligned.CONFIG_FILE).read_text(encoding="utf-8"))
+    if said["id"] == aligned.ID:
+        return aligned.load(folder, device=place)
+    teacher = build_teacher(said["id"], device=place)
+    if teacher.weights_sha256 != said["weights_sha256"]:
+        raise InputError(
+            f"The weights of {said['id']} are no longer those that {folder} was made with "
+            f"(sha256 {said['weights_sha256'][:12]}…, now {teacher.weights_sha256[:12]}…).",
+            "Restore the weights, or delete the folder and run `cliprd teacher` again.",
+        )
+    return teacher
