@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -19,10 +19,11 @@ def cores() -> int:
 
 def ordered_map(
     function: Callable[[T], R], items: Iterable[T], *, workers: int | None = None, ahead: int | None = None
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """`map(function, items)` computed in `workers` threads, at most `ahead` results in store.
 
-    The consumer's own thread draws from `items`. An exception of `function` is raised where its result was due.
+    The consumer's own thread draws from `items`. An exception of `function` is raised where its result was due. Close
+    the generator to stop the threads early.
     """
     workers = workers or cores()
     ahead = ahead or 4 * workers

@@ -1,11 +1,12 @@
 """Embedding the shards: decode and crop in threads, forward pass here, files written behind it.
 
-Batches never cross shards, and captions are batched a shard at a time after a replay of those before, so a shard's bytes
-do not depend on where the build was interrupted.
+Batches never cross shards, and captions are batched a shard at a time behind a replay of those before, so a shard's
+bytes do not depend on where the build was interrupted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from cliprd.errors import InputError
 from cliprd.models.encoder import Encoder
 from cliprd.params import Params
 from cliprd.teacher_cache import fingerprint
-from cliprd.teacher_cache.captions import BUDGET, CaptionRows, digest
+from cliprd.teacher_cache.captions import BUDGET, CaptionRows, digest, replay
 from cliprd.teacher_cache.format import file_name, is_whole, read_text, write_rows
 
 THROUGHPUT = "throughput.json"
@@ -84,15 +85,16 @@ class _Builder:
         missing = [shard for shard in self._shards.shards if shard.name not in whole]
         finished = sum(shard.samples for shard in self._shards.shards if shard.name in whole) * self._views
         begun = time.perf_counter()
-        ready = itertools.groupby(ordered_map(self._crop, self._batches(missing)), key=lambda crops: crops.shard)
         behind: list[Shard] = []
         writing: Future[None] | None = None
         with (
+            contextlib.closing(ordered_map(self._crop, self._batches(missing))) as crops_in_order,
             tqdm(
                 desc="cache", unit="img", total=self._shards.samples * self._views, initial=finished, disable=None
             ) as bar,
             ThreadPoolExecutor(1, thread_name_prefix="cliprd-write") as writer,
         ):
+            ready = itertools.groupby(crops_in_order, key=lambda crops: crops.shard)
             for shard in self._shards.shards:
                 if shard.name in whole:
                     behind.append(shard)
@@ -113,7 +115,7 @@ class _Builder:
             if writing is not None:
                 writing.result()
         seconds = time.perf_counter() - begun
-        self._note(bar.n - finished, seconds)
+        self._note(sum(shard.samples for shard in missing) * self._views, seconds)
         return sum(len(read_text(self._folder / file_name(shard))) for shard in self._shards.shards)
 
     def _batches(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, list[Sample]]]:
@@ -147,7 +149,7 @@ class _Builder:
     def _embed_images(self, pixels: Tensor) -> list[Tensor]:
         """Queue the forward pass; results stay on the device, so that a GPU is never waited for between batches."""
         found = []
-        for part in pixels.split(self._batch_size):
+        for part in torch.split(pixels, self._batch_size):
             x = to_tensor(part, self._encoder.image, self._encoder.device)
             found.append(self._checked(self._encoder.encode_images(x), len(part)).half())
         return found
@@ -175,16 +177,13 @@ class _Builder:
 
     def _replay(self, shards: Sequence[Shard]) -> None:
         """Bring the remembered captions to where an undisturbed build would have them behind these finished shards."""
-        needed: list[tuple[Shard, list[bytes]]] = []
-        distinct: set[bytes] = set()
-        for shard in reversed(shards):
-            if len(distinct) >= self._known.capacity:
-                break  # what lies further back would have been forgotten
-            keys = [digest(text) for several in read_captions(self._shards.folder / shard.name) for text in several]
-            needed.append((shard, keys))
-            distinct.update(keys)
-        for shard, keys in reversed(needed):
-            self._known.remember(keys, read_text(self._folder / file_name(shard)))
+        folder, source = self._folder, self._shards.folder
+        replay(
+            self._known,
+            shards,
+            lambda shard: [digest(text) for several in read_captions(source / shard.name) for text in several],
+            lambda shard: read_text(folder / file_name(shard)),
+        )
 
     def _note(self, images: int, seconds: float) -> None:
         note = {

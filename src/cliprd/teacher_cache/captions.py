@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 BUDGET = 2**28  # bytes of remembered rows: some 400,000 captions of width 256
 _OVERHEAD = 200  # bytes a Python dictionary entry and array object take beside the row
 
+S = TypeVar("S")
 Embed = Callable[[Sequence[str]], NDArray[np.float16]]
 
 
@@ -50,6 +52,24 @@ class CaptionRows:
                 self._rows[key] = np.array(row)  # a copy: a view would keep the shard's whole array alive
         while len(self._rows) > self.capacity:
             self._rows.popitem(last=False)
+
+
+def replay(
+    known: CaptionRows,
+    shards: Sequence[S],
+    keys_of: Callable[[S], list[bytes]],
+    rows_of: Callable[[S], NDArray[np.float16]],
+) -> None:
+    """Bring `known` to where it would stand had `shards` been embedded one by one; reads only what matters."""
+    needed: list[tuple[S, list[bytes]]] = []
+    distinct: set[bytes] = set()
+    for shard in reversed(shards):
+        if len(distinct) >= known.capacity:
+            break  # what lies further back would have been forgotten
+        needed.append((shard, keys_of(shard)))
+        distinct.update(needed[-1][1])
+    for shard, keys in reversed(needed):
+        known.remember(keys, rows_of(shard))
 
 
 def digest(caption: str) -> bytes:
