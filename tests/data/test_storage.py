@@ -1,0 +1,148 @@
+"""Local listing and opening; S3 against a server that speaks its protocol over HTTP, where one is installed."""
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+
+import pytest
+
+from cliprd import storage
+from cliprd.data.shards import ShardSet
+from cliprd.data.sources import fingerprint, records
+from cliprd.errors import InputError, RetryableError
+from cliprd.params import Data, Params
+from cliprd.stages import prepare
+from tests.data.pictures import pairs, png, write_tar
+
+
+def test_braces():
+    assert storage.expand_braces("a{08..10}.tar") == ["a08.tar", "a09.tar", "a10.tar"]
+    assert storage.expand_braces("{x,y}/{0..1}.tar") == ["x/0.tar", "x/1.tar", "y/0.tar", "y/1.tar"]
+    assert storage.expand_braces("plain.tar") == ["plain.tar"]
+
+
+def test_listing_is_sorted_and_any_case(tmp_path):
+    for name in ("b.TAR", "a.tar", "c.txt", "d.tar.gz"):
+        (tmp_path / name).touch()
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/e.tar").touch()
+    names = [path.rsplit("/", 1)[1] for path in storage.list_files(str(tmp_path), (".tar", ".tar.gz"))]
+    assert names == ["a.tar", "b.TAR", "d.tar.gz"]
+    assert len(storage.list_files(str(tmp_path), (".tar",), recursive=True)) == 3
+
+
+def test_opening(tmp_path):
+    (tmp_path / "a").write_bytes(b"x")
+    with storage.open_stream(str(tmp_path / "a")) as file:
+        assert file.read() == b"x"
+    with pytest.raises(InputError, match="No such file"), storage.open_stream(str(tmp_path / "b")):
+        pass
+    with pytest.raises(PermissionError), storage.open_stream(str(tmp_path / "a")):
+        raise PermissionError  # the caller's own failure is not taken for ours
+    assert storage.read_bytes(str(tmp_path / "b")) is None
+    assert storage.read_bytes(str(tmp_path / "a/b")) is None
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    program = shutil.which("moto_server")
+    if program is None:
+        pytest.skip("no S3 server here: `moto_server` is not on the PATH")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # its own Python: an active virtual environment's variables would mislead it
+    environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")}
+    server = subprocess.Popen(
+        [program, "-H", "127.0.0.1", "-p", str(port)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    patch = pytest.MonkeyPatch()
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for name, value in {
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_CA_BUNDLE", raising=False)
+        _wait(server)
+        storage._client.cache_clear()
+        client = storage._client()
+        client.create_bucket(Bucket="pairs")
+        yield client
+    finally:
+        server.terminate()
+        server.wait()
+        storage._client.cache_clear()
+        patch.undo()
+
+
+def _wait(server):
+    """Until the server says that it listens."""
+    for line in server.stderr:
+        if b"Running on" in line:
+            threading.Thread(target=server.stderr.read, daemon=True).start()  # a full pipe would stop it
+            return
+    pytest.skip("the S3 server on the PATH does not start")
+
+
+@pytest.mark.integration
+def test_s3_gives_the_same_records_as_the_disk(bucket, tmp_path):
+    write_tar(tmp_path / "0.tar", pairs(3))
+    write_tar(tmp_path / "1.tar.gz", pairs(2, start=3), mode="w:gz")
+    for name in ("0.tar", "1.tar.gz"):
+        bucket.upload_file(str(tmp_path / name), "pairs", f"train/{name}")
+        bucket.upload_file(str(tmp_path / name), "pairs", f"train2/{name}")
+    bucket.upload_file(str(tmp_path / "0.tar"), "pairs", "train/deep/9.tar")
+    local = [(raw.key, raw.image, raw.captions) for raw in records(Data(path=str(tmp_path)))]
+    for url in (
+        "s3://pairs/train",
+        "s3://pairs/train/",
+        "s3://pairs/train/{0.tar,1.tar.gz}",
+        "s3://pairs/train/?.tar*",
+    ):
+        assert [(raw.key, raw.image, raw.captions) for raw in records(Data(path=url))] == local, url
+    data = Data(path="s3://pairs/train")
+    before = fingerprint(data)
+    prepare.run(Params(data=data), {}, tmp_path / "out")
+    assert ShardSet.open(tmp_path / "out").samples == 5
+    bucket.put_object(Bucket="pairs", Key="train/0.tar", Body=(tmp_path / "0.tar").read_bytes() + b"\0" * 512)
+    assert fingerprint(data) != before
+
+
+@pytest.mark.integration
+def test_s3_folder_and_csv(bucket, tmp_path):
+    for i in range(2):
+        bucket.put_object(Bucket="pairs", Key=f"folder/x/{i}.png", Body=png(i))
+        bucket.put_object(Bucket="pairs", Key=f"folder/x/{i}.txt", Body=b"caption")
+    bucket.put_object(
+        Bucket="pairs",
+        Key="t.csv",
+        Body=b"filepath\ttitle\nfolder/x/0.png\ta\ns3://pairs/folder/x/1.png\tb\nno.png\tc\n",
+    )
+    found = list(records(Data(kind="folder", path="s3://pairs/folder")))
+    assert [(raw.image, raw.captions) for raw in found] == [(png(i), (b"caption",)) for i in range(2)]
+    found = list(records(Data(kind="csv", path="s3://pairs/t.csv")))
+    assert [raw.image for raw in found] == [png(0), png(1), None]
+
+
+@pytest.mark.integration
+def test_s3_failures_are_told_apart(bucket, monkeypatch):
+    with pytest.raises(InputError, match="NoSuchBucket"):
+        storage.list_files("s3://nowhere/a", (".tar",))
+    with pytest.raises(InputError, match="NoSuchKey"), storage.open_stream("s3://pairs/none.tar"):
+        pass
+    assert storage.read_bytes("s3://pairs/none.tar") is None
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    storage._client.cache_clear()
+    with pytest.raises(RetryableError, match="AWS_ENDPOINT_URL"):
+        storage.list_files("s3://pairs/a", (".tar",))
+    storage._client.cache_clear()
