@@ -32,7 +32,6 @@ from cliprd.image_spec import ImageSpec
 from cliprd.manifest import atomic_write, digest
 
 Embeddings = dict[str, NDArray[np.float32]]
-TEXTS_PER_IMAGE_BATCH = 4  # a text costs a fraction of an image
 
 
 def embed(towers: Towers, task: Task, protocols: Sequence[Protocol], *, batch_size: int) -> Embeddings:
@@ -48,12 +47,11 @@ def embed(towers: Towers, task: Task, protocols: Sequence[Protocol], *, batch_si
     """
     with tqdm(total=len(task), unit="img", desc=f"{task.name} images", disable=None, leave=False) as bar:
         image = _stack([towers.images(batch) for batch in _batches(task, towers.spec, batch_size, bar)])
-    text_batch = batch_size * TEXTS_PER_IMAGE_BATCH
     if task.kind == "retrieval":
         captions = [caption for captions in task.captions for caption in captions]
-        found = {"image": image, "text": _embed_captions(towers, captions, text_batch, task.name)}
+        found = {"image": image, "text": _embed_captions(towers, captions, batch_size, task.name)}
     else:
-        found = {"image": image, **_embed_classes(towers, task, protocols, text_batch)}
+        found = {"image": image, **_embed_classes(towers, task, protocols, batch_size)}
     named: Embeddings = {}
     for name, variants in found.items():
         for variant, rows in zip(("", "projected."), variants, strict=False):
