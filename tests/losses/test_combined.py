@@ -57,6 +57,7 @@ def test_a_method_is_its_terms(method, chunk_size):
     assert set(terms) == METHODS[method]
     assert all(value.ndim == 0 and value.dtype == torch.float32 for value in terms.values())
     assert list(terms) == [name for name in ALL if name in terms]
+    assert DistillationLoss(5, 5, weights=method_weights(method)).term_names == tuple(terms)
 
 
 def test_official_weights():

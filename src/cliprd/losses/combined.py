@@ -30,6 +30,7 @@ from cliprd.losses.weights import LossWeights
 INITIAL_SCALE = math.log(1 / 0.07)
 MAX_EXP_SCALE = 100.0  # as open_clip's logit scale
 TERMS = ("task", "hrd", "icl", "fd", "vrd", "vrd_ce_image", "vrd_ce_text", "xrd")
+VRD_CE = ("vrd_ce_image", "vrd_ce_text")  # both under the weight vrd_ce
 
 
 class DistillationLoss(nn.Module):
@@ -132,7 +133,7 @@ class DistillationLoss(nn.Module):
                 torch.as_tensor(s, dtype=exact, device=student_image.device) for s in (student_scale, teacher_scale)
             ]
             terms = dict(self._terms(embeddings, *scales))
-        return {name: terms[name] for name in TERMS if name in terms}
+        return {name: terms[name] for name in self.term_names}
 
     def _terms(self, x: _Embeddings, student_scale: Tensor, teacher_scale: Tensor) -> Iterator[tuple[str, Tensor]]:
         w = self.weights
@@ -178,6 +179,11 @@ class DistillationLoss(nn.Module):
             if w.vrd_ce:
                 yield "vrd_ce_image", w.vrd_ce * contrastive(pair.a)
                 yield "vrd_ce_text", w.vrd_ce * contrastive(pair.b)
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Keys of what `forward` returns, in their order."""
+        return tuple(name for name in TERMS if getattr(self.weights, "vrd_ce" if name in VRD_CE else name))
 
     def multipliers(self) -> dict[str, Tensor]:
         """The numbers that multiply the relations now (`exp` applied), detached, by attribute name; only those used."""

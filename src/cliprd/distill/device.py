@@ -1,0 +1,41 @@
+"""Where and in which precision a training runs; `auto` is resolved once and then fixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from cliprd.errors import EnvironmentError_
+from cliprd.params import Distill
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Resolved device, and whether the towers run in bf16 autocast (the loss is float32 in any case)."""
+
+    device: torch.device
+    bf16: bool
+
+    def autocast(self) -> torch.autocast:
+        """For the towers' forward pass."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+
+def resolve(distill: Distill) -> Runtime:
+    """`auto`: the GPU where there is one, in bf16 where it can.
+
+    Raises:
+        EnvironmentError_: the device or precision that was asked for is not there.
+    """
+    cuda = torch.cuda.is_available()
+    if distill.device == "cuda" and not cuda:
+        raise EnvironmentError_(
+            "distill.device = cuda, but torch sees no GPU.", "Set distill.device to auto or cpu; see `cliprd doctor`."
+        )
+    device = torch.device("cuda" if cuda and distill.device != "cpu" else "cpu")
+    able = device.type == "cpu" or torch.cuda.is_bf16_supported()
+    if distill.precision == "bf16" and not able:
+        raise EnvironmentError_("distill.precision = bf16, but this GPU has no bf16.", "Set distill.precision to fp32.")
+    bf16 = distill.precision == "bf16" or (distill.precision == "auto" and device.type == "cuda" and able)
+    return Runtime(device, bf16)

@@ -1,0 +1,152 @@
+"""Batches for training: shards joined with the teacher cache, in a stateless order, made ahead of the step.
+
+The position (epoch, step) is all the state there is, so a resumed training sees exactly the batches that it would have
+seen. The last samples of an epoch that fill no batch are left out; as the order changes, they are others each epoch.
+"""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from cliprd.data.shards import Shard, ShardSet
+from cliprd.distill.order import Position, epoch_order
+from cliprd.distill.rows import Batch, Preparer, Row
+from cliprd.errors import InputError, ParamsError
+from cliprd.image_spec import ImageSpec
+from cliprd.params import Params
+from cliprd.teacher_cache import TeacherCache
+
+MEMORY_BUDGET = 2**30  # bytes: a set whose bytes, crops and teacher embeddings fit is read and decoded once
+
+
+class Loader:
+    """Iterates over the batches of a training.
+
+    Args:
+        params: `distill` (batch_size, seed, epochs, shuffle_buffer, workers) and `augmentation`.
+        spec, model_cfg: of the student.
+        memory_budget: sets that need less stay in memory over the epochs.
+
+    Attributes:
+        steps_per_epoch: whole batches an epoch.
+        waited: seconds that the consumer has spent waiting for batches.
+        resident: whether the set stays in memory.
+
+    Raises:
+        ParamsError: the set is smaller than one batch.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        shards: ShardSet,
+        cache: TeacherCache,
+        spec: ImageSpec,
+        model_cfg: Mapping[str, Any],
+        *,
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> None:
+        d = params.distill
+        self._shards, self._cache, self._d = shards, cache, d
+        self.steps_per_epoch = shards.samples // d.batch_size
+        if not self.steps_per_epoch:
+            raise ParamsError(
+                f"distill.batch_size = {d.batch_size}, but {shards.folder} holds only {shards.samples} samples: "
+                "not one whole batch.",
+                f"Lower distill.batch_size to {shards.samples} or less, or give more data.",
+            )
+        crops = shards.samples * min(cache.views, d.epochs) * spec.size**2 * 3
+        embeddings = shards.samples * (cache.views + 1) * cache.dim * 2
+        self.resident = sum(shard.size for shard in shards.shards) + crops + embeddings <= memory_budget
+        self._prepare = Preparer(
+            spec, model_cfg, params.augmentation, views=cache.views, epochs=d.epochs, keep=self.resident
+        )
+        self._all: list[list[Row]] | None = None
+        self.waited = 0.0
+
+    def batches(self, start: Position) -> Generator[Batch, None, None]:
+        """From `start` to the end of the last epoch, in order; `distill.workers` threads make them ahead."""
+        jobs = self._jobs(start)
+        if self._d.workers == 0:
+            for rows, epoch in jobs:
+                begun = time.perf_counter()
+                batch = self._prepare.batch(rows, epoch)
+                self.waited += time.perf_counter() - begun
+                yield batch
+            return
+        pending: collections.deque[Future[Batch]] = collections.deque()
+        pool = ThreadPoolExecutor(self._d.workers, thread_name_prefix="loader")
+        try:
+            while True:
+                begun = time.perf_counter()
+                for rows, epoch in islice(jobs, 2 * self._d.workers + 1 - len(pending)):
+                    pending.append(pool.submit(self._prepare.batch, rows, epoch))
+                if not pending:
+                    return
+                batch = pending.popleft().result()
+                self.waited += time.perf_counter() - begun
+                yield batch
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _jobs(self, start: Position) -> Iterator[tuple[list[Row], int]]:
+        size = self._d.batch_size
+        step = start.step
+        for epoch in range(start.epoch, self._d.epochs):
+            rows = self._rows(epoch, step * size)
+            for _ in range(step, self.steps_per_epoch):
+                yield list(islice(rows, size)), epoch
+            step = 0
+
+    def _rows(self, epoch: int, skip: int) -> Iterator[Row]:
+        """Rows of an epoch in order, without its first `skip`."""
+        sizes = [shard.samples for shard in self._shards.shards]
+        order = epoch_order(sizes, seed=self._d.seed, epoch=epoch, buffer=self._d.shuffle_buffer)
+        if self.resident:
+            if self._all is None:
+                self._all = [list(self._read(shard)) for shard in self._shards.shards]
+            laid = [row for shard in order.shards for row in self._all[shard]]
+            yield from (laid[place] for place in order.places[skip:])
+            return
+        first = skip // order.window * order.window
+        laid_out = self._lay_out(order.shards, first)
+        starts = range(first, self._shards.samples, order.window)
+        with ThreadPoolExecutor(
+            1, thread_name_prefix="reader"
+        ) as reader:  # the next window is read while one is served
+            ahead = reader.submit(lambda: list(islice(laid_out, order.window)))
+            for begin in starts:
+                window = ahead.result()
+                if begin + order.window < self._shards.samples:
+                    ahead = reader.submit(lambda: list(islice(laid_out, order.window)))
+                served = order.places[max(begin, skip) : begin + order.window] - begin
+                yield from (window[place] for place in served)
+
+    def _lay_out(self, shards: np.ndarray[Any, Any], first: int) -> Iterator[Row]:
+        """Rows of the shards end to end from place `first` on; shards wholly before it are not read."""
+        for index in shards:
+            shard = self._shards.shards[index]
+            if first >= shard.samples:
+                first -= shard.samples
+                continue
+            yield from islice(self._read(shard), first, None)
+            first = 0
+
+    def _read(self, shard: Shard) -> Iterator[Row]:
+        image, text, _ = self._cache.read(shard)
+        count = 0
+        for sample, of_image, of_text in zip(self._shards.read(shard), image, text, strict=False):
+            count += 1
+            yield Row(sample.key, sample.captions, sample.image, of_image, of_text)
+        if count != shard.samples:
+            raise InputError(
+                f"{self._shards.folder / shard.name} gave {count} samples, its index says {shard.samples}.",
+                "Delete the folder and run `cliprd prepare` again.",
+            )

@@ -1,0 +1,202 @@
+"""The training loop: batches of the loader through student and loss, with checkpoints, history and a watch over it all.
+
+On one CPU the same parameters and inputs give the same weights bit for bit, killed and resumed or not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from tqdm import tqdm
+
+from cliprd import manifest
+from cliprd.data.augment import to_tensor
+from cliprd.data.shards import ShardSet
+from cliprd.distill import device
+from cliprd.distill.checkpoint import Checkpoints, State
+from cliprd.distill.guard import Guard
+from cliprd.distill.history import History
+from cliprd.distill.loader import Loader
+from cliprd.distill.objective import build_loss
+from cliprd.distill.optimizer import build_optimizer, named_parameters
+from cliprd.distill.order import Position
+from cliprd.distill.record import Record
+from cliprd.distill.rows import Batch
+from cliprd.distill.schedule import learning_rate
+from cliprd.losses import DistillationLoss
+from cliprd.models.student import (
+    build_student,
+    encode_image_features,
+    encode_text_features,
+    student_config,
+    student_spec,
+)
+from cliprd.params import Params
+from cliprd.teacher_cache import TeacherCache
+
+MAX_LOGIT_SCALE = math.log(100)  # of the student's own scale, as in open_clip
+STUDENT_SCALE = "student_scale"
+Report = Callable[[Record], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training, student and loss on the CPU."""
+
+    model: nn.Module
+    loss: DistillationLoss
+    steps: int
+
+
+def train(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, report: Report | None = None) -> Trained:
+    """Train a student, or go on from the newest checkpoint in `output`.
+
+    Writes `history.csv`, `volatile/throughput.csv` and `.checkpoint/`, which stays for the caller to remove once the
+    student is saved.
+
+    Args:
+        params: `student`, `distill` and `augmentation` are used.
+        cache: opened against `shards` and `params.augmentation`.
+        report: called with a record every `distill.log_every` steps and after the last; after a resume, records since
+            the checkpoint come a second time.
+
+    Raises:
+        ParamsError: the set is smaller than a batch, or the student or the loss cannot be built.
+        InputError: a checkpoint is damaged.
+        DivergedError: a term, the gradient or a scale is no finite number, or a scale ran away.
+        EnvironmentError_: no such device.
+    """
+    d = params.distill
+    runtime = device.resolve(d)
+    torch.manual_seed(d.seed)
+    model = build_student(params.student, seed=d.seed).to(runtime.device)
+    model_cfg = student_config(params.student)
+    loss = build_loss(d, int(model_cfg["embed_dim"]), cache.dim).to(runtime.device)
+    parameters = named_parameters(model, loss)
+    optimizer = build_optimizer(parameters.values(), d)
+    spec = student_spec(model, params.student)
+    loader = Loader(params, shards, cache, spec, model_cfg)
+    total = d.epochs * loader.steps_per_epoch
+
+    state = State(model, loss, optimizer)
+    checkpoints = Checkpoints(output, _identity(params, shards, cache))
+    done, position = checkpoints.load(state) or (0, Position(0, 0))
+    terms = loss.term_names
+    scales = [STUDENT_SCALE, *loss.multipliers()]
+    guard = Guard([*terms, *scales, "grad_norm"], max_scale=d.max_scale if loss.scale_mode == "raw" else None)
+    check_every = 1 if runtime.device.type == "cpu" else d.log_every  # a check makes a GPU wait for its own results
+    history = History(output, terms, scales, keep_to=done)
+    bar = tqdm(total=total, initial=done, desc=f"distill {d.method}-{d.seed}", unit="step", disable=None)
+    pace = _Pace(loader, d.batch_size)
+    teacher_scale = torch.tensor(cache.logit_scale, device=runtime.device)
+
+    def step_of(batch: Batch, step: int) -> None:
+        """One optimiser step, counted from 1; its numbers go to the guard."""
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step - 1, base=d.lr, warmup=d.warmup_steps, total=total)
+        with runtime.autocast():
+            images = encode_image_features(model, to_tensor(batch.images, spec, runtime.device))
+            texts = encode_text_features(model, batch.tokens.to(runtime.device, non_blocking=True))
+        teacher = [
+            normalize(t.to(runtime.device, non_blocking=True).float(), dim=1)  # float16 rounding left them a bit off
+            for t in (batch.teacher_image, batch.teacher_text)
+        ]
+        found: dict[str, Tensor] = loss(images, texts, _scale(model).exp(), *teacher, teacher_scale)
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(found.values())).sum().backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in parameters.values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if d.clip_grad_norm is not None:  # no gradient scaler anywhere: these are the true gradients
+            torch.nn.utils.clip_grads_with_norm_(parameters.values(), d.clip_grad_norm, norm)
+        optimizer.step()
+        with torch.no_grad():
+            _scale(model).clamp_(0, MAX_LOGIT_SCALE)
+        loss.clamp_scales()
+        multipliers = {STUDENT_SCALE: _scale(model).exp(), **loss.multipliers()}
+        guard.add(step, [*(found[t] for t in terms), *(multipliers[s] for s in scales), norm])
+
+    batches = loader.batches(position)
+    try:
+        for batch in batches:
+            step = done + 1
+            epoch, within = divmod(done, loader.steps_per_epoch)
+            step_of(batch.pin() if runtime.device.type == "cuda" else batch, step)
+            pace.step()
+            saves = step % d.checkpoint_every == 0 or step == total
+            logs = step % d.log_every == 0 or step == total
+            if saves or logs or step % check_every == 0:
+                values = guard.check(checkpoints.last())
+            if logs:
+                record = Record(
+                    step=step,
+                    epoch=epoch,
+                    lr=optimizer.param_groups[0]["lr"],
+                    terms={name: values[name] for name in terms},
+                    scales={name: values[name] for name in scales},
+                    grad_norm=values["grad_norm"],
+                    **pace.since_last(),
+                )
+                history.append(record)
+                bar.set_postfix_str(describe(record), refresh=False)
+                if report is not None:
+                    report(record)
+            if saves:
+                history.sync()
+                after = Position(epoch, within + 1) if within + 1 < loader.steps_per_epoch else Position(epoch + 1, 0)
+                checkpoints.save(state, step=step, position=after)
+            done = step
+            bar.update()
+    finally:
+        batches.close()
+        history.close()
+        bar.close()
+    return Trained(model.cpu().eval(), loss.cpu().eval(), total)
+
+
+class _Pace:
+    """Images per second and share of waiting, from one record to the next."""
+
+    def __init__(self, loader: Loader, batch_size: int) -> None:
+        self._loader, self._batch_size = loader, batch_size
+        self._begun, self._waited, self._steps = time.perf_counter(), 0.0, 0
+
+    def step(self) -> None:
+        self._steps += 1
+
+    def since_last(self) -> dict[str, float]:
+        now, waited = time.perf_counter(), self._loader.waited
+        seconds = max(now - self._begun, 1e-9)
+        pace = {
+            "images_per_second": self._steps * self._batch_size / seconds,
+            "data_wait": min(1.0, (waited - self._waited) / seconds),
+        }
+        self._begun, self._waited, self._steps = now, waited, 0
+        return pace
+
+
+def describe(record: Record) -> str:
+    """A record on one line, for the progress bar."""
+    terms = " ".join(f"{name} {value:.3g}" for name, value in record.terms.items())
+    scales = " ".join(f"{name.removesuffix('_scale')}× {value:.3g}" for name, value in record.scales.items())
+    return (
+        f"loss {sum(record.terms.values()):.4g} ({terms}) {scales} |g| {record.grad_norm:.2g} "
+        f"{record.images_per_second:.0f} img/s wait {record.data_wait:.0%}"
+    )
+
+
+def _scale(model: nn.Module) -> nn.Parameter:
+    scale: nn.Parameter = model.logit_scale  # type: ignore[assignment]
+    return scale
+
+
+def _identity(params: Params, shards: ShardSet, cache: TeacherCache) -> str:
+    """What a checkpoint must agree with."""
+    sections: Mapping[str, object] = params.model_dump(mode="json", include={"student", "distill", "augmentation"})
+    return manifest.digest({**sections, "shards": shards.fingerprint, "cache": cache.fingerprint})
