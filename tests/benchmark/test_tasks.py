@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,3 +194,16 @@ def test_a_tar_that_changes_between_two_reads_is_noticed(tmp_path):
     write_tar(folder / "test" / "0.tar", [("zzz.png", picture(0)), ("zzz.cls", b"0")])
     with pytest.raises(InputError, match="changed while it was read"):
         list(task.images())
+
+
+def test_the_demo_tasks_are_whole():
+    root = Path(__file__).parents[2] / "data" / "demo" / "benchmark"
+    if not root.is_dir():
+        pytest.skip("no demo data in this checkout")
+    tasks = load_tasks(root)
+    assert len(tasks) >= 4
+    assert {task.kind for task in tasks} == {"classification", "retrieval"}
+    for task in tasks:
+        number, data = next(iter(task.images({len(task) - 1})))
+        assert number == len(task) - 1
+        assert decode(data).mode == "RGB"

@@ -30,7 +30,7 @@ All are shares or correlations (0.42, not 42).
             "scores": {METRIC: {"value", "low", "high", "n", "confidence", "protocol", "precision"}}}},
         "fidelity": null | {"samples": n, "texts": m,
             "scores": {METRIC: {"value", "low", "high", "n", "confidence", "precision"}},
-            "undefined": {METRIC: reason}}}}}
+            "undefined": {METRIC: reason}}}}}      # {"all": reason} where the reference does not have the task
 
 `outcomes/<task>.safetensors`, one row per example, for paired comparisons. For every score there is a tensor
 `<protocol>.<metric>` `[images]` float32 whose mean is the score, weighted by `weights.<protocol>.<metric>` `[images]`
