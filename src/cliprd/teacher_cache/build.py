@@ -24,7 +24,7 @@ from tqdm import tqdm
 from cliprd import manifest
 from cliprd.data.augment import crop_box, to_tensor, train_view
 from cliprd.data.images import BadImage, decode
-from cliprd.data.parallel import ordered_map
+from cliprd.data.parallel import cores, ordered_map
 from cliprd.data.shards import Sample, Shard, ShardSet, read_captions
 from cliprd.errors import InputError
 from cliprd.models.encoder import Encoder
@@ -78,23 +78,30 @@ class _Builder:
         self._views, self._batch_size = params.cache.views, params.cache.batch_size
         self._augmentation = params.augmentation
         self._known = CaptionRows(encoder.dim, caption_budget)
+        self._on_gpu = encoder.device.type == "cuda"
+        self._workers = cores()
+        self._croppers = ThreadPoolExecutor(self._workers, thread_name_prefix="cliprd-crop")
 
     def run(self) -> int:
         """Embed what is missing. Returns the number of captions in the set."""
         whole = {s.name for s in self._shards.shards if is_whole(self._folder / file_name(s), s, self._identity)}
         missing = [shard for shard in self._shards.shards if shard.name not in whole]
         finished = sum(shard.samples for shard in self._shards.shards if shard.name in whole) * self._views
+        # A GPU computes while the CPU crops ahead of it. A CPU does one after the other, each on all cores: threads
+        # that crop beside the forward pass would only hold up its own, which wait for each other at every layer.
+        ahead = 4 if self._on_gpu else 1
         begun = time.perf_counter()
         behind: list[Shard] = []
         writing: Future[None] | None = None
         with (
-            contextlib.closing(ordered_map(self._crop, self._batches(missing))) as crops_in_order,
+            self._croppers,
+            contextlib.closing(ordered_map(self._crop, self._batches(missing), workers=2, ahead=ahead)) as in_order,
             tqdm(
                 desc="cache", unit="img", total=self._shards.samples * self._views, initial=finished, disable=None
             ) as bar,
             ThreadPoolExecutor(1, thread_name_prefix="cliprd-write") as writer,
         ):
-            ready = itertools.groupby(crops_in_order, key=lambda crops: crops.shard)
+            ready = itertools.groupby(in_order, key=lambda crops: crops.shard)
             for shard in self._shards.shards:
                 if shard.name in whole:
                     behind.append(shard)
@@ -126,14 +133,21 @@ class _Builder:
                 yield shard, batch
 
     def _crop(self, work: tuple[Shard, list[Sample]]) -> _Crops:
-        """Runs in a thread: Pillow decodes and resizes without the interpreter's lock."""
+        """Runs in a thread, and shares its samples out to others: Pillow works without the interpreter's lock."""
         shard, samples = work
         spec = self._encoder.image
-        pixels = torch.empty((len(samples) * self._views, spec.size, spec.size, 3), dtype=torch.uint8)
-        if self._encoder.device.type == "cuda":
+        pixels = torch.empty((len(samples), self._views, spec.size, spec.size, 3), dtype=torch.uint8)
+        if self._on_gpu:
             pixels = pixels.pin_memory()
-        rows = iter(pixels.numpy())
-        for sample in samples:
+        into = pixels.numpy()
+        shares = [slice(i, None, self._workers) for i in range(self._workers)]
+        done = [self._croppers.submit(self._crop_into, into[share], shard, samples[share]) for share in shares]
+        for future in done:
+            future.result()
+        return _Crops(shard, pixels.flatten(0, 1), [sample.captions for sample in samples])
+
+    def _crop_into(self, into_BVSS3: NDArray[np.uint8], shard: Shard, samples: list[Sample]) -> None:
+        for views, sample in zip(into_BVSS3, samples, strict=True):
             try:
                 image = decode(sample.image, max_pixels=_CHECKED_BY_PREPARE)
             except BadImage as bad:
@@ -143,8 +157,7 @@ class _Builder:
                 ) from bad
             for view in range(self._views):
                 box = crop_box(sample.key, view, image.width, image.height, self._augmentation)
-                next(rows)[:] = train_view(image, box, spec)
-        return _Crops(shard, pixels, [sample.captions for sample in samples])
+                views[view] = train_view(image, box, self._encoder.image)
 
     def _embed_images(self, pixels: Tensor) -> list[Tensor]:
         """Queue the forward pass; results stay on the device, so that a GPU is never waited for between batches."""
