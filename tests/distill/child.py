@@ -1,7 +1,6 @@
 """Runs stage `distill` in a process of its own, which SIGKILLs itself at the moment that it is told.
 
-Usage: python child.py ROOMS OUTPUT MOMENT, MOMENT one of `record:<step>`, `checkpoint:<step>`, `saved` or
-`exported`.
+Usage: python child.py ROOMS OUTPUT MOMENT, MOMENT one of `record:<step>`, `checkpoint:<step>` or `exported`.
 """
 
 import os
@@ -32,8 +31,6 @@ def main(rooms: Path, output: Path, moment: str) -> None:
         checkpoint.manifest.write_json = lambda path, value: (
             die() if value.get("step") == int(step) else write(path, value)
         )
-    elif kind == "saved":  # trained and saved, not yet exported
-        distill.export_onnx = die
     elif kind == "exported":  # all but the manifest
         distill.Workspace.finish = die
     distill.run(make_params(rooms), {"shards": rooms / "shards", "cache": rooms / "cache"}, output, report=report)

@@ -60,6 +60,7 @@ def make_params(folder: Path, **distill) -> Params:
         "augmentation": {"scale": [0.5, 1.0], "seed": 3},
         "cache": {"views": 2, "batch_size": 16},
         "student": {"config": STUDENT},
+        "tracking": {"uri": ""},
         "distill": {
             "epochs": 3,
             "batch_size": 10,

@@ -60,9 +60,9 @@ def test_batches_are_what_their_formulas_say(rooms, reference):
                 picture = decode(sample.image)
                 box = crop_box(sample.key, view, *picture.size, params.augmentation)
                 assert np.array_equal(batch.images[row].numpy(), train_view(picture, box, SPEC))
-                assert torch.equal(batch.teacher_image[row], torch.as_tensor(image[view]))
+                assert np.array_equal(batch.teacher_image[row].numpy(), image[view])
                 caption = caption_of(sample.key, epoch, len(sample.captions))
-                assert torch.equal(batch.teacher_text[row], torch.as_tensor(text[caption]))
+                assert np.array_equal(batch.teacher_text[row].numpy(), text[caption])
 
 
 def test_types(reference):
@@ -98,17 +98,17 @@ def test_any_position_gives_the_rest_of_the_stream(rooms, budget, buffer):
 def test_a_small_buffer_still_gives_each_sample_once(rooms):
     """48 samples in batches of 12: nothing is left out, so an epoch holds every image's teacher row exactly once."""
     loader = make(rooms, budget=0, shuffle_buffer=8, batch_size=12, epochs=1)
-    rows = torch.cat([batch.teacher_image for batch in listed(loader)])
+    rows = [tuple(row) for batch in listed(loader) for row in batch.teacher_image.tolist()]
     params = make_params(rooms)
     shards, cache = open_rooms(rooms, params)
     expected = []
     for shard in shards.shards:
         image, _, _ = cache.read(shard)
         expected += [
-            torch.as_tensor(views[view_of(sample.key, 0, 2)])
+            tuple(views[view_of(sample.key, 0, 2)].tolist())
             for sample, views in zip(shards.read(shard), image, strict=True)
         ]
-    assert sorted(map(tuple, rows.tolist())) == sorted(map(tuple, torch.stack(expected).tolist()))
+    assert sorted(rows) == sorted(expected)
 
 
 def test_resuming_reads_no_shard_that_lies_behind(rooms, monkeypatch):

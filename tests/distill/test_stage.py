@@ -91,11 +91,12 @@ def test_finished_work_is_not_done_again(rooms, student):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("moment", ["record:8", "checkpoint:10", "saved", "exported"])
+@pytest.mark.parametrize("moment", ["record:8", "checkpoint:10", "exported"])
 def test_killed_at_any_moment_it_ends_in_the_same_files(rooms, student, tmp_path, moment):
     output = tmp_path / "student"
     command = [sys.executable, "-m", "tests.distill.child", str(rooms), str(output), moment]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (output / "manifest.json").exists()
@@ -167,7 +168,7 @@ def test_a_diverged_run_leaves_no_manifest(rooms, tmp_path):
 
 def test_the_student_beats_chance_on_its_own_pictures(rooms, tmp_path):
     """It has learned: pictures find their own caption far more often than 1 in 48."""
-    run(rooms, tmp_path, method="baseline", epochs=60, batch_size=48, lr=3e-3, checkpoint_every=1000, log_every=60)
+    run(rooms, tmp_path, method="baseline", epochs=120, batch_size=24, lr=3e-3, checkpoint_every=1000, log_every=60)
     encoder = load_student(tmp_path)
     from cliprd.data.augment import eval_view, to_tensor
     from cliprd.data.images import decode
@@ -179,4 +180,4 @@ def test_the_student_beats_chance_on_its_own_pictures(rooms, tmp_path):
     images = encoder.encode_images(to_tensor(pixels, encoder.image))
     texts = encoder.encode_texts([sample.captions[0] for sample in samples])
     hits = ((images @ texts.T).argmax(dim=1) == torch.arange(SAMPLES)).float().mean().item()
-    assert hits > 8 / SAMPLES
+    assert hits > 12 / SAMPLES

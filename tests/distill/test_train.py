@@ -94,6 +94,14 @@ def test_another_seed_is_another_training(rooms, whole, tmp_path):
     assert not torch.equal(other.model.visual.proj, whole[0].model.visual.proj)
 
 
+def test_two_threads_bit_for_bit(rooms, tmp_path):
+    torch.set_num_threads(2)
+    try:
+        assert_equal(weights(run(rooms, tmp_path / "one", epochs=1)), weights(run(rooms, tmp_path / "two", epochs=1)))
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_resumed_in_the_middle_of_an_epoch_bit_for_bit(rooms, whole, tmp_path):
     class Stop(Exception):
         pass
