@@ -12,7 +12,7 @@ def rooms(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread():
     """Threads only slow such small models down; the tests that are about threads set their own number."""
     before = torch.get_num_threads()

@@ -89,7 +89,7 @@ def train_heads(pairs: Pairs, settings: params.Aligned) -> tuple[AlignedHeads, d
         heads = AlignedHeads(settings.dim, settings.hidden, settings.dropout)
         heads.fit(pairs.pooled[:, 0], torch.cat([pairs.texts, pairs.names]))
         mean = {name: tensor.clone() for name, tensor in heads.state_dict().items()}
-        optimizer = torch.optim.AdamW(_groups(heads, settings.weight_decay), lr=settings.lr)
+        optimizer = torch.optim.AdamW(_groups(heads, settings.weight_decay), lr=settings.lr, fused=True)
         loss = torch.tensor(0.0)
         bar = tqdm(total=steps, desc="teacher heads", unit="step", disable=None)
         step = 0
@@ -137,7 +137,9 @@ def _schedule(step: int, steps: int) -> float:
 
 def _positives(captions_BK: Tensor, caption_B: Tensor, extra: int) -> Tensor:
     """`[B + R, B + R]`: True where text j is a caption of image i, or the two images share the caption chosen for i."""
-    own_BB = (captions_BK[:, None, :] == caption_B[None, :, None]).any(-1)
+    own_BB = torch.zeros(len(caption_B), len(caption_B), dtype=torch.bool)
+    for captions_B in captions_BK.unbind(1):  # one at a time: a [B, B, K] comparison costs ten times as much
+        own_BB |= captions_B[:, None] == caption_B[None, :]
     both = own_BB | own_BB.T
     size = len(both) + extra
     positive = torch.eye(size, dtype=torch.bool)
@@ -147,10 +149,11 @@ def _positives(captions_BK: Tensor, caption_B: Tensor, extra: int) -> Tensor:
 
 def _loss(logits: Tensor, positive: Tensor) -> Tensor:
     """Cross entropy both ways, the target spread evenly over the positives."""
-    target = positive.float()
-    rows = -(target / target.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
-    columns = -(target / target.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
-    return 0.5 * (rows + columns)
+    positive_ = positive.float()
+    target = positive_ / positive_.sum(1, keepdim=True) + positive_ / positive_.sum(0, keepdim=True)
+    # -Σ target · log_softmax, both ways at once: each target row sums to 1, so the log of the sum stands alone.
+    attraction = (target * logits).sum()
+    return 0.5 * (logits.logsumexp(1).sum() + logits.logsumexp(0).sum() - attraction) / len(logits)
 
 
 @torch.no_grad()

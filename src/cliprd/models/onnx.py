@@ -80,8 +80,8 @@ def export_onnx(model: nn.Module, folder: Path) -> None:
 
     with _as_for_inference(model):
         graphs = {
-            IMAGE_FILE: _graph(ImageTower(model), "image", images),
-            TEXT_FILE: _graph(TextTower(model), "text", texts),
+            IMAGE_FILE: _graph(ImageTower(model).eval(), "image", images),
+            TEXT_FILE: _graph(TextTower(model).eval(), "text", texts),
         }
     model.to(device)
     for name, graph in graphs.items():

@@ -1,0 +1,1 @@
+"""The six stages: plain functions of `params` and folders, one module each."""

@@ -5,9 +5,9 @@ distill folders (`<method>-<seed>`). Only the runs of `ablation.methods` × `abl
 beside them.
 
 Output: `comparison.json` (shape: `cliprd.report.comparison`), `comparison.md` (the README's table), `metrics.json` (for
-`dvc metrics show`) and `index.html`. All but the page are the same bytes for the same inputs. The page also shows what the inputs' `volatile/` folders say of
-speed, so it is a function of those timings too; their digest is among this stage's inputs, and new timings make the
-page anew.
+`dvc metrics show`) and `index.html`. All but the page are the same bytes for the same inputs. The page also shows what
+the inputs' `volatile/` folders say of speed, so it is a function of those timings too; their digest is among this
+stage's inputs, and new timings make the page anew.
 
 The primary metric of a task is top-1 accuracy, or for retrieval the mean of R@1 image→text and text→image; the mean
 over tasks is unweighted.
