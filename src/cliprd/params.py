@@ -88,7 +88,7 @@ class Aligned(Section):
     dim: Positive = 256
     hidden: Positive = 512
     image_size: Positive = 224
-    epochs: Positive = 30
+    epochs: Positive = 24
     batch_size: Positive = 1024
     lr: Rate = 1e-3
     weight_decay: Weight = 0.1

@@ -33,7 +33,7 @@ from PIL import Image, features
 from writing import Sample, check_replaceable, move_into_place, write_sums, write_tar, write_task
 
 BUILT_WITH = {"pillow": "13.0.0", "libwebp": "1.6.0", "zlib": "1.2.13"}
-TRAIN_SIDE, STAMP_SIDE, RENDER_SIDE, CLIP_SIDE = 64, 96, 72, 64
+TRAIN_SIDE, STAMP_SIDE, RENDER_SIDE, CLIP_SIDE = 64, 160, 72, 64
 PER_TAR = 2500
 FASHION_PER_CLASS = 200
 HELD_OUT_PERCENT = 22

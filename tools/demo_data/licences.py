@@ -42,7 +42,7 @@ Debian's package tuxpaint-stamps-default 2022.06.04-1 has it), under the GNU Gen
 (`LICENSE`). They are merely aggregated with cliprd: test images that the benchmark reads, no part of its code, of any
 training, or of any student.
 
-Changed in November 2026: cut to what can be seen, placed on white, scaled to 96 pixels, encoded as WebP; the captions
+Changed in November 2026: cut to what can be seen, placed on white, scaled to 160 pixels, encoded as WebP; the captions
 are the first lines of the stamps' English texts. The source form is the PNG of the same name in that package;
 `tools/demo_data/` holds the program that made these files from it.
 

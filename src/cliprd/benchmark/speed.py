@@ -28,9 +28,10 @@ def measure(encoder: Encoder, *, batch_size: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     one = torch.randn(1, 3, size, size, generator=generator).to(device)
     many = torch.randn(batch_size, 3, size, size, generator=generator).to(device)
+    texts = [f"{TEXT} {number}" for number in range(batch_size)]  # distinct: an encoder may embed a repeated text once
     towers: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         "image": (lambda: encoder.encode_images(one), lambda: encoder.encode_images(many)),
-        "text": (lambda: encoder.encode_texts([TEXT]), lambda: encoder.encode_texts([TEXT] * batch_size)),
+        "text": (lambda: encoder.encode_texts([TEXT]), lambda: encoder.encode_texts(texts)),
     }
     report: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),

@@ -48,7 +48,7 @@ class AlignedHeads(nn.Module):
         self.image_out = nn.Linear(hidden, dim)
         self.text_in = nn.Linear(width, hidden)
         self.text_out = nn.Linear(hidden, dim)
-        self.feature_dropout = nn.Dropout(dropout / 2)
+        self.feature_dropout = nn.Dropout(dropout)
         self.dropout = nn.Dropout(dropout)
         self.log_scale = nn.Parameter(torch.tensor(math.log(20.0)))
         for layer in (self.image_out, self.text_out):
@@ -64,6 +64,13 @@ class AlignedHeads(nn.Module):
         main = directions_WW.flip(1)[:, : self.shared.out_features].T.float()
         self.shared.weight.zero_()
         self.shared.weight[: len(main)] = main
+
+    @torch.no_grad()
+    def blend(self, share: float) -> None:
+        """Keep `share` of what the MLPs learned to add; the rest stays as it began."""
+        for layer in (self.image_out, self.text_out):
+            layer.weight.mul_(share)
+            layer.bias.mul_(share)
 
     def image(self, pooled_BF: Tensor, conse_BW: Tensor) -> Tensor:
         """`[B, F]` and `[B, W]` → `[B, D]`, L2-normalised."""
