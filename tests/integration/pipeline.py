@@ -33,6 +33,7 @@ PARAMS = {
     "distill": {"epochs": 2, "batch_size": 48, "warmup_steps": 2, "checkpoint_every": 2, "log_every": 1},
     "ablation": {"methods": ["clip_kd", "clip_rd-exp"], "seeds": [0]},
     "benchmark": {"tasks": "data/benchmark", "bootstrap": 50, "fidelity_samples": 40, "speed": False},
+    "compare": {"reference": "clip_kd"},
     "tracking": {"experiment": "small"},
 }
 

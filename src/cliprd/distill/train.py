@@ -102,7 +102,8 @@ def train(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, r
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step - 1, base=d.lr, warmup=d.warmup_steps, total=total)
         with runtime.autocast():
-            pixels = to_tensor(batch.images, spec, runtime.device).to(memory_format=torch.channels_last)  # as convs like it
+            # channels last: convolutions, the patch embedding among them, are faster on it
+            pixels = to_tensor(batch.images, spec, runtime.device).to(memory_format=torch.channels_last)
             images = encode_image_features(model, pixels)
             texts = encode_text_features(model, batch.tokens.to(runtime.device, non_blocking=True))
         teacher = [

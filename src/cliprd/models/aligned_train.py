@@ -21,8 +21,9 @@ from cliprd.models.aligned_heads import AlignedHeads, conse
 
 WARMUP = 20  # steps
 AVERAGE = 0.02  # weight of the newest step in the running mean of the weights, which is what is kept
-LEARNED = 0.85  # share of the learned change that is kept: it costs little near the training data and gives more away from
-# it (weights between zero-shot and fine-tuned, WiSE-FT, arXiv 2109.01903)
+# Share of the learned change that is kept: it costs little near the training data and gives more away from it
+# (weights between zero-shot and fine-tuned, WiSE-FT, arXiv 2109.01903).
+LEARNED = 0.85
 MAX_CAPTIONS = 8  # of one pair; more are not looked at
 
 
