@@ -54,7 +54,9 @@ def rewrite(folder, change):
 
 def test_it_writes_json_table_and_page(compared):
     sealed, output = compared
-    assert set(sealed.files) == {"comparison.json", "comparison.md", "index.html", "metrics.json"}
+    assert set(sealed.files) == {"comparison.json", "comparison.md", "index.html"} | {
+        f"metrics/{name}.json" for name in ("teacher", *METHODS)
+    }
     assert sealed.facts["runs"] == 5
     assert sealed.facts["best"] == content(output)["protocols"]["standard"]["best"]
     assert manifest.verify(output, stage="compare") == sealed

@@ -4,8 +4,8 @@ Inputs: `benchmarks`, a folder of benchmark folders (`teacher` and `<method>-<se
 distill folders (`<method>-<seed>`). Only the runs of `ablation.methods` × `ablation.seeds` are read; others may lie
 beside them.
 
-Output: `comparison.json` (shape: `cliprd.report.comparison`), `comparison.md` (the README's table), `metrics.json` (for
-`dvc metrics show`) and `index.html`. All but the page are the same bytes for the same inputs. The page also shows what
+Output: `comparison.json` (shape: `cliprd.report.comparison`), `comparison.md` (the README's table), `metrics/<method>.json` (a
+row each of `dvc metrics show`) and `index.html`. All but the page are the same bytes for the same inputs. The page also shows what
 the inputs' `volatile/` folders say of speed, so it is a function of those timings too; their digest is among this
 stage's inputs, and new timings make the page anew.
 
@@ -33,6 +33,7 @@ from cliprd.report.runs import Grid, Run, check_alike, open_grid, timings
 from cliprd.report.table import markdown_table
 from cliprd.workspace import Workspace
 
+METRICS_DIR = "metrics"
 METRIC = {"classification": "acc1", "retrieval": "mean_r1"}
 
 
@@ -65,7 +66,8 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
             file.write(render(gather(grid, content, sections)))
         block = content["protocols"][params.compare.protocol]
         best = block["best"]
-        write_json(output / "metrics.json", _metrics(block))
+        for name, scores in _metrics(block).items():
+            write_json(output / METRICS_DIR / f"{name}.json", scores)
         tracking.log_report(params, output)
         facts = {"best": best, "mean": block["methods"][best]["mean"]["value"], "protocol": params.compare.protocol}
         return work.finish(facts={**facts, "runs": len(grid.runs)})
