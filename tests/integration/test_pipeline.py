@@ -62,7 +62,7 @@ def test_nothing_changed_nothing_runs(repo):
 
 
 def test_dvc_shows_metrics_plots_and_params(repo):
-    shown = json.loads(run(repo, "dvc", "metrics", "show", "--json").stdout)["workspace"]["data"]
+    shown = json.loads(run(repo, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
     assert set(shown) == {f"reports/metrics/{name}.json" for name in ("teacher", "clip_kd", "clip_rd-exp")}
     assert all(row["data"].keys() == {"mean", "tuxpaint_photos", "tuxpaint_captions"} for row in shown.values())
     run(repo, "dvc", "plots", "show", "--out", "plots")

@@ -4,10 +4,10 @@ Inputs: `benchmarks`, a folder of benchmark folders (`teacher` and `<method>-<se
 distill folders (`<method>-<seed>`). Only the runs of `ablation.methods` × `ablation.seeds` are read; others may lie
 beside them.
 
-Output: `comparison.json` (shape: `cliprd.report.comparison`), `comparison.md` (the README's table), `metrics/<method>.json` (a
-row each of `dvc metrics show`) and `index.html`. All but the page are the same bytes for the same inputs. The page also shows what
-the inputs' `volatile/` folders say of speed, so it is a function of those timings too; their digest is among this
-stage's inputs, and new timings make the page anew.
+Output: `comparison.json` (shape: `cliprd.report.comparison`), `comparison.md` (the README's table), `index.html`, and
+`metrics/<method>.json`, each a row of `dvc metrics show`. All but the page are the same bytes for the same inputs. The
+page also shows what the inputs' `volatile/` folders say of speed, so it is a function of those timings too; their
+digest is among this stage's inputs, and new timings make the page anew.
 
 The primary metric of a task is top-1 accuracy, or for retrieval the mean of R@1 image→text and text→image; the mean
 over tasks is unweighted.

@@ -65,7 +65,7 @@ def step_metrics(record: Record) -> dict[str, float | None]:
     return {
         **{f"loss/{term}": value for term, value in record.terms.items()},
         "loss/total": sum(record.terms.values()),
-        **{f"scale/{name}": value for name, value in record.scales.items()},
+        **{f"scale/{name.removesuffix('_scale')}": value for name, value in record.scales.items()},
         "grad_norm": record.grad_norm,
         "lr": record.lr,
         "epoch": float(record.epoch),
