@@ -1,10 +1,4 @@
-"""Local listing and opening; S3 against a server that speaks its protocol over HTTP, where one is installed."""
-
-import os
-import shutil
-import socket
-import subprocess
-import threading
+"""Local listing and opening; S3 against a real server."""
 
 import pytest
 
@@ -14,6 +8,7 @@ from cliprd.data.sources import fingerprint, records
 from cliprd.errors import InputError, RetryableError
 from cliprd.params import Data, Params
 from cliprd.stages import prepare
+from tests import s3_server
 from tests.data.pictures import pairs, png, write_tar
 
 
@@ -46,51 +41,18 @@ def test_opening(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def bucket():
-    program = shutil.which("moto_server")
-    if program is None:
-        pytest.skip("no S3 server here: `moto_server` is not on the PATH")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    # its own Python: an active virtual environment's variables would mislead it
-    environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")}
-    server = subprocess.Popen(
-        [program, "-H", "127.0.0.1", "-p", str(port)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+def bucket(tmp_path_factory):
     patch = pytest.MonkeyPatch()
-    try:
-        address = f"http://127.0.0.1:{port}"
-        for name, value in {
-            "AWS_ENDPOINT_URL": address,
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
+    with s3_server.running(tmp_path_factory.mktemp("s3")) as variables:
+        for name, value in variables.items():
             patch.setenv(name, value)
         patch.delenv("AWS_CA_BUNDLE", raising=False)
-        _wait(server)
         storage._client.cache_clear()
         client = storage._client()
         client.create_bucket(Bucket="pairs")
         yield client
-    finally:
-        server.terminate()
-        server.wait()
         storage._client.cache_clear()
         patch.undo()
-
-
-def _wait(server):
-    """Until the server says that it listens."""
-    for line in server.stderr:
-        if b"Running on" in line:
-            threading.Thread(target=server.stderr.read, daemon=True).start()  # a full pipe would stop it
-            return
-    pytest.skip("the S3 server on the PATH does not start")
 
 
 @pytest.mark.integration
