@@ -62,12 +62,14 @@ def test_coverage_is_honest_about_seeds(seeds, said):
 
 
 def test_headline_claims_no_more_than_the_interval():
-    assert headline(COMPARISON, "standard") == "clip_rd-exp beats clip_kd by 2.2 points."
+    assert headline({**COMPARISON, "seeds": [0, 1]}, "standard") == "clip_rd-exp beats clip_kd by 2.2 points."
     weak = copy.deepcopy(COMPARISON)
     weak["protocols"]["standard"]["methods"]["clip_rd-exp"]["difference"]["mean"] = interval(0.005)
     assert headline(weak, "standard") == "clip_rd-exp is ahead of clip_kd by 0.5 points, within the uncertainty."
+    one = {**COMPARISON, "seeds": [0]}
+    assert headline(one, "standard") == "clip_rd-exp beats clip_kd by 2.2 points, in one training each."
     weak["protocols"]["standard"]["best"] = "clip_kd"
     weak["protocols"]["standard"]["methods"]["clip_rd-exp"]["difference"]["mean"] = interval(-0.005)
     assert headline(weak, "standard") == "clip_kd has the highest mean; clip_rd-exp cannot be told apart from it."
     weak["protocols"]["standard"]["methods"]["clip_rd-exp"]["difference"]["mean"] = interval(-0.05)
-    assert headline(weak, "standard") == "clip_kd beats every other method here."
+    assert headline(weak, "standard") == "clip_kd beats every other method, in one training each."

@@ -70,6 +70,7 @@ def headline(comparison: Mapping[str, Any], protocol: str) -> str:
     block = comparison["protocols"][protocol]
     best, reference = block["best"], comparison["reference"]
     entry = block["methods"][best]
+    once = ", in one training each" if len(comparison["seeds"]) == 1 else ""
     if best == reference:
         others = [m for m in comparison["methods"] if m != reference]
         if not others:
@@ -77,10 +78,10 @@ def headline(comparison: Mapping[str, Any], protocol: str) -> str:
         open_ones = [m for m in others if verdict(block["methods"][m]["difference"]["mean"]) == "open"]
         if open_ones:
             return f"{best} has the highest mean; {_listed(open_ones)} cannot be told apart from it."
-        return f"{best} beats every other method here."
+        return f"{best} beats every other method{once or ' here'}."
     difference = entry["difference"]["mean"]
     if verdict(difference) == "better":
-        return f"{best} beats {reference} by {points(difference['value'])} points."
+        return f"{best} beats {reference} by {points(difference['value'])} points{once}."
     return f"{best} is ahead of {reference} by {points(difference['value'])} points, within the uncertainty."
 
 
