@@ -22,7 +22,7 @@ from _record import save
 
 from cliprd.data.augment import crop_box, to_tensor, train_view
 from cliprd.data.images import decode
-from cliprd.data.shards import ShardSet, write_shard
+from cliprd.data.shards import Sample, ShardSet, write_shard
 from cliprd.models.encoder import Encoder, resolve_device
 from cliprd.params import Params
 from cliprd.stages import prepare
@@ -109,12 +109,12 @@ def make_teacher(name: str, device: torch.device) -> Encoder:
 
 
 def make_shards(folder: Path, images: int) -> ShardSet:
-    """The first `images` demo pairs, in shards of a quarter each."""
+    """The first `images` demo pairs, in shards of at most the demo's size."""
     data = {"path": str(REPOSITORY / "data/demo/train"), "samples_per_shard": images}
     prepare.run(Params.model_validate({"data": data}), {}, folder / "all")
     whole = ShardSet.open(folder / "all")
     write_shard(folder / "some.tar", whole.read(whole.shards[0]))
-    data = {"path": str(folder / "some.tar"), "samples_per_shard": -(-images // 4)}
+    data = {"path": str(folder / "some.tar"), "samples_per_shard": min(images, 1000)}
     prepare.run(Params.model_validate({"data": data}), {}, folder / "shards")
     return ShardSet.open(folder / "shards")
 
@@ -122,23 +122,26 @@ def make_shards(folder: Path, images: int) -> ShardSet:
 def in_memory(
     shards: ShardSet, teacher: Encoder, params: Params, device: torch.device
 ) -> tuple[list[torch.Tensor], list[list[str]]]:
-    """What `build` will feed to the teacher: the same batches of crops, and each caption once."""
-    size, crops, captions = params.cache.batch_size, [], {}
-    batches = []
+    """What `build` will feed to the teacher: the same batches of crops, and each caption once, shard by shard."""
+    size, batches, texts = params.cache.batch_size, [], []
+    known: set[str] = set()
     for shard in shards.shards:
-        for sample in shards.read(shard):
-            image = decode(sample.image)
-            box = crop_box(sample.key, 0, *image.size, params.augmentation)
-            crops.append(torch.from_numpy(train_view(image, box, teacher.image).copy()))
-            captions |= dict.fromkeys(sample.captions)
-            if len(crops) == size:
-                batches.append(to_tensor(torch.stack(crops), teacher.image, device))
-                crops = []
-        if crops:
+        samples = list(shards.read(shard))
+        for start in range(0, len(samples), size):
+            crops = [crop(sample, teacher, params) for sample in samples[start : start + size]]
             batches.append(to_tensor(torch.stack(crops), teacher.image, device))
-            crops = []
-    unique = sorted(captions, key=len)
-    return batches, [unique[i : i + size] for i in range(0, len(unique), size)]
+        new = {caption for sample in samples for caption in sample.captions} - known
+        ordered = sorted(new, key=lambda caption: (len(caption), caption))
+        texts += [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        known |= new
+    return batches, texts
+
+
+def crop(sample: Sample, teacher: Encoder, params: Params) -> torch.Tensor:
+    """The first view of a sample, uint8."""
+    image = decode(sample.image)
+    box = crop_box(sample.key, 0, *image.size, params.augmentation)
+    return torch.from_numpy(train_view(image, box, teacher.image).copy())
 
 
 def forward(teacher: Encoder, batches: list[torch.Tensor], texts: list[list[str]]) -> None:

@@ -182,3 +182,12 @@ def test_to_tensor_takes_arrays_and_tensors():
     assert torch.equal(out, to_tensor(torch.from_numpy(batch), SPEC))
     expected = (batch[1, 5, 6, 2] / 255 - SPEC.mean[2]) / SPEC.std[2]
     assert out[1, 2, 5, 6].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_to_tensor_into_given_memory_is_the_same():
+    batch = np.stack([noise(32, 32, seed=i) for i in range(3)])
+    memory = torch.full((4, 3, 32, 32), 7.0)
+    out = to_tensor(batch, SPEC, out=memory)
+    assert out.data_ptr() == memory.data_ptr()
+    assert torch.equal(out, to_tensor(batch, SPEC))
+    assert (memory[3] == 7).all()

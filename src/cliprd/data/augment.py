@@ -104,8 +104,18 @@ def _eval_transform(size: int, interpolation: str) -> tuple[Any, Any]:
     return CenterCrop(size), Resize(size, InterpolationMode(interpolation), antialias=True)
 
 
-def to_tensor(batch_BSS3: NDArray[np.uint8] | Tensor, spec: ImageSpec, device: torch.device | None = None) -> Tensor:
-    """uint8 `[B, S, S, 3]` → normalised float32 `[B, 3, S, S]` on `device`; bytes travel, not floats."""
+def to_tensor(
+    batch_BSS3: NDArray[np.uint8] | Tensor,
+    spec: ImageSpec,
+    device: torch.device | None = None,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """uint8 `[B, S, S, 3]` → normalised float32 `[B, 3, S, S]` on `device`; bytes travel, not floats.
+
+    `out`, of at least B rows on `device`, is written to and its first B rows returned: fresh memory for a batch of
+    large pictures costs the system more than the arithmetic.
+    """
     import torch  # seconds to import; processes that only crop do without
 
     if isinstance(batch_BSS3, np.ndarray) and not batch_BSS3.flags.writeable:
@@ -114,6 +124,6 @@ def to_tensor(batch_BSS3: NDArray[np.uint8] | Tensor, spec: ImageSpec, device: t
     mean = torch.tensor(spec.mean, device=pixels_BSS3.device)[:, None, None] * 255
     std = torch.tensor(spec.std, device=pixels_BSS3.device)[:, None, None] * 255
     b, height, width, channels = pixels_BSS3.shape
-    x_B3SS = torch.empty((b, channels, height, width), device=pixels_BSS3.device)
+    x_B3SS = torch.empty((b, channels, height, width), device=pixels_BSS3.device) if out is None else out[:b]
     x_B3SS.copy_(pixels_BSS3.permute(0, 3, 1, 2))  # one pass; then in place: a quarter of the time of plain arithmetic
     return x_B3SS.sub_(mean).div_(std)

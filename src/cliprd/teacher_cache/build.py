@@ -77,6 +77,8 @@ class _Builder:
         self._shards, self._encoder, self._folder, self._identity = shards, encoder, folder, identity
         self._views, self._batch_size = params.cache.views, params.cache.batch_size
         self._augmentation = params.augmentation
+        size = encoder.image.size
+        self._pixels = torch.empty((self._batch_size, 3, size, size), device=encoder.device)
         self._known = CaptionRows(encoder.dim, caption_budget)
         self._on_gpu = encoder.device.type == "cuda"
         self._workers = cores()
@@ -87,9 +89,9 @@ class _Builder:
         whole = {s.name for s in self._shards.shards if is_whole(self._folder / file_name(s), s, self._identity)}
         missing = [shard for shard in self._shards.shards if shard.name not in whole]
         finished = sum(shard.samples for shard in self._shards.shards if shard.name in whole) * self._views
-        # A GPU computes while the CPU crops ahead of it. A CPU does one after the other, each on all cores: threads
-        # that crop beside the forward pass would only hold up its own, which wait for each other at every layer.
-        ahead = 4 if self._on_gpu else 1
+        # A GPU computes while the CPU crops ahead of it. A CPU has no time to spare: one batch ahead fills what gaps
+        # the forward pass leaves, more would only hold up its threads, which wait for each other at every layer.
+        ahead = 4 if self._on_gpu else 2
         begun = time.perf_counter()
         behind: list[Shard] = []
         writing: Future[None] | None = None
@@ -163,7 +165,7 @@ class _Builder:
         """Queue the forward pass; results stay on the device, so that a GPU is never waited for between batches."""
         found = []
         for part in torch.split(pixels, self._batch_size):
-            x = to_tensor(part, self._encoder.image, self._encoder.device)
+            x = to_tensor(part, self._encoder.image, self._encoder.device, out=self._pixels)
             found.append(self._checked(self._encoder.encode_images(x), len(part)).half())
         return found
 
