@@ -98,3 +98,10 @@ def test_a_reader_that_goes_away_is_no_error():
     result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=ROOT)
     assert result.stdout == "{\n"
     assert result.stderr == ""
+
+
+def test_options_are_not_abbreviated(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["prepare", "--out", "x"])
+    assert stopped.value.code == 2
+    assert "--output" in capsys.readouterr().err

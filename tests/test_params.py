@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cliprd import params
@@ -94,6 +94,7 @@ def test_overrides_are_yaml_and_reach_any_depth(tmp_path):
     assert tree.data.path == "x"
 
 
+@example({"function-": None})
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda c: st.dictionaries(st.text(), c)))
 def test_any_tree_is_either_right_or_a_params_error(tree):
     try:

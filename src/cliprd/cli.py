@@ -33,12 +33,13 @@ def parser() -> argparse.ArgumentParser:
         description="Distil a large CLIP into a small one with relational distillation (CLIP-RD).",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # `--out` would change its meaning with the first new option
     )
     root.add_argument("--version", action="store_true", help="print the version and exit")
     commands = root.add_subparsers(dest="command", metavar="COMMAND")
 
     def command(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, parents=[common], help=text, description=text)
+        sub = commands.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
         sub.set_defaults(call=call)
         return sub
 

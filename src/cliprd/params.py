@@ -204,7 +204,7 @@ class Benchmark(Section):
     """Zero-shot evaluation of students and teacher."""
 
     tasks: str = "data/demo/benchmark"
-    """Folder whose subfolders are tasks in CLIP_benchmark's WebDataset layout; local or s3://."""
+    """Folder whose subfolders are tasks in CLIP_benchmark's WebDataset layout, on this machine's disk."""
     names: tuple[str, ...] | None = None
     """Tasks to run; null runs all found."""
     protocols: Annotated[tuple[Literal["standard", "paper"], ...], Field(min_length=1)] = ("standard", "paper")
@@ -301,9 +301,14 @@ def _set(tree: dict[str, Any], override: str) -> None:
 
 def _explain(item: Any) -> str:
     """One pydantic error as: key path, what is wrong, what is allowed, the nearest right name."""
-    location = [str(part) for part in item["loc"] if not str(part).startswith(("function-", "constrained-"))]
+    unknown = item["type"] == "extra_forbidden"
+    own = (
+        len(item["loc"]) - unknown
+    )  # an unknown key is the user's word, whatever it looks like; the others are pydantic's
+    steps = ("function-", "constrained-")
+    location = [str(part) for i, part in enumerate(item["loc"]) if i == own or not str(part).startswith(steps)]
     key = ".".join(location) or "(top level)"
-    if item["type"] == "extra_forbidden":
+    if unknown:
         siblings = sorted(_section_at(location[:-1]).model_fields)
         near = difflib.get_close_matches(location[-1], siblings, n=1, cutoff=0.5)
         hint = f"did you mean '{'.'.join([*location[:-1], near[0]])}'?" if near else ""
