@@ -3,10 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TARGETS ?= cpu
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test lint bench ablation docs-check clean setup format schema
+.PHONY: demo test lint bench ablation docs-check clean setup format schema pipelines images
 
 demo: setup            ## the whole pipeline on the embedded images, the ablation table, reports/index.html
 	dvc repro
@@ -37,6 +38,14 @@ docs-check: setup      ## commands, paths and figures that the documents name ar
 
 schema: setup          ## docs/params.schema.json for editors
 	cliprd params --schema > docs/params.schema.json
+
+pipelines: setup       ## pipelines/compiled/*.yaml
+	for name in distill ablation; do cliprd pipeline compile $$name --output pipelines/compiled/$$name.yaml || exit 1; done
+
+images: setup          ## the images, under content-made tags; TARGETS="cpu cuda", BUILD="--build-arg BASE_IMAGE=... --secret id=ca,src=..."
+	for target in $(TARGETS); do DOCKER_BUILDKIT=1 docker build -f docker/Dockerfile --target $$target \
+		--build-arg REVISION=$$(git rev-parse HEAD) --build-arg VERSION=$$(cliprd --version) $(BUILD) \
+		-t $$(cliprd pipeline image $$target) . || exit 1; done
 
 setup: $(STAMP)
 

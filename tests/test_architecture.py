@@ -16,7 +16,7 @@ FLOORS = [
     {"distill"},
     {"tracking"},
     {"stages"},
-    {"cli", "doctor", "plan"},
+    {"cli", "component", "doctor", "plan"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Within a floor a room stands alone, but these may look at a neighbour: `models` needs to know nothing of `data`.

@@ -10,7 +10,7 @@ from cliprd import cli
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = ["prepare", "teacher", "cache", "distill", "benchmark", "compare", "params", "plan", "doctor"]
+COMMANDS = ["prepare", "teacher", "cache", "distill", "benchmark", "compare", "pipeline", "params", "plan", "doctor"]
 
 
 def cliprd(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -36,7 +36,9 @@ def test_help_is_what_was_agreed(monkeypatch):
     root = cli.parser()
     subparsers = root._subparsers._group_actions[0].choices
     assert list(subparsers) == COMMANDS
-    text = "\n".join([root.format_help(), *(subparsers[name].format_help() for name in COMMANDS)])
+    actions = subparsers["pipeline"]._subparsers._group_actions[0].choices.values()
+    parsers = [root, *(subparsers[name] for name in COMMANDS), *actions]
+    text = "\n".join(each.format_help() for each in parsers)
     golden = GOLDEN / "help.txt"
     if os.environ.get("CLIPRD_UPDATE_GOLDEN"):
         golden.write_text(text, encoding="utf-8")

@@ -80,6 +80,28 @@ def parser() -> argparse.ArgumentParser:
         benchmarks="!|folder of benchmark folders",
         students="!|folder of student folders",
     )
+    pipeline = commands.add_parser(
+        "pipeline", help="Kubeflow pipelines: compile, run here", description="Kubeflow pipelines.", allow_abbrev=False
+    )
+    actions = pipeline.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
+        sub.add_argument("pipeline", choices=("distill", "ablation"), help="which pipeline")
+        sub.add_argument("--image", metavar="NAME", help="of the steps; default: the content-made tag of `make images`")
+        sub.add_argument("--allow-mutable-image", action="store_true", help="take a tag that can move")
+        sub.set_defaults(call=call)
+        return sub
+
+    made = action("compile", _pipeline_compile, "write the pipeline as YAML for Kubeflow Pipelines")
+    made.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    here = action("run", _pipeline_run, "run the pipeline on this machine; finished steps are not run again")
+    here.add_argument("--local", choices=("docker", "process"), required=True, help="steps in containers or processes")
+    here.add_argument("--root", type=Path, default=Path("work/pipeline"), metavar="DIR", help="outputs and cache")
+    here.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="an input of the pipeline")
+    tag = actions.add_parser("image", help="print the content-made tag of `make images`", allow_abbrev=False)
+    tag.add_argument("target", choices=("cpu", "cuda"), help="target of docker/Dockerfile")
+    tag.set_defaults(call=_pipeline_image, debug=False, image=None, allow_mutable_image=False)
     show = command("params", _params, "print the resolved parameter tree")
     show.add_argument("--schema", action="store_true", help="print the JSON schema instead")
     plan = command("plan", _plan, "shapes, parameter counts and cost of a configuration, without training it")
@@ -148,6 +170,64 @@ def _stage(name: str) -> Callable[..., Manifest]:
 
     run: Callable[..., Manifest] = importlib.import_module(f"cliprd.stages.{name}").run
     return run
+
+
+def _pipelines(options: argparse.Namespace) -> str:
+    """Make `pipelines` importable, which lives in the repository; returns the checked image."""
+    import importlib.util
+
+    from cliprd.errors import EnvironmentError_
+
+    repository = Path(__file__).parents[2]
+    if not (repository / "pipelines" / "__init__.py").is_file():
+        raise EnvironmentError_(
+            "`cliprd pipeline` needs a checkout of the repository.", "Clone it and run `make setup`."
+        )
+    if str(repository) not in sys.path:
+        sys.path.insert(0, str(repository))
+    if importlib.util.find_spec("kfp") is None:
+        raise EnvironmentError_("kfp is not installed.", "pip install 'cliprd[pipelines]'")
+    from pipelines.image import check, content_tag
+
+    return check(options.image or content_tag("cpu"), allow_mutable=options.allow_mutable_image)
+
+
+def _pipeline_image(options: argparse.Namespace) -> int:
+    _pipelines(options)
+    from pipelines.image import content_tag
+
+    print(content_tag(options.target))
+    return 0
+
+
+def _pipeline_compile(options: argparse.Namespace) -> int:
+    image = _pipelines(options)
+    from cliprd.manifest import atomic_write
+    from pipelines.compile import compile_pipeline
+
+    text = compile_pipeline(options.pipeline, _load(options), image)
+    if options.output is None:
+        sys.stdout.write(text)
+    else:
+        with atomic_write(options.output, "w") as file:
+            file.write(text)
+    return 0
+
+
+def _pipeline_run(options: argparse.Namespace) -> int:
+    import yaml
+
+    from cliprd.errors import ParamsError
+
+    image = _pipelines(options)
+    from pipelines.local import run
+
+    if wrong := [item for item in options.input if "=" not in item]:
+        raise ParamsError(f"--input {wrong[0]}: expected NAME=VALUE.", "For example --input method=vrd-exp")
+    given = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in options.input)}
+    made = run(options.pipeline, _load(options), image, runner=options.local, root=options.root, arguments=given)
+    print(f"pipeline {options.pipeline}: {f'{made} is whole' if made else 'every step was finished already'}")
+    return 0
 
 
 def _params(options: argparse.Namespace) -> int:

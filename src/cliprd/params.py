@@ -235,6 +235,71 @@ class Tracking(Section):
     experiment: str = "cliprd"
 
 
+class Toleration(Section):
+    """A taint that a step's pod may stand."""
+
+    key: str
+    operator: Literal["Equal", "Exists"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoExecute", "NoSchedule", "PreferNoSchedule"] | None = None
+
+
+class Secret(Section):
+    """A Kubernetes secret whose values a step gets as environment variables."""
+
+    name: str
+    keys: dict[str, str]
+    """Key in the secret → environment variable, as `AWS_SECRET_ACCESS_KEY` or `MLFLOW_TRACKING_TOKEN`."""
+
+
+class Resources(Section):
+    """What a step's pod asks for; null: the cluster's default."""
+
+    cpu: str | None = None
+    """Cores, as Kubernetes writes them: `4` or `500m`."""
+    memory: str | None = None
+    """As Kubernetes writes it: `16Gi`."""
+    accelerator: str | None = None
+    """Resource name, such as `nvidia.com/gpu`."""
+    accelerators: Annotated[int, Field(ge=0, le=16)] = 0
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+    shared_memory: str | None = None
+    """Size of `/dev/shm`, for the loader: `8Gi`."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Resources:
+        if bool(self.accelerator) != bool(self.accelerators):
+            raise ValueError("accelerator and accelerators belong together: name the resource and how many")
+        return self
+
+
+STEPS = ("prepare", "teacher", "cache", "distill", "benchmark_teacher", "benchmark", "compare", "report")
+
+
+class Kubernetes(Section):
+    """How a pipeline's steps run on a cluster; written into the compiled pipeline, ignored by local runs."""
+
+    default: Resources = Resources()
+    """For steps not named in `steps`."""
+    steps: dict[str, Resources] = {}
+    """Step → resources."""
+    secrets: tuple[Secret, ...] = ()
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """Of a step whose pod was lost; network errors are retried inside the step."""
+    backoff: Annotated[str, Field(pattern=r"^[1-9]\d*s$")] = "30s"
+    """Before the first retry; doubled each time."""
+    parallelism: Positive = 4
+    """Most students trained at once."""
+
+    @field_validator("steps")
+    @classmethod
+    def _known(cls, value: dict[str, Resources]) -> dict[str, Resources]:
+        if unknown := sorted(set(value) - set(STEPS)):
+            raise ValueError(f"no step '{unknown[0]}'; the steps are {', '.join(STEPS)}")
+        return value
+
+
 class Params(Section):
     """The whole tree, as in params.yaml."""
 
@@ -248,6 +313,7 @@ class Params(Section):
     benchmark: Benchmark = Benchmark()
     compare: Compare = Compare()
     tracking: Tracking = Tracking()
+    kubernetes: Kubernetes = Kubernetes()
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Params:

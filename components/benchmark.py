@@ -1,0 +1,56 @@
+"""Components `benchmark` and `benchmark_teacher`."""
+
+from kfp.dsl import ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+
+
+def benchmark_teacher(settings: dict, model: Input[Model], results: Output[Dataset], scores: Output[Metrics]) -> None:
+    """Evaluate the teacher zero-shot; its embeddings are what students are held against.
+
+    Args:
+        settings: section `benchmark` of params.yaml.
+        model: the teacher.
+
+    Returns:
+        results: scores with intervals, outcomes and embeddings.
+        scores: every score in percent.
+    """
+    from cliprd import component
+
+    made = component.run("benchmark", {"benchmark": settings}, {"model": model.path}, results.path)
+    results.metadata.update(component.metadata(made))
+    component.log_metrics(scores, component.scores(results.path))
+
+
+def benchmark(
+    settings: dict,
+    tracking: dict,
+    model: Input[Model],
+    reference: Input[Dataset],
+    results: Output[Dataset],
+    scores: Output[Metrics],
+    confusion: Output[ClassificationMetrics],
+) -> None:
+    """Evaluate a student zero-shot: classification, retrieval, and how well it keeps the teacher's geometry.
+
+    Args:
+        settings: section `benchmark` of params.yaml.
+        tracking: section `tracking` of params.yaml: where the student's MLflow run gets its scores.
+        model: the student.
+        reference: the teacher's results.
+
+    Returns:
+        results: scores with intervals, outcomes and embeddings.
+        scores: every score in percent.
+        confusion: confusion matrix of the first classification task of at most 50 classes.
+    """
+    from cliprd import component
+
+    made = component.run(
+        "benchmark",
+        {"benchmark": settings, "tracking": tracking},
+        {"model": model.path, "reference": reference.path},
+        results.path,
+    )
+    results.metadata.update(component.metadata(made))
+    component.log_metrics(scores, component.scores(results.path))
+    component.log_confusion(confusion, results.path)

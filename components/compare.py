@@ -1,0 +1,91 @@
+"""Component `compare`."""
+
+from typing import List  # noqa: UP035 (KFP knows lists of artifacts by this name only)
+
+from kfp.dsl import HTML, Dataset, Input, Markdown, Metrics, Model, Output
+
+
+def compare(
+    settings: dict,
+    tracking: dict,
+    students: Input[List[Model]],  # noqa: UP006
+    benchmarks: Input[List[Dataset]],  # noqa: UP006
+    teacher: Input[Dataset],
+    comparison: Output[Dataset],
+    page: Output[HTML],
+    table: Output[Markdown],
+    scores: Output[Metrics],
+) -> None:
+    """Compare methods and seeds over all tasks, and write the report.
+
+    Args:
+        settings: section `compare` of params.yaml.
+        tracking: section `tracking` of params.yaml.
+        students: the students.
+        benchmarks: their results.
+        teacher: the teacher's results.
+
+    Returns:
+        comparison: comparison.json, comparison.md and index.html.
+        page: the report page.
+        table: the comparison's table.
+        scores: mean score of every method in percent.
+    """
+    import shutil
+
+    from cliprd import component
+
+    made = component.compare(
+        {"compare": settings, "tracking": tracking},
+        [result.path for result in benchmarks],
+        [student.path for student in students],
+        teacher.path,
+        comparison.path,
+    )
+    comparison.metadata.update(component.metadata(made))
+    shutil.copyfile(f"{comparison.path}/index.html", page.path)
+    shutil.copyfile(f"{comparison.path}/comparison.md", table.path)
+    component.log_metrics(scores, component.means(comparison.path))
+
+
+def report(
+    settings: dict,
+    tracking: dict,
+    student: Input[Model],
+    benchmark: Input[Dataset],
+    teacher: Input[Dataset],
+    comparison: Output[Dataset],
+    page: Output[HTML],
+    table: Output[Markdown],
+    scores: Output[Metrics],
+) -> None:
+    """Show one student beside its teacher.
+
+    Args:
+        settings: section `compare` of params.yaml; its reference is the student itself.
+        tracking: section `tracking` of params.yaml.
+        student: the student.
+        benchmark: its results.
+        teacher: the teacher's results.
+
+    Returns:
+        comparison: comparison.json, comparison.md and index.html.
+        page: the report page.
+        table: teacher and student.
+        scores: mean scores in percent.
+    """
+    import shutil
+
+    from cliprd import component
+
+    made = component.compare(
+        {"compare": {**settings, "reference": student.metadata["method"]}, "tracking": tracking},
+        [benchmark.path],
+        [student.path],
+        teacher.path,
+        comparison.path,
+    )
+    comparison.metadata.update(component.metadata(made))
+    shutil.copyfile(f"{comparison.path}/index.html", page.path)
+    shutil.copyfile(f"{comparison.path}/comparison.md", table.path)
+    component.log_metrics(scores, component.means(comparison.path))

@@ -1,0 +1,48 @@
+"""Component `distill`."""
+
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
+
+
+def distill(
+    settings: dict,
+    student: dict,
+    augmentation: dict,
+    tracking: dict,
+    method: str,
+    seed: int,
+    shards: Input[Dataset],
+    cache: Input[Dataset],
+    model: Output[Model],
+    training: Output[Metrics],
+) -> None:
+    """Train a student with one method and seed from shards and teacher cache.
+
+    Args:
+        settings: section `distill` of params.yaml; its method and seed are replaced by the two inputs below.
+        student: section `student` of params.yaml: the architecture.
+        augmentation: section `augmentation` of params.yaml, as the cache was made with.
+        tracking: section `tracking` of params.yaml: the MLflow server, or an empty uri for none.
+        method: baseline, clip_kd, vrd, xrd or clip_rd, with -raw or -exp for the scale mode.
+        seed: of initialisation and order.
+        shards: training pairs.
+        cache: the teacher's embeddings of them.
+
+    Returns:
+        model: the student: a folder that open_clip loads, with ONNX of both towers and the loss history.
+        training: the last values of every loss term.
+    """
+    from cliprd import component
+
+    made = component.run(
+        "distill",
+        {
+            "distill": {**settings, "method": method, "seed": seed},
+            "student": student,
+            "augmentation": augmentation,
+            "tracking": tracking,
+        },
+        {"shards": shards.path, "cache": cache.path},
+        model.path,
+    )
+    model.metadata.update(component.metadata(made))
+    component.log_metrics(training, made.facts["final"])

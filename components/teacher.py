@@ -1,0 +1,19 @@
+"""Component `teacher`."""
+
+from kfp.dsl import Dataset, Input, Model, Output
+
+
+def teacher(settings: dict, shards: Input[Dataset], model: Output[Model]) -> None:
+    """Make the teacher ready: an open_clip model by name or file, or the demo's aligned one, trained here.
+
+    Args:
+        settings: section `teacher` of params.yaml.
+        shards: pairs on which the aligned teacher is trained.
+
+    Returns:
+        model: the teacher's folder.
+    """
+    from cliprd import component
+
+    made = component.run("teacher", {"teacher": settings}, {"shards": shards.path}, model.path)
+    model.metadata.update(component.metadata(made))

@@ -1,0 +1,32 @@
+"""Pipelines as KFP's YAML: the same text for the same parameters and image."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import tempfile
+from pathlib import Path
+
+from kfp import compiler
+
+from cliprd.params import Params
+
+NAMES = ("distill", "ablation")
+
+
+def compile_pipeline(name: str, params: Params, image: str) -> str:
+    """The YAML of one pipeline.
+
+    Args:
+        name: one of `NAMES`.
+        params: defaults of its inputs, and its resources.
+        image: for every step; see `pipelines.image`.
+    """
+    pipeline = importlib.import_module(f"pipelines.{name}").build(params, image)
+    with tempfile.TemporaryDirectory() as place:
+        target = Path(place) / f"{name}.yaml"
+        compiler.Compiler().compile(pipeline, str(target))
+        text = target.read_text(encoding="utf-8")
+    # KFP heads the file with the inputs as comments, in another order each time.
+    body = "".join(itertools.dropwhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+    return f"# Made by `cliprd pipeline compile`; do not edit.\n{body}"

@@ -1,0 +1,141 @@
+"""The compiled YAML: fresh, the same every time, and with all that was asked for in it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cliprd import params
+from cliprd.errors import ParamsError
+from pipelines.compile import NAMES, compile_pipeline
+from pipelines.image import CONTENT, check, content_tag
+from pipelines.steps import FUNCTIONS
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "registry.example/cliprd@sha256:" + "0" * 64
+
+
+def compiled(name: str, *overrides: str) -> list[dict]:
+    tree = params.load(ROOT / "params.yaml", overrides)
+    return list(yaml.safe_load_all(compile_pipeline(name, tree, IMAGE)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_yaml_is_fresh(name):
+    committed = (ROOT / "pipelines" / "compiled" / f"{name}.yaml").read_text(encoding="utf-8")
+    fresh = compile_pipeline(name, params.load(ROOT / "params.yaml"), content_tag("cpu"))
+    assert committed == fresh, "run `make pipelines`"
+
+
+def test_compiling_gives_the_same_text_in_every_process():
+    command = [sys.executable, "-m", "cliprd.cli", "pipeline", "compile", "ablation"]
+    first, second = (
+        subprocess.run(
+            command, cwd=ROOT, env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_step_runs_in_the_image_and_installs_nothing(name):
+    spec = compiled(name)[0]
+    for executor in spec["deploymentSpec"]["executors"].values():
+        assert executor["container"]["image"] == IMAGE
+        assert "pip install" not in str(executor)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_is_described(name):
+    spec = compiled(name)[0]
+    for component in [spec["root"], *(c for c in spec["components"].values() if "executorLabel" in c)]:
+        for kind in ("inputDefinitions", "outputDefinitions"):
+            for group in component.get(kind, {}).values():
+                for field, definition in group.items():
+                    assert definition.get("description"), field
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_are_cached_and_retried(name):
+    spec = compiled(name, "kubernetes.retries=3", "kubernetes.backoff=45s")[0]
+    dags = [spec["root"], *(c for c in spec["components"].values() if "dag" in c)]
+    tasks = [task for part in dags for task in part["dag"]["tasks"].values() if "iterator" not in str(task)]
+    assert len(tasks) == 7
+    for task in tasks:
+        assert task["cachingOptions"] == {"enableCache": True}
+        assert task["retryPolicy"]["maxRetryCount"] == 3
+        assert task["retryPolicy"]["backoffDuration"] == "45s"
+
+
+def test_resources_placement_and_secrets_stand_in_the_yaml():
+    spec, platform = compiled(
+        "distill",
+        "kubernetes.default={cpu: '2', memory: 4Gi}",
+        "kubernetes.steps.distill={cpu: '8', memory: 32Gi, accelerator: nvidia.com/gpu, accelerators: 4,"
+        " node_selector: {gpu: h100}, tolerations: [{key: nvidia.com/gpu, effect: NoSchedule}], shared_memory: 8Gi}",
+        "kubernetes.secrets=[{name: s3, keys: {secret: AWS_SECRET_ACCESS_KEY}}]",
+    )
+    executors = spec["deploymentSpec"]["executors"]
+    asked = executors["exec-distill"]["container"]["resources"]
+    assert asked["resourceCpuLimit"] == asked["resourceCpuRequest"] == "8"
+    assert asked["resourceMemoryLimit"] == asked["resourceMemoryRequest"] == "32Gi"
+    accelerator = {"resourceType": "nvidia.com/gpu", "resourceCount": "4", "type": "nvidia.com/gpu", "count": "4"}
+    assert asked["accelerator"] == accelerator  # the last two: names that older backends read
+    assert executors["exec-cache"]["container"]["resources"]["resourceMemoryLimit"] == "4Gi"
+    assert "accelerator" not in executors["exec-cache"]["container"]["resources"]
+    on_cluster = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    gpu = on_cluster["exec-distill"]
+    assert gpu["nodeSelector"] == {"labels": {"gpu": "h100"}}
+    assert gpu["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert gpu["emptyDirMounts"][0] == {
+        "medium": "Memory",
+        "mountPath": "/dev/shm",
+        "sizeLimit": "8Gi",
+        "volumeName": "shm",
+    }
+    for step in ("exec-prepare", "exec-report"):
+        (secret,) = on_cluster[step]["secretAsEnv"]
+        assert secret["keyToEnv"] == [{"envVar": "AWS_SECRET_ACCESS_KEY", "secretKey": "secret"}]
+        assert "nodeSelector" not in on_cluster[step]
+
+
+def test_a_sections_of_params_are_the_defaults():
+    spec = compiled("ablation", "distill.epochs=7", "ablation.seeds=[3,4]", "kubernetes.parallelism=2")[0]
+    inputs = spec["root"]["inputDefinitions"]["parameters"]
+    assert inputs["distill"]["defaultValue"]["epochs"] == 7
+    assert [run["seed"] for run in inputs["runs"]["defaultValue"]] == [3, 4] * 4
+    (loop,) = (task for task in spec["root"]["dag"]["tasks"].values() if "parameterIterator" in task)
+    assert loop["iteratorPolicy"] == {"parallelismLimit": 2}
+
+
+def test_the_steps_that_params_knows_are_those_there_are():
+    assert set(params.STEPS) == {function.__name__ for function in FUNCTIONS}
+    with pytest.raises(ParamsError, match=r"no step 'distil'"):
+        params.load(ROOT / "params.yaml", ["kubernetes.steps.distil={cpu: '1'}"])
+
+
+@pytest.mark.parametrize("image", ["cliprd", "cliprd:latest", "cliprd:1.0", "cliprd:cpu", "a@sha256:00", "r:5000/c"])
+def test_a_name_that_can_move_is_refused(image):
+    with pytest.raises(ParamsError, match="make images"):
+        check(image)
+    assert check(image, allow_mutable=True) == image
+
+
+def test_a_name_that_says_its_content_is_taken(tmp_path):
+    assert check(IMAGE) == IMAGE
+    assert check(content_tag("cuda")).startswith("cliprd:cuda-")
+
+
+def test_the_tag_changes_with_the_content(tmp_path):
+    for name in (*CONTENT[:-2], "src/a.py", "data/demo/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    first = content_tag("cpu", tmp_path)
+    (tmp_path / "src" / "__pycache__").mkdir()
+    (tmp_path / "src" / "__pycache__" / "a.pyc").write_text("x")
+    assert content_tag("cpu", tmp_path) == first
+    (tmp_path / "src" / "a.py").write_text("y")
+    assert content_tag("cpu", tmp_path) != first
