@@ -18,7 +18,7 @@ from cliprd.errors import CliprdError, EnvironmentError_, InputError
 from cliprd.params import Params
 
 FOLDERS = {"shards", "model", "embeddings", "results", "comparison"}  # outputs that are stage folders, with a manifest
-IMAGE_USER = 10001  # as in docker/Dockerfile
+IMAGE_USER, IMAGE_WORKDIR = 10001, Path("/opt/cliprd")  # as in docker/Dockerfile
 
 
 class StepFailed(CliprdError):
@@ -52,8 +52,10 @@ def run(name: str, params: Params, image: str, *, runner: str, root: Path, argum
         os.chown(outputs, IMAGE_USER, IMAGE_USER)  # containers never run as root, not even root's
     before = set(outputs.iterdir())
     _drop_unfinished(outputs)
-    local.init(_runner(runner), pipeline_root=str(outputs), enable_caching=True, cache_root=str(root / "cache"))
-    pipeline = importlib.import_module(f"pipelines.{name}").build(params, image)
+    local.init(_runner(runner, params), pipeline_root=str(outputs), enable_caching=True, cache_root=str(root / "cache"))
+    # Nothing is preempted here, and a failure that cannot heal would only be waited for.
+    once = params.model_copy(update={"kubernetes": params.kubernetes.model_copy(update={"retries": 0})})
+    pipeline = importlib.import_module(f"pipelines.{name}").build(once, image)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # "image is not named python": processes have no image
@@ -96,7 +98,7 @@ def _drop_unfinished(outputs: Path) -> None:
                 shutil.rmtree(Path(place, name))
 
 
-def _runner(kind: str) -> Any:
+def _runner(kind: str, params: Params) -> Any:
     from kfp import local
 
     if kind == "process":
@@ -118,7 +120,24 @@ def _runner(kind: str) -> Any:
         tmpfs={"/tmp": ""},  # noqa: S108
         shm_size="1g",
         environment=passed,
+        mounts=[
+            docker.types.Mount(target, source, type="bind", read_only=True)
+            for target, source in _sources(params).items()
+        ],
     )
+
+
+def _sources(params: Params) -> dict[str, str]:
+    """Container path → path here, of the local folders that the parameters name; relative ones keep their place."""
+    found = {}
+    for place in (params.data.path, params.benchmark.tasks):
+        if "://" in place:
+            continue
+        fixed = Path(re.split(r"[*?\[{]", place)[0])
+        top = fixed if fixed.is_absolute() else Path(fixed.parts[0])  # its neighbours too: links may lead there
+        top = top if top.is_dir() else top.parent
+        found[str(IMAGE_WORKDIR / top)] = str(top.resolve())
+    return found
 
 
 def _first_line(error: BaseException) -> str:

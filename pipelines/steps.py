@@ -17,6 +17,7 @@ from components.prepare import prepare
 from components.teacher import teacher
 
 FUNCTIONS = (prepare, teacher, cache, distill, benchmark_teacher, benchmark, compare, report)
+LONG = {"teacher", "cache", "distill"}  # worth going on with after a preemption; wrong input fails before them, at once
 
 
 def defaults(params: Params) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _configure(task: dsl.PipelineTask, step: str, kubernetes: Kubernetes) -> Non
 
     asked = kubernetes.steps.get(step, kubernetes.default)
     task.set_caching_options(enable_caching=True)
-    if kubernetes.retries:
+    if kubernetes.retries and step in LONG:
         task.set_retry(
             kubernetes.retries, backoff_duration=kubernetes.backoff, backoff_factor=2.0, backoff_max_duration="3600s"
         )

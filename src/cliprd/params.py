@@ -286,7 +286,7 @@ class Kubernetes(Section):
     """Step → resources."""
     secrets: tuple[Secret, ...] = ()
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """Of a step whose pod was lost; network errors are retried inside the step."""
+    """Of the long steps (teacher, cache, distill), whose pod may be lost; every step retries network errors itself."""
     backoff: Annotated[str, Field(pattern=r"^[1-9]\d*s$")] = "30s"
     """Before the first retry; doubled each time."""
     parallelism: Positive = 4
