@@ -40,10 +40,10 @@ schema: setup          ## docs/params.schema.json for editors
 	cliprd params --schema > docs/params.schema.json
 
 pipelines: setup       ## pipelines/compiled/*.yaml
-	for name in distill ablation; do cliprd pipeline compile $$name --output pipelines/compiled/$$name.yaml || exit 1; done
+	for name in distill ablation retrain; do cliprd pipeline compile $$name --output pipelines/compiled/$$name.yaml || exit 1; done
 
 images: setup          ## the images, under content-made tags; TARGETS="cpu cuda", BUILD="--build-arg BASE_IMAGE=... --secret id=ca,src=..."
-	for target in $(TARGETS); do DOCKER_BUILDKIT=1 docker build -f docker/Dockerfile --target $$target \
+	for target in $(TARGETS); do DOCKER_BUILDKIT=1 $(DOCKER) build -f docker/Dockerfile --target $$target \
 		--build-arg REVISION=$$(git rev-parse HEAD) --build-arg VERSION=$$(cliprd --version) $(BUILD) \
 		-t $$(cliprd pipeline image $$target) . || exit 1; done
 

@@ -3,11 +3,14 @@
 from kfp.dsl import ClassificationMetrics, Dataset, Input, Metrics, Model, Output
 
 
-def benchmark_teacher(settings: dict, model: Input[Model], results: Output[Dataset], scores: Output[Metrics]) -> None:
+def benchmark_teacher(
+    settings: dict, tasks: str, model: Input[Model], results: Output[Dataset], scores: Output[Metrics]
+) -> None:
     """Evaluate the teacher zero-shot; its embeddings are what students are held against.
 
     Args:
         settings: section `benchmark` of params.yaml.
+        tasks: fingerprint of the tasks, so that new ones are never taken for old.
         model: the teacher.
 
     Returns:
@@ -24,6 +27,7 @@ def benchmark_teacher(settings: dict, model: Input[Model], results: Output[Datas
 def benchmark(
     settings: dict,
     tracking: dict,
+    tasks: str,
     model: Input[Model],
     reference: Input[Dataset],
     results: Output[Dataset],
@@ -35,6 +39,7 @@ def benchmark(
     Args:
         settings: section `benchmark` of params.yaml.
         tracking: section `tracking` of params.yaml: where the student's MLflow run gets its scores.
+        tasks: fingerprint of the tasks, so that new ones are never taken for old.
         model: the student.
         reference: the teacher's results.
 

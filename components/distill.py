@@ -10,6 +10,7 @@ def distill(
     tracking: dict,
     method: str,
     seed: int,
+    store: str,
     shards: Input[Dataset],
     cache: Input[Dataset],
     model: Output[Model],
@@ -24,6 +25,7 @@ def distill(
         tracking: section `tracking` of params.yaml: the MLflow server, or an empty uri for none.
         method: baseline, clip_kd, vrd, xrd or clip_rd, with -raw or -exp for the scale mode.
         seed: of initialisation and order.
+        store: s3:// prefix to work in: checkpoints outlive the pod; or empty.
         shards: training pairs.
         cache: the teacher's embeddings of them.
 
@@ -43,6 +45,7 @@ def distill(
         },
         {"shards": shards.path, "cache": cache.path},
         model.path,
+        store=store,
     )
     model.metadata.update(component.metadata(made))
     component.log_metrics(training, made.facts["final"])

@@ -3,11 +3,12 @@
 from kfp.dsl import Dataset, Input, Model, Output
 
 
-def teacher(settings: dict, shards: Input[Dataset], model: Output[Model]) -> None:
+def teacher(settings: dict, store: str, shards: Input[Dataset], model: Output[Model]) -> None:
     """Make the teacher ready: an open_clip model by name or file, or the demo's aligned one, trained here.
 
     Args:
         settings: section `teacher` of params.yaml.
+        store: s3:// prefix to work in, or empty.
         shards: pairs on which the aligned teacher is trained.
 
     Returns:
@@ -15,5 +16,5 @@ def teacher(settings: dict, shards: Input[Dataset], model: Output[Model]) -> Non
     """
     from cliprd import component
 
-    made = component.run("teacher", {"teacher": settings}, {"shards": shards.path}, model.path)
+    made = component.run("teacher", {"teacher": settings}, {"shards": shards.path}, model.path, store=store)
     model.metadata.update(component.metadata(made))

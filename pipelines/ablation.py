@@ -28,6 +28,8 @@ def build(params: Params, image: str) -> Any:
         benchmark: dict = default["benchmark"],
         compare: dict = default["compare"],
         tracking: dict = default["tracking"],
+        store: str = params.kubernetes.store,
+        cache_parts: int = params.kubernetes.cache_parts,
     ) -> None:
         """Distil a student for every method and seed, and compare them.
 
@@ -42,14 +44,18 @@ def build(params: Params, image: str) -> Any:
             benchmark: section of params.yaml.
             compare: section of params.yaml.
             tracking: section of params.yaml.
+            store: s3:// prefix for shards, teacher cache and checkpoints; empty for Kubeflow's artifacts only.
+            cache_parts: pods that the teacher cache is embedded in.
         """
         sections = {
             "data": data, "teacher": teacher, "augmentation": augmentation, "cache": cache, "student": student,
-            "distill": distill, "benchmark": benchmark, "tracking": tracking,
+            "distill": distill, "benchmark": benchmark, "compare": compare, "tracking": tracking,
         }  # fmt: skip
-        made = steps.teacher_side(sections)
+        made = steps.teacher_side(sections, store=store, cache_parts=cache_parts, runs=runs)
         with dsl.ParallelFor(runs, parallelism=params.kubernetes.parallelism) as run:
-            trained, scored = steps.student_side(sections, made, run.method, run.seed)
+            trained, scored = steps.student_side(
+                sections, made, store=store, method=run.method, seed=run.seed
+            )
         steps.compare(
             settings=compare,
             tracking=tracking,

@@ -11,7 +11,7 @@ from kfp import compiler
 
 from cliprd.params import Params
 
-NAMES = ("distill", "ablation")
+NAMES = ("distill", "ablation", "retrain")
 
 
 def compile_pipeline(name: str, params: Params, image: str) -> str:

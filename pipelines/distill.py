@@ -1,4 +1,4 @@
-"""Pipeline `distill`: prepare → teacher → cache → distill → benchmark → report."""
+"""Pipeline `distill`: plan → prepare → teacher → cache → distill → benchmark → report."""
 
 from typing import Any
 
@@ -28,6 +28,8 @@ def build(params: Params, image: str) -> Any:
         benchmark: dict = default["benchmark"],
         compare: dict = default["compare"],
         tracking: dict = default["tracking"],
+        store: str = params.kubernetes.store,
+        cache_parts: int = params.kubernetes.cache_parts,
     ) -> None:
         """Distil one student from a teacher and benchmark both.
 
@@ -43,13 +45,15 @@ def build(params: Params, image: str) -> Any:
             benchmark: section of params.yaml.
             compare: section of params.yaml.
             tracking: section of params.yaml.
+            store: s3:// prefix for shards, teacher cache and checkpoints; empty for Kubeflow's artifacts only.
+            cache_parts: pods that the teacher cache is embedded in.
         """
         sections = {
             "data": data, "teacher": teacher, "augmentation": augmentation, "cache": cache, "student": student,
-            "distill": distill, "benchmark": benchmark, "tracking": tracking,
+            "distill": distill, "benchmark": benchmark, "compare": compare, "tracking": tracking,
         }  # fmt: skip
-        made = steps.teacher_side(sections)
-        trained, scored = steps.student_side(sections, made, method, seed)
+        made = steps.teacher_side(sections, store=store, cache_parts=cache_parts, method=method, seed=seed)
+        trained, scored = steps.student_side(sections, made, store=store, method=method, seed=seed)
         steps.report(
             settings=compare,
             tracking=tracking,

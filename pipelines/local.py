@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import re
-import shutil
 import sys
+import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from cliprd import manifest
-from cliprd.errors import CliprdError, EnvironmentError_, InputError
+from cliprd.errors import CliprdError, EnvironmentError_
 from cliprd.params import Params
+from pipelines.observe import Observer
 
-FOLDERS = {"shards", "model", "embeddings", "results", "comparison"}  # outputs that are stage folders, with a manifest
 IMAGE_USER, IMAGE_WORKDIR = 10001, Path("/opt/cliprd")  # as in docker/Dockerfile
+PASSED = ("AWS_", "MLFLOW_", "CLIPRD_")  # what steps in containers see of the caller's environment
 
 
 class StepFailed(CliprdError):
-    """A step of a local run failed; the line above tells why."""
+    """A step of a local run failed."""
 
 
-def run(name: str, params: Params, image: str, *, runner: str, root: Path, arguments: Mapping[str, Any]) -> Path | None:
+@dataclass(frozen=True)
+class Ran:
+    """A local run that came to its end.
+
+    Attributes:
+        folder: its outputs, a folder each step that ran.
+        steps: how many ran. reused: how many were finished already.
+    """
+
+    folder: Path
+    steps: int
+    reused: int
+
+
+def run(name: str, params: Params, image: str, *, runner: str, root: Path, arguments: Mapping[str, Any]) -> Ran:
     """Run a pipeline to its end; a step that was finished by an earlier run in the same root is not run again.
 
     Args:
@@ -33,85 +48,74 @@ def run(name: str, params: Params, image: str, *, runner: str, root: Path, argum
         params: defaults of its inputs.
         image: for the steps; not used by processes.
         runner: `docker` or `process`.
-        root: folder for outputs and the local cache.
+        root: folder for outputs, logs and the local cache.
         arguments: of the pipeline.
 
-    Returns:
-        The run's folder, one folder a step that ran; None where every step was finished already.
-
     Raises:
-        StepFailed: a step failed. InputError: a step said SUCCESS but its output is not whole.
-        EnvironmentError_: no Docker engine.
+        StepFailed: a step failed, or said SUCCESS though its output is not whole.
+        EnvironmentError_: no Docker engine, or it lacks the image.
     """
     from kfp import local
 
     root = root.resolve()
-    outputs = root / "runs"
-    outputs.mkdir(parents=True, exist_ok=True)
+    outputs, logs = root / "runs", root / "logs"
+    for folder in (outputs, logs):
+        folder.mkdir(parents=True, exist_ok=True)
     if runner == "docker" and os.getuid() == 0:
         os.chown(outputs, IMAGE_USER, IMAGE_USER)  # containers never run as root, not even root's
     before = set(outputs.iterdir())
-    _drop_unfinished(outputs)
-    local.init(_runner(runner, params), pipeline_root=str(outputs), enable_caching=True, cache_root=str(root / "cache"))
-    # Nothing is preempted here, and a failure that cannot heal would only be waited for.
-    once = params.model_copy(update={"kubernetes": params.kubernetes.model_copy(update={"retries": 0})})
-    pipeline = importlib.import_module(f"pipelines.{name}").build(once, image)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # "image is not named python": processes have no image
-            pipeline(**arguments)
-    except RuntimeError as error:
-        raise StepFailed(f"pipeline {name}: {_first_line(error)}", "Its own message stands above.") from error
-    new = set(outputs.iterdir()) - before
-    for made in new:
-        verify(made)
-    return new.pop() if new else None
+    local.init(
+        _processes() if runner == "process" else _containers(params, image),
+        pipeline_root=str(outputs),
+        enable_caching=True,
+        cache_root=str(root / "cache"),
+    )
+    pipeline = importlib.import_module(f"pipelines.{name}").build(_here(params, runner), image)
+    path = logs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    with path.open("w", encoding="utf-8") as log, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "image is not named python", settings without effect here
+        observer = Observer(sys.stdout, log)
+        try:
+            with observer.watching():
+                pipeline(**arguments)
+        except RuntimeError as error:
+            problem = observer.problem or _first_line(error)
+            raise StepFailed(f"pipeline {name}: {problem}", f"The whole log: {path}") from error
+    (made,) = set(outputs.iterdir()) - before
+    return Ran(made, observer.ran, observer.reused)
 
 
-def verify(run: Path) -> int:
-    """Check every stage folder of a run against its manifest; the runner's SUCCESS alone is not believed.
-
-    Returns:
-        How many were checked.
-    """
-    checked = 0
-    for record in sorted(run.rglob("executor_output.json")):
-        for name, entry in json.loads(record.read_text(encoding="utf-8")).get("artifacts", {}).items():
-            if name in FOLDERS:
-                for artifact in entry["artifacts"]:
-                    manifest.verify(Path(artifact["uri"]))
-                    checked += 1
-    if not checked:
-        raise InputError(f"{run} holds no output of a step.", "Look at the log of the run.")
-    return checked
+def _here(params: Params, runner: str) -> Params:
+    """Nothing is preempted here: a failure that cannot heal would only be waited for. And the container runner lets a
+    step's own environment take the place of all that it passes on."""
+    changed: dict[str, Any] = {"retries": 0} | ({"environment": {}} if runner == "docker" else {})
+    return params.model_copy(update={"kubernetes": params.kubernetes.model_copy(update=changed)})
 
 
-def _drop_unfinished(outputs: Path) -> None:
-    """Remove stage folders that are not whole: KFP's cache looks only whether a folder exists, and shall miss these."""
-    for place, folders, _ in os.walk(outputs):
-        for name in FOLDERS.intersection(folders):
-            folders.remove(name)  # what lies inside belongs to it
-            try:
-                manifest.verify(Path(place, name))
-            except InputError as problem:
-                print(f"cliprd: {problem.problem} Its step runs again.", file=sys.stderr)
-                shutil.rmtree(Path(place, name))
-
-
-def _runner(kind: str, params: Params) -> Any:
+def _processes() -> Any:
     from kfp import local
 
-    if kind == "process":
-        return local.SubprocessRunner(use_venv=False)
+    return local.SubprocessRunner(use_venv=False)
+
+
+def _containers(params: Params, image: str) -> Any:
     import docker
+    from kfp import local
 
     try:
-        docker.from_env().ping()
+        client = docker.from_env()
+        client.images.get(image)
+    except docker.errors.ImageNotFound as error:
+        raise EnvironmentError_(f"The Docker engine has no image {image}.", "Build it: make images.") from error
     except docker.errors.DockerException as error:
         raise EnvironmentError_(
             f"No Docker engine: {_first_line(error)}", "Start one, or use --local process."
         ) from error
-    passed = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "MLFLOW_"))}
+    passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
+    passed = {**params.kubernetes.environment, **passed}
+    passed.pop("AWS_CA_BUNDLE", None)  # a path out here
+    addresses = [params.tracking.uri, *(value for name, value in passed.items() if "ENDPOINT" in name)]
+    local_servers = any(urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1") for address in addresses)
     return local.DockerRunner(
         user=f"{os.getuid() or IMAGE_USER}",
         read_only=True,
@@ -120,6 +124,7 @@ def _runner(kind: str, params: Params) -> Any:
         tmpfs={"/tmp": ""},  # noqa: S108
         shm_size="1g",
         environment=passed,
+        network_mode="host" if local_servers else "bridge",  # a server on this machine is not there in another network
         mounts=[
             docker.types.Mount(target, source, type="bind", read_only=True)
             for target, source in _sources(params).items()

@@ -10,18 +10,32 @@ from kfp import dsl
 from cliprd.errors import ParamsError
 from cliprd.params import Kubernetes, Params, validate
 from components.benchmark import benchmark, benchmark_teacher
-from components.cache import cache
+from components.cache import cache, merge
 from components.compare import compare, report
 from components.distill import distill
+from components.plan import plan
 from components.prepare import prepare
+from components.promote import gate, promote
+from components.record import record
 from components.teacher import teacher
 
-FUNCTIONS = (prepare, teacher, cache, distill, benchmark_teacher, benchmark, compare, report)
-LONG = {"teacher", "cache", "distill"}  # worth going on with after a preemption; wrong input fails before them, at once
+FUNCTIONS = (
+    plan, prepare, teacher, cache, merge, distill, benchmark_teacher, benchmark, compare, report, gate, promote, record,
+)  # fmt: skip
+# Kubeflow repeats a step whatever it failed of. So only those are repeated that are worth going on with after a lost
+# pod; `plan` has refused wrong parameters before, and every step itself repeats what the network did.
+LONG = {"teacher", "cache", "distill"}
+# `plan` looks at what the world is now; the last two change it, or say what came of it.
+UNCACHED = {"plan", "gate", "promote", "record"}
+DESCRIBED = (  # sections that the plan is made of
+    "data", "teacher", "augmentation", "cache", "student", "distill", "benchmark", "compare", "tracking",
+)  # fmt: skip
 
 
 def defaults(params: Params) -> dict[str, Any]:
     """The sections as defaults of a pipeline's inputs: without nulls, which KFP cannot carry and which are defaults."""
+    if not params.tracking.uri.startswith(("http://", "https://")):  # a file would be another one in every pod
+        params = params.model_copy(update={"tracking": params.tracking.model_copy(update={"uri": ""})})
     found = params.model_dump(mode="json", exclude_none=True)
     if validate(found, where="pipeline") != params:
         raise ParamsError("A key is null whose default is not, and KFP carries no null.", "Leave such keys out.")
@@ -56,22 +70,33 @@ class Steps:
 
         return task
 
-    def teacher_side(self, sections: Mapping[str, Any]) -> dict[str, dsl.PipelineTask]:
+    def teacher_side(
+        self, sections: Mapping[str, Any], *, store: Any, cache_parts: Any, **runs: Any
+    ) -> dict[str, dsl.PipelineTask]:
         """What every pipeline begins with: shards, teacher, its cache and its scores; made once for all students."""
-        prepared = self.prepare(data=sections["data"])
-        shards = prepared.outputs["shards"]
-        model = self.teacher(settings=sections["teacher"], shards=shards)
-        cached = self.cache(
-            settings=sections["cache"],
-            augmentation=sections["augmentation"],
-            shards=shards,
-            teacher=model.outputs["model"],
+        planned = self.plan(**{name: sections[name] for name in DESCRIBED}, **runs)
+        prepared = self.prepare(
+            data=sections["data"], source=planned.outputs["source"], store=store, parts=cache_parts
         )
-        scored = self.benchmark_teacher(settings=sections["benchmark"], model=model.outputs["model"])
-        return {"prepare": prepared, "teacher": model, "cache": cached, "benchmark": scored}
+        shards = prepared.outputs["shards"]
+        model = self.teacher(settings=sections["teacher"], store=store, shards=shards)
+        with dsl.ParallelFor(prepared.outputs["Output"], parallelism=self._kubernetes.parallelism) as part:
+            embedded = self.cache(
+                settings=sections["cache"],
+                augmentation=sections["augmentation"],
+                store=store,
+                part=part,
+                shards=shards,
+                teacher=model.outputs["model"],
+            )
+        merged = self.merge(store=store, shards=shards, parts=dsl.Collected(embedded.outputs["embeddings"]))
+        scored = self.benchmark_teacher(
+            settings=sections["benchmark"], tasks=planned.outputs["tasks"], model=model.outputs["model"]
+        )
+        return {"plan": planned, "prepare": prepared, "teacher": model, "cache": merged, "benchmark": scored}
 
     def student_side(
-        self, sections: Mapping[str, Any], made: Mapping[str, dsl.PipelineTask], method: Any, seed: Any
+        self, sections: Mapping[str, Any], made: Mapping[str, dsl.PipelineTask], *, store: Any, method: Any, seed: Any
     ) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
         """One student and its scores."""
         trained = self.distill(
@@ -81,12 +106,14 @@ class Steps:
             tracking=sections["tracking"],
             method=method,
             seed=seed,
+            store=store,
             shards=made["prepare"].outputs["shards"],
             cache=made["cache"].outputs["embeddings"],
         )
         scored = self.benchmark(
             settings=sections["benchmark"],
             tracking=sections["tracking"],
+            tasks=made["plan"].outputs["tasks"],
             model=trained.outputs["model"],
             reference=made["benchmark"].outputs["results"],
         )
@@ -97,7 +124,7 @@ def _configure(task: dsl.PipelineTask, step: str, kubernetes: Kubernetes) -> Non
     from kfp import kubernetes as k8s
 
     asked = kubernetes.steps.get(step, kubernetes.default)
-    task.set_caching_options(enable_caching=True)
+    task.set_caching_options(enable_caching=step not in UNCACHED)
     if kubernetes.retries and step in LONG:
         task.set_retry(
             kubernetes.retries, backoff_duration=kubernetes.backoff, backoff_factor=2.0, backoff_max_duration="3600s"
@@ -111,17 +138,22 @@ def _configure(task: dsl.PipelineTask, step: str, kubernetes: Kubernetes) -> Non
         if value:
             for call in apply:
                 call(value)
+    for name, value in kubernetes.environment.items():
+        task.set_env_variable(name, value)
     for label, value in asked.node_selector.items():
         k8s.add_node_selector(task, label_key=label, label_value=value)
     for toleration in asked.tolerations:
         k8s.add_toleration(task, **toleration.model_dump(exclude_none=True))
-    if asked.shared_memory:
-        k8s.empty_dir_mount(
-            task,
-            volume_name="shm",
-            mount_path="/dev/shm",  # noqa: S108
-            medium="Memory",
-            size_limit=asked.shared_memory,
-        )
+    for volume, path, size, medium in (
+        ("shm", "/dev/shm", asked.shared_memory, "Memory"),  # noqa: S108
+        ("scratch", "/tmp", asked.scratch, None),  # noqa: S108
+    ):
+        if size:
+            k8s.empty_dir_mount(task, volume_name=volume, mount_path=path, medium=medium, size_limit=size)
     for secret in kubernetes.secrets:
         k8s.use_secret_as_env(task, secret_name=secret.name, secret_key_to_env=dict(secret.keys))
+    for volume in kubernetes.volumes:
+        k8s.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.path)
+    if kubernetes.image_pull_secrets:
+        k8s.set_image_pull_secrets(task, list(kubernetes.image_pull_secrets))
+    k8s.set_security_context(task, run_as_non_root=True)

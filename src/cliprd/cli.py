@@ -54,11 +54,18 @@ def parser() -> argparse.ArgumentParser:
 
     stage("prepare", "pack image-caption pairs into checked shards (params: data)")
     stage("teacher", "make the teacher ready, training the demo one (params: teacher)", shards="!|folder of `prepare`")
-    stage(
+    cache = stage(
         "cache",
         "embed the shards with the teacher (params: cache, augmentation)",
         shards="!|folder of `prepare`",
         teacher="!|folder of `teacher`",
+    )
+    cache.add_argument("--part", metavar="K/N", help="only the K-th (from 0) of N runs of shards, for `merge`")
+    stage(
+        "merge",
+        "join the parts of a cache that was embedded on several machines",
+        shards="!|folder of `prepare`",
+        parts="!|folder of folders of `cache --part`",
     )
     distill = stage(
         "distill",
@@ -87,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
 
     def action(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         sub = actions.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
-        sub.add_argument("pipeline", choices=("distill", "ablation"), help="which pipeline")
+        sub.add_argument("pipeline", choices=("distill", "ablation", "retrain"), help="which pipeline")
         sub.add_argument("--image", metavar="NAME", help="of the steps; default: the content-made tag of `make images`")
         sub.add_argument("--allow-mutable-image", action="store_true", help="take a tag that can move")
         sub.set_defaults(call=call)
@@ -159,7 +166,8 @@ def _load(options: argparse.Namespace) -> Params:
 def _run_stage(options: argparse.Namespace) -> int:
     tree = _load(options)
     inputs = {name: path for name in options.inputs if (path := getattr(options, name)) is not None}
-    manifest = _stage(options.command)(tree, inputs, options.output)
+    extra = {"part": options.part} if getattr(options, "part", None) else {}
+    manifest = _stage(options.command)(tree, inputs, options.output, **extra)
     facts = ", ".join(f"{key} {value}" for key, value in manifest.facts.items() if isinstance(value, int | float | str))
     print(f"{options.command}: {options.output} is whole{': ' + facts if facts else ''}")
     return 0
@@ -226,7 +234,7 @@ def _pipeline_run(options: argparse.Namespace) -> int:
         raise ParamsError(f"--input {wrong[0]}: expected NAME=VALUE.", "For example --input method=vrd-exp")
     given = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in options.input)}
     made = run(options.pipeline, _load(options), image, runner=options.local, root=options.root, arguments=given)
-    print(f"pipeline {options.pipeline}: {f'{made} is whole' if made else 'every step was finished already'}")
+    print(f"pipeline {options.pipeline}: {made.folder} is whole: steps run {made.steps}, finished before {made.reused}")
     return 0
 
 

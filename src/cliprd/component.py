@@ -5,26 +5,41 @@ KFP itself is not imported here: artifacts come as folders, and what a UI should
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
-from cliprd import params
-from cliprd.errors import CliprdError, InputError, RetryableError
-from cliprd.manifest import Manifest, write_json
+from cliprd import manifest, params, storage
+from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
+from cliprd.manifest import Manifest, digest, write_json
+from cliprd.params import Params
+
+T = TypeVar("T")
 
 ATTEMPTS = 5
 FIRST_PAUSE = 2.0  # seconds; doubled each time, and spread over half to once and a half of it
 MOST_CLASSES = 50  # a larger confusion matrix cannot be read in the Kubeflow UI
 
 
-def run(stage: str, sections: Mapping[str, Any], inputs: Mapping[str, str], output: str) -> Manifest:
+def run(
+    stage: str,
+    sections: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    output: str,
+    *,
+    store: str = "",
+    content: str = "",
+    keep: bool = False,
+    **options: Any,
+) -> Manifest:
     """Run one stage; what may heal is tried again here, so that the scheduler need not repeat what cannot.
 
     Args:
@@ -32,26 +47,74 @@ def run(stage: str, sections: Mapping[str, Any], inputs: Mapping[str, str], outp
         sections: sections of the parameter tree; those left out keep their defaults.
         inputs: name → folder, as the stage takes them.
         output: folder to write.
+        store: s3:// prefix in which the stage works, so that a lost pod loses little; under it the folder's name is
+            made of all that shapes its content, so that equal work is found done, whichever pipeline did it.
+        content: what shapes the output beside sections, inputs and code: the fingerprint of data outside.
+        keep: leave the content in the store, and in `output` only a pointer to it.
+        options: of the stage.
 
     A failure ends the process: its message alone on stderr, its exit code as in `cliprd.errors`.
     """
-    try:
-        tree = params.validate({name: _whole_numbers(section) for name, section in sections.items()}, where=stage)
+    with _one_line():
+        tree = _tree(sections, where=stage)
         module = importlib.import_module(f"cliprd.stages.{stage}")
         folders = {name: Path(path) for name, path in inputs.items()}
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                found: Manifest = module.run(tree, folders, Path(output))
-                return found
-            except RetryableError as error:
-                if attempt == ATTEMPTS:
-                    raise
-                pause = FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 (no secret)
-                print(f"cliprd: {error} Attempt {attempt} of {ATTEMPTS}; next in {pause:.0f} s.", file=sys.stderr)
-                time.sleep(pause)
-        raise AssertionError("unreachable")
-    except CliprdError as error:
-        _end(error)
+        if not store:
+            return _attempts(lambda: module.run(tree, folders, Path(output), **options))
+        url = _address(store, stage, sections, folders, [content, options])
+        made = _attempts(lambda: module.run(tree, folders, url, **options))
+        if keep:
+            storage.write_pointer(Path(output), url)
+        else:
+            shutil.copytree(storage.fetch_folder(url), output, dirs_exist_ok=True)
+        return made
+
+
+def plan(sections: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], text: str) -> tuple[str, str]:
+    """Check everything that can be wrong before any work is done, and write what it will be.
+
+    Args:
+        sections: the whole parameter tree, as the pipeline's inputs have it.
+        runs: `{"method": ..., "seed": ...}` of each training.
+        text: file for the plan, Markdown.
+
+    Returns:
+        Fingerprints of the source data and of the benchmark's tasks. Handed on to the steps that read them, they make
+        Kubeflow's cache see what changed behind an unchanged name.
+    """
+    from cliprd.benchmark.tasks import load_tasks
+    from cliprd.data import sources
+    from cliprd.plan import plan as describe
+    from cliprd.stages.compare import reference_method
+
+    with _one_line():
+        if not runs:
+            raise ParamsError("The pipeline's input 'runs' is empty.", 'Give [{"method": "clip_rd-exp", "seed": 0}].')
+        trees = [
+            _tree({**sections, "distill": {**sections["distill"], **run}}, where=f"run {number}")
+            for number, run in enumerate(_whole_numbers(list(runs)))
+        ]
+        methods, seeds = ({getattr(tree.distill, key): None for tree in trees} for key in ("method", "seed"))
+        grid = {"methods": list(methods), "seeds": list(seeds)}
+        reference = sections["compare"]["reference"] if len(methods) > 1 else trees[0].distill.method
+        reference_method(
+            _tree({**sections, "ablation": grid, "compare": {**sections["compare"], "reference": reference}}, where="plan")
+        )
+        described = {tree.distill.method: describe(tree) for tree in trees}
+        source = _attempts(lambda: sources.fingerprint(trees[0].data))
+        section = trees[0].benchmark
+        tasks = _attempts(lambda: load_tasks(storage.fetch_tree(section.tasks), section.names))
+        written = "".join(f"## {method}\n\n```\n{lines}```\n\n" for method, lines in described.items())
+        Path(text).write_text(f"# {len(trees)} training(s)\n\n{written}", encoding="utf-8")
+        return source, digest({task.name: task.fingerprint for task in tasks})
+
+
+def merge(sections: Mapping[str, Any], shards: str, parts: Sequence[str], output: str, *, store: str = "") -> Manifest:
+    """`merge` of parts that lie anywhere."""
+    with tempfile.TemporaryDirectory() as place:
+        for number, part in enumerate(parts):
+            Path(place, f"{number:05d}").symlink_to(Path(part).resolve())
+        return run("merge", sections, {"shards": shards, "parts": place}, output, store=store, keep=bool(store))
 
 
 def compare(
@@ -64,11 +127,9 @@ def compare(
     with tempfile.TemporaryDirectory() as place:
         room = Path(place)
         trained: list[tuple[str, int]] = []
-        try:
+        with _one_line():
             runs = {name: Path(folder).resolve() for folder in students for name in [_name(Path(folder), trained)]}
             scores = {_benchmarked(Path(folder)): Path(folder).resolve() for folder in benchmarks}
-        except CliprdError as error:
-            _end(error)
         for kind, folders in (("students", runs), ("benchmarks", {**scores, "teacher": Path(teacher).resolve()})):
             (room / kind).mkdir()
             for name, folder in folders.items():
@@ -83,11 +144,33 @@ def compare(
         )
 
 
-def metadata(manifest: Manifest) -> dict[str, Any]:
+def promote(champion: str, student: str, benchmark: str, decision: str) -> str:
+    """Publish the student as champion. Returns its version."""
+    from cliprd.tracking.champion import publish
+
+    with _one_line():
+        found = json.loads((Path(decision) / "decision.json").read_text(encoding="utf-8"))
+        if not found["passed"]:
+            raise InputError(f"The gate refused: {found['reason']}.", "Nothing was promoted.")
+        return _attempts(lambda: publish(champion, Path(student), Path(benchmark), found))
+
+
+def record(champion: str, text: str, **ending: str) -> None:
+    """Write how a run ended as Markdown, and as JSON beside the champion."""
+    with _one_line():
+        lines = [f"- {name}: {' '.join(value.split())}" for name, value in ending.items() if value]
+        Path(text).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if champion:
+            name = ending["run"].rpartition("/")[2]
+            data = (json.dumps(ending, indent=2, sort_keys=True) + "\n").encode()
+            _attempts(lambda: storage.write_bytes(storage.join(champion, f"runs/{name}.json"), data))
+
+
+def metadata(made: Manifest) -> dict[str, Any]:
     """What an artifact's page shows: fingerprints, code version and the facts that are single values."""
-    facts = {name: value for name, value in manifest.facts.items() if isinstance(value, str | int | float)}
-    inputs = {f"input_{name}": value for name, value in manifest.inputs.items()}
-    return {**facts, **inputs, "fingerprint": manifest.fingerprint, "code": manifest.code, "stage": manifest.stage}
+    facts = {name: value for name, value in made.facts.items() if isinstance(value, str | int | float)}
+    inputs = {f"input_{name}": value for name, value in made.inputs.items()}
+    return {**facts, **inputs, "fingerprint": made.fingerprint, "code": made.code, "stage": made.stage}
 
 
 def scores(folder: str) -> dict[str, float]:
@@ -124,6 +207,13 @@ def means(folder: str) -> dict[str, float]:
     return {name: round(100 * entry["mean"], 2) for name, entry in sorted(found.items())}
 
 
+def gains(folder: str) -> dict[str, float]:
+    """`mean` and task → difference to the champion in points, of a folder of the gate; empty for the first student."""
+    found = json.loads((Path(folder) / "decision.json").read_text(encoding="utf-8"))
+    differences = {"mean": found["mean"], **found["tasks"]} if "mean" in found else {}
+    return {name: round(100 * entry["value"], 2) for name, entry in differences.items()}
+
+
 def log_metrics(artifact: Any, values: Mapping[str, float]) -> None:
     """Show `values` as a KFP `Metrics` artifact, and write them as its file.
 
@@ -142,17 +232,43 @@ def log_confusion(artifact: Any, folder: str) -> None:
     write_json(Path(artifact.path), {"classes": found[0], "counts": found[1]} if found else {})
 
 
-def _name(folder: Path, trained: list[tuple[str, int]]) -> str:
-    from cliprd import manifest
+def _tree(sections: Mapping[str, Any], *, where: str) -> Params:
+    return params.validate({name: _whole_numbers(section) for name, section in sections.items()}, where=where)
 
+
+def _attempts(work: Callable[[], T]) -> T:
+    """`work()`, tried again while its failure is one that may heal."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return work()
+        except RetryableError as error:
+            pause = FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 (no secret)
+            print(f"cliprd: {error} Attempt {attempt} of {ATTEMPTS}; next in {pause:.0f} s.", file=sys.stderr)
+            time.sleep(pause)
+    return work()
+
+
+def _address(
+    store: str, stage: str, sections: Mapping[str, Any], inputs: Mapping[str, Path], others: Sequence[Any]
+) -> str:
+    def fingerprint(folder: Path) -> Any:
+        if (folder / manifest.NAME).is_file():
+            return manifest.read(folder).fingerprint
+        return [fingerprint(part) for part in sorted(folder.iterdir())]  # a folder of folders
+
+    found = {name: fingerprint(folder) for name, folder in inputs.items()}
+    shaping = {name: _whole_numbers(section) for name, section in sections.items() if name != "tracking"}
+    name = digest([stage, shaping, found, manifest.code_version(), *others])[:20]
+    return storage.join(store, f"{stage}/{name}")
+
+
+def _name(folder: Path, trained: list[tuple[str, int]]) -> str:
     settings = manifest.read(folder, stage="distill").params["distill"]
     trained.append((settings["method"], settings["seed"]))
     return f"{settings['method']}-{settings['seed']}"
 
 
 def _benchmarked(folder: Path) -> str:
-    from cliprd import manifest
-
     manifest.read(folder, stage="benchmark")
     model = json.loads((folder / "results.json").read_text(encoding="utf-8"))["model"]
     if model["method"] is None:
@@ -169,6 +285,10 @@ def _whole_numbers(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _end(error: CliprdError) -> NoReturn:
-    print("cliprd: error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
-    raise SystemExit(error.exit_code)
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except CliprdError as error:
+        print("cliprd: error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
+        raise SystemExit(error.exit_code) from None

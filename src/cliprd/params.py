@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -227,6 +228,15 @@ class Compare(Section):
     protocol: Literal["standard", "paper"] = "standard"
 
 
+class Promote(Section):
+    """The gate before a student becomes the champion."""
+
+    champion: str = ""
+    """Folder (local or s3://) that holds the champion; empty: there is none, and nothing is promoted."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """That the candidate's mean score is the better one, on the same examples."""
+
+
 class Tracking(Section):
     """MLflow."""
 
@@ -248,8 +258,16 @@ class Secret(Section):
     """A Kubernetes secret whose values a step gets as environment variables."""
 
     name: str
-    keys: dict[str, str]
+    keys: Annotated[dict[str, str], Field(min_length=1)]
     """Key in the secret → environment variable, as `AWS_SECRET_ACCESS_KEY` or `MLFLOW_TRACKING_TOKEN`."""
+
+
+class Volume(Section):
+    """A persistent volume claim that every step's pod mounts."""
+
+    claim: str
+    path: Annotated[str, Field(pattern="^/.")]
+    """Where in the container: data that params.yaml names lies there."""
 
 
 class Resources(Section):
@@ -266,6 +284,8 @@ class Resources(Section):
     tolerations: tuple[Toleration, ...] = ()
     shared_memory: str | None = None
     """Size of `/dev/shm`, for the loader: `8Gi`."""
+    scratch: str | None = None
+    """Size of the volume at `/tmp`, where data streamed from s3:// passes through: `50Gi`; null: the node's own disk."""
 
     @model_validator(mode="after")
     def _both(self) -> Resources:
@@ -274,7 +294,10 @@ class Resources(Section):
         return self
 
 
-STEPS = ("prepare", "teacher", "cache", "distill", "benchmark_teacher", "benchmark", "compare", "report")
+STEPS = (
+    "plan", "prepare", "teacher", "cache", "merge", "distill", "benchmark_teacher", "benchmark", "compare", "report",
+    "gate", "promote", "record",
+)  # fmt: skip
 
 
 class Kubernetes(Section):
@@ -285,12 +308,29 @@ class Kubernetes(Section):
     steps: dict[str, Resources] = {}
     """Step → resources."""
     secrets: tuple[Secret, ...] = ()
+    environment: dict[str, str] = {}
+    """Environment variables of every step, such as AWS_ENDPOINT_URL; what is secret goes into `secrets`."""
+    image_pull_secrets: tuple[str, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    store: Annotated[str, Field(pattern=r"^$|^s3://[^/]+")] = ""
+    """s3:// prefix for shards and teacher cache, which then do not pass through Kubeflow's artifacts, and for the work
+    of the long steps, which go on from it when their pod is lost; empty: Kubeflow's artifacts only."""
+    cache_parts: Positive = 1
+    """Pods that the teacher cache is embedded in, at most one a shard."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Of the long steps (teacher, cache, distill), whose pod may be lost; every step retries network errors itself."""
     backoff: Annotated[str, Field(pattern=r"^[1-9]\d*s$")] = "30s"
     """Before the first retry; doubled each time."""
     parallelism: Positive = 4
-    """Most students trained at once."""
+    """Most students trained, or parts of the cache embedded, at once."""
+
+    @field_validator("environment")
+    @classmethod
+    def _not_secret(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if re.search("SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY", name, re.IGNORECASE):
+                raise ValueError(f"{name} looks like a secret, and this stands in the compiled pipeline; use `secrets`")
+        return value
 
     @field_validator("steps")
     @classmethod
@@ -312,6 +352,7 @@ class Params(Section):
     ablation: Ablation = Ablation()
     benchmark: Benchmark = Benchmark()
     compare: Compare = Compare()
+    promote: Promote = Promote()
     tracking: Tracking = Tracking()
     kubernetes: Kubernetes = Kubernetes()
 

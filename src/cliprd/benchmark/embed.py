@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Never
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -20,8 +20,8 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
+from cliprd import progress
 from cliprd.benchmark.prompts import Protocol, class_prompts, shortest_first, templates
 from cliprd.benchmark.tasks import Task
 from cliprd.benchmark.towers import Towers
@@ -45,7 +45,7 @@ def embed(towers: Towers, task: Task, protocols: Sequence[Protocol], *, batch_si
     Raises:
         InputError: an image cannot be decoded, or the model gives values that are not finite.
     """
-    with tqdm(total=len(task), unit="img", desc=f"{task.name} images", disable=None, leave=False) as bar:
+    with progress.bar(total=len(task), unit="img", desc=f"{task.name} images", leave=False) as bar:
         image = _stack([towers.images(batch) for batch in _batches(task, towers.spec, batch_size, bar)])
     if task.kind == "retrieval":
         captions = [caption for captions in task.captions for caption in captions]
@@ -64,7 +64,7 @@ def embed(towers: Towers, task: Task, protocols: Sequence[Protocol], *, batch_si
     return named
 
 
-def _batches(task: Task, spec: ImageSpec, size: int, bar: tqdm[Never]) -> Iterator[Tensor]:
+def _batches(task: Task, spec: ImageSpec, size: int, bar: Any) -> Iterator[Tensor]:
     """uint8 `[B, S, S, 3]`, decoded ahead by threads, in order; at most two batches of pixels wait."""
 
     def view(number: int, data: bytes) -> NDArray[np.uint8]:
@@ -95,7 +95,7 @@ def _batches(task: Task, spec: ImageSpec, size: int, bar: tqdm[Never]) -> Iterat
 
 
 def _text_batches(texts: Sequence[str], size: int, what: str) -> Iterator[tuple[int, Sequence[str]]]:
-    with tqdm(total=len(texts), unit="text", desc=what, disable=None, leave=False) as bar:
+    with progress.bar(total=len(texts), unit="text", desc=what, leave=False) as bar:
         for start in range(0, len(texts), size):
             batch = texts[start : start + size]
             yield start, batch

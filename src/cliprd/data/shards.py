@@ -116,6 +116,14 @@ class ShardSet:
         )
         return cls(folder, found.fingerprint, shards)
 
+    def part(self, number: int, parts: int) -> ShardSet:
+        """The `number`-th (from 0) of `parts` runs of neighbouring shards, as equal in number as can be.
+
+        The part keeps the whole set's fingerprint: it is the whole set that it belongs to.
+        """
+        first, last = (len(self.shards) * place // parts for place in (number, number + 1))
+        return ShardSet(self.folder, self.fingerprint, self.shards[first:last])
+
     def read(self, shard: Shard) -> Iterator[Sample]:
         """Samples of one shard in their fixed order, streaming.
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from tqdm import tqdm
 
-from cliprd import manifest
+from cliprd import manifest, progress
 from cliprd.data.augment import to_tensor
 from cliprd.data.shards import ShardSet
 from cliprd.distill import device
@@ -93,7 +92,7 @@ def train(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, r
     guard = Guard([*terms, *scales, "grad_norm"], max_scale=d.max_scale if loss.scale_mode == "raw" else None)
     check_every = 1 if runtime.device.type == "cpu" else d.log_every  # a check makes a GPU wait for its own results
     history = History(output, terms, scales, keep_to=done)
-    bar = tqdm(total=total, initial=done, desc=f"distill {d.method}-{d.seed}", unit="step", disable=None)
+    bar = progress.bar(total=total, initial=done, desc=f"distill {d.method}-{d.seed}", unit="step")
     pace = _Pace(loader, d.batch_size)
     teacher_scale = torch.tensor(cache.logit_scale, device=runtime.device)
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
-from cliprd import params
+from cliprd import params, progress
 from cliprd.errors import DivergedError, InputError
 from cliprd.models.aligned_heads import AlignedHeads, conse
 
@@ -94,7 +93,7 @@ def train_heads(pairs: Pairs, settings: params.Aligned) -> tuple[AlignedHeads, d
         mean = {name: tensor.clone() for name, tensor in heads.state_dict().items()}
         optimizer = torch.optim.AdamW(_groups(heads, settings.weight_decay), lr=settings.lr, fused=True)
         loss = torch.tensor(0.0)
-        bar = tqdm(total=steps, desc="teacher heads", unit="step", disable=None)
+        bar = progress.bar(total=steps, desc="teacher heads", unit="step")
         step = 0
         for _ in range(settings.epochs):
             for pick_B in torch.randperm(total, generator=dice).split(batch):  # type: ignore[no-untyped-call]

@@ -92,6 +92,20 @@ def retrieval_outcomes(
     return np.asarray(0.5 * image_to_text + 0.5 * text_to_image * weight, dtype=np.float64)
 
 
+def primary_outcomes(outcomes: Mapping[str, Any], protocol: str, kind: str) -> aggregate.Array:
+    """`[images]`: what the stage `benchmark` wrote of one task, as the numbers whose mean is its primary metric.
+
+    That is top-1 accuracy, or for retrieval the mean of R@1 in both directions.
+    """
+    if kind == "classification":
+        return np.asarray(outcomes[f"{protocol}.acc1"], dtype=np.float64)
+    return retrieval_outcomes(
+        outcomes[f"{protocol}.image_to_text_r1"].astype(np.float64),
+        outcomes[f"{protocol}.text_to_image_r1"].astype(np.float64),
+        outcomes.get(f"weights.{protocol}.text_to_image_r1"),
+    )
+
+
 def mean_fidelity(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
     """Mean over seeds per task and metric, then over the tasks where a metric is defined.
 

@@ -1,34 +1,55 @@
-"""`cache`: the teacher's embeddings of all crops and captions, one file a shard."""
+"""`cache`: the teacher's embeddings of all crops and captions, one file a shard; whole, or a part for `merge`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from cliprd import manifest, teacher_cache
 from cliprd.data.shards import ShardSet
+from cliprd.errors import ParamsError
 from cliprd.manifest import Manifest
 from cliprd.models.load import load_encoder
 from cliprd.params import Params
 from cliprd.workspace import Workspace
 
+PART_STAGE = "cache-part"
 
-def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+
+def run(params: Params, inputs: Mapping[str, Path], output: Path, *, part: str | None = None) -> Manifest:
     """Write `00000.safetensors …`; the manifest's facts are the cache's fingerprint.
 
     Args:
         params: `cache` and `augmentation` are used.
         inputs: `shards` (folder of `prepare`) and `teacher` (folder of `teacher`).
         output: folder to write. Files that an interrupted run of the same work had finished are kept.
+        part: `2/8` embeds the third of eight runs of shards, on whatever machine; stage `merge` joins all of them.
+            A caption that occurs in two parts is embedded in each.
 
     Raises:
         InputError: shards or teacher are unfinished or damaged, or the teacher's embeddings are not finite.
+        ParamsError: there is no such part.
     """
     shards = ShardSet.open(inputs["shards"])
     fingerprints = {"shards": shards.fingerprint, "teacher": manifest.verify(inputs["teacher"]).fingerprint}
     sections = params.model_dump(mode="json", include={"cache", "augmentation"})
-    with Workspace(output, stage="cache", params=sections, inputs=fingerprints) as work:
+    stage = "cache"
+    if part is not None:
+        shards, stage, sections = _part(shards, part), PART_STAGE, {**sections, "part": part}
+    with Workspace(output, stage=stage, params=sections, inputs=fingerprints) as work:
         if work.finished:
             return work.finished
         encoder = load_encoder(inputs["teacher"], params)
         return work.finish(facts=teacher_cache.build(shards, encoder, params, output))
+
+
+def _part(shards: ShardSet, part: str) -> ShardSet:
+    found = re.fullmatch(r"(\d+)/(\d+)", part)
+    number, parts = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not number < parts <= len(shards.shards):
+        raise ParamsError(
+            f"part '{part}' of {len(shards.shards)} shards: there is no such part.",
+            "Parts are 0/N to N-1/N, N at most the number of shards.",
+        )
+    return shards.part(number, parts)

@@ -45,7 +45,7 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
             or its benchmark is of another student than the one in `students`.
         ParamsError: `compare.reference` or `compare.protocol` is not among what was trained and benchmarked.
     """
-    reference = _reference(params)
+    reference = reference_method(params)
     grid = open_grid(params.ablation.methods, params.ablation.seeds, inputs["benchmarks"], inputs["students"])
     sections = {"ablation": params.ablation.model_dump(mode="json"), "compare": params.compare.model_dump(mode="json")}
     fingerprints = {f"benchmark/{run.name}": run.manifest.fingerprint for run in grid.runs}
@@ -73,8 +73,12 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
         return work.finish(facts={**facts, "runs": len(grid.runs)})
 
 
-def _reference(params: Params) -> str:
-    """The method to which differences are taken: as written, or the one arm of that name when it carries a suffix."""
+def reference_method(params: Params) -> str:
+    """The method to which differences are taken: as written, or the one arm of that name when it carries a suffix.
+
+    Raises:
+        ParamsError: `compare.reference` is none of `ablation.methods`, or several.
+    """
     wanted, methods = params.compare.reference, params.ablation.methods
     if wanted in methods:
         return wanted
@@ -108,7 +112,7 @@ def build(grid: Grid, *, reference: str, protocol: str) -> dict[str, Any]:
         outcomes: dict[str, dict[str, Any]] = {}
         for model, runs in {TEACHER: [grid.teacher], **grid.methods}.items():
             outcomes[model] = {
-                task: np.stack([_primary(loaded[task][run.name], name, facts[task]["kind"]) for run in runs])
+                task: np.stack([comparison.primary_outcomes(loaded[task][run.name], name, facts[task]["kind"]) for run in runs])
                 for task in facts
             }
         blocks[name] = comparison.protocol_block(
@@ -154,17 +158,6 @@ def _task(facts: Mapping[str, Any]) -> dict[str, Any]:
         "chance": round(1 / (classes or facts["images"]), 6),
         "fingerprint": facts["fingerprint"],
     }
-
-
-def _primary(outcomes: Mapping[str, Any], protocol: str, kind: str) -> Any:
-    """`[images]`: the outcomes whose mean is the task's primary metric."""
-    if kind == "classification":
-        return outcomes[f"{protocol}.acc1"].astype(np.float64)
-    return comparison.retrieval_outcomes(
-        outcomes[f"{protocol}.image_to_text_r1"].astype(np.float64),
-        outcomes[f"{protocol}.text_to_image_r1"].astype(np.float64),
-        outcomes.get(f"weights.{protocol}.text_to_image_r1"),
-    )
 
 
 def _fidelity(run: Run) -> dict[str, dict[str, float]]:

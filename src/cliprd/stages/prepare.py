@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
 
-from cliprd import manifest
+from cliprd import manifest, progress
 from cliprd.data import sources
 from cliprd.data.packing import Rejection, pack
 from cliprd.data.parallel import ordered_map
@@ -88,7 +87,7 @@ def _pack_rest(data: Data, output: Path, done: _Done) -> None:
     recorded = len(done.rejected)
     remaining = itertools.islice(sources.records(data), done.records, None)
     packed = ordered_map(lambda raw: (raw.source, pack(raw, data)), remaining)
-    bar = tqdm(packed, desc="prepare", unit="img", initial=done.records, disable=None)
+    bar = progress.bar(packed, desc="prepare", unit="img", initial=done.records)
     for source, item in bar:
         done.records += 1
         if isinstance(item, Sample) and item.key in done.seen:

@@ -15,9 +15,8 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from cliprd import manifest
+from cliprd import manifest, progress
 from cliprd.data.augment import eval_view, to_tensor
 from cliprd.data.images import decode
 from cliprd.data.parallel import ordered_map
@@ -80,7 +79,7 @@ def _train_aligned(params: Params, shards: ShardSet, output: Path, device: torch
     spec = aligned.image_spec(settings.image_size)
     found = [
         _shard_features(shards, shard, output / FEATURES / f"{shard.stem}.safetensors", backbones, spec)
-        for shard in tqdm(shards.shards, desc="teacher features", unit="shard", disable=None)
+        for shard in progress.bar(shards.shards, desc="teacher features", unit="shard")
     ]
     captions = [sample.captions for shard in shards.shards for sample in shards.read(shard)]
     distinct = sorted({caption for several in captions for caption in several})

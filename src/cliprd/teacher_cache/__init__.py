@@ -2,6 +2,7 @@
 
 from cliprd.teacher_cache.build import build
 from cliprd.teacher_cache.format import Rows
+from cliprd.teacher_cache.merge import check_parts, merge
 from cliprd.teacher_cache.read import TeacherCache
 
-__all__ = ["Rows", "TeacherCache", "build"]
+__all__ = ["Rows", "TeacherCache", "build", "check_parts", "merge"]

@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from cliprd import manifest
+from cliprd import manifest, progress
 from cliprd.data.augment import crop_box, to_tensor, train_view
 from cliprd.data.images import BadImage, decode
 from cliprd.data.parallel import cores, ordered_map
@@ -98,8 +97,8 @@ class _Builder:
         with (
             self._croppers,
             contextlib.closing(ordered_map(self._crop, self._batches(missing), workers=2, ahead=ahead)) as in_order,
-            tqdm(
-                desc="cache", unit="img", total=self._shards.samples * self._views, initial=finished, disable=None
+            progress.bar(
+                desc="cache", unit="img", total=self._shards.samples * self._views, initial=finished
             ) as bar,
             ThreadPoolExecutor(1, thread_name_prefix="cliprd-write") as writer,
         ):

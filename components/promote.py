@@ -1,0 +1,49 @@
+"""Components `gate` and `promote`."""
+
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
+
+
+def gate(
+    settings: dict, compare: dict, champion: str, results: Input[Dataset], decision: Output[Dataset], gain: Output[Metrics]
+) -> bool:
+    """Decide whether the student is better than the champion.
+
+    Args:
+        settings: section `promote` of params.yaml; its champion is replaced by the input below.
+        compare: section `compare` of params.yaml: the protocol.
+        champion: folder of the champion, as s3:// prefix.
+        results: the student's scores.
+
+    Returns:
+        Output: whether it is to be promoted.
+        decision: decision.json with the reason and its figures.
+        gain: difference to the champion in points, where there is one.
+    """
+    from cliprd import component
+
+    sections = {"promote": {**settings, "champion": champion}, "compare": compare}
+    made = component.run("gate", sections, {"candidate": results.path}, decision.path)
+    decision.metadata.update(component.metadata(made))
+    component.log_metrics(gain, component.gains(decision.path))
+    return made.facts["passed"]
+
+
+def promote(
+    champion: str, model: Input[Model], results: Input[Dataset], decision: Input[Dataset], promoted: Output[Metrics]
+) -> None:
+    """Make the student the champion.
+
+    Args:
+        champion: folder of the champion, as s3:// prefix.
+        model: the student.
+        results: its scores.
+        decision: of the gate.
+
+    Returns:
+        promoted: the champion's new version.
+    """
+    from cliprd import component
+
+    version = component.promote(champion, model.path, results.path, decision.path)
+    promoted.metadata["version"] = version
+    component.log_metrics(promoted, component.scores(results.path))

@@ -1,0 +1,33 @@
+"""Progress bars for people at a terminal, and lines for logs: a pod's, DVC's, CI's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+SECONDS_PER_LINE = 15.0
+
+
+class _Lines:
+    """Takes what tqdm would draw over and over in one line, and writes it as lines of its own."""
+
+    def write(self, text: str) -> None:
+        if text := text.strip("\r\n "):
+            sys.stderr.write(text + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def bar(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
+    """`tqdm` with the same options; where stderr is no terminal, a line at most every 15 seconds and one at the end."""
+    if sys.stderr.isatty():
+        return tqdm(iterable, **options)
+    options["leave"] = True  # with a delay: what is done before the first line is due says nothing
+    return tqdm(
+        iterable, file=_Lines(), ascii=True, ncols=100, mininterval=SECONDS_PER_LINE, maxinterval=2 * SECONDS_PER_LINE,
+        delay=SECONDS_PER_LINE, **options,
+    )  # fmt: skip
