@@ -171,6 +171,9 @@ class Distill(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 autocast on a GPU, fp32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: Positive | Literal["auto"] = "auto"
+    """Processes that share each batch, through torchrun: `auto` is one a visible GPU, or 1 on a CPU. `batch_size` stays
+    the whole batch's and must divide by them, so the training is the same on any number."""
     shuffle_buffer: Positive = 20_000
     workers: Count = 1
     """Threads that decode and crop ahead of the step."""
