@@ -374,7 +374,7 @@ def _explain(item: Any) -> str:
     own = (
         len(item["loc"]) - unknown
     )  # an unknown key is the user's word, whatever it looks like; the others are pydantic's
-    steps = ("function-", "constrained-")
+    steps = ("function-", "constrained-", "literal[")
     location = [str(part) for i, part in enumerate(item["loc"]) if i == own or not str(part).startswith(steps)]
     key = ".".join(location) or "(top level)"
     if unknown:
