@@ -4,7 +4,12 @@ from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 
 def gate(
-    settings: dict, compare: dict, champion: str, results: Input[Dataset], decision: Output[Dataset], gain: Output[Metrics]
+    settings: dict,
+    compare: dict,
+    champion: str,
+    results: Input[Dataset],
+    decision: Output[Dataset],
+    gain: Output[Metrics],
 ) -> bool:
     """Decide whether the student is better than the champion.
 

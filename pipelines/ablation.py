@@ -53,9 +53,7 @@ def build(params: Params, image: str) -> Any:
         }  # fmt: skip
         made = steps.teacher_side(sections, store=store, cache_parts=cache_parts, runs=runs)
         with dsl.ParallelFor(runs, parallelism=params.kubernetes.parallelism) as run:
-            trained, scored = steps.student_side(
-                sections, made, store=store, method=run.method, seed=run.seed
-            )
+            trained, scored = steps.student_side(sections, made, store=store, method=run.method, seed=run.seed)
         steps.compare(
             settings=compare,
             tracking=tracking,

@@ -75,9 +75,7 @@ class Steps:
     ) -> dict[str, dsl.PipelineTask]:
         """What every pipeline begins with: shards, teacher, its cache and its scores; made once for all students."""
         planned = self.plan(**{name: sections[name] for name in DESCRIBED}, **runs)
-        prepared = self.prepare(
-            data=sections["data"], source=planned.outputs["source"], store=store, parts=cache_parts
-        )
+        prepared = self.prepare(data=sections["data"], source=planned.outputs["source"], store=store, parts=cache_parts)
         shards = prepared.outputs["shards"]
         model = self.teacher(settings=sections["teacher"], store=store, shards=shards)
         with dsl.ParallelFor(prepared.outputs["Output"], parallelism=self._kubernetes.parallelism) as part:

@@ -57,6 +57,7 @@ def test_paper_file_is_the_papers_setting():
         ("distill: {method: clp_kd}", ["distill.method", "clip_kd", "-exp"]),
         ("distill: {method: clip_rd-log}", ["distill.method", "-raw or -exp"]),
         ("distill: {batch_size: 1}", ["distill.batch_size", "greater than or equal to 2"]),
+        ("distill: {processes: 0}", ["'distill.processes' = 0: ", "greater than 0", "'auto'"]),
         ("ablation: {methods: []}", ["ablation.methods", "at least 1"]),
         ("ablation: {methods: [foo]}", ["ablation.methods", "foo"]),
         ("teacher: {name: clip}", ["teacher.name", "open_clip:<architecture>"]),

@@ -168,6 +168,8 @@ def _run_stage(options: argparse.Namespace) -> int:
     inputs = {name: path for name in options.inputs if (path := getattr(options, name)) is not None}
     extra = {"part": options.part} if getattr(options, "part", None) else {}
     manifest = _stage(options.command)(tree, inputs, options.output, **extra)
+    if os.environ.get("RANK", "0") != "0":  # one of several under torchrun: the first speaks for all
+        return 0
     facts = ", ".join(f"{key} {value}" for key, value in manifest.facts.items() if isinstance(value, int | float | str))
     print(f"{options.command}: {options.output} is whole{': ' + facts if facts else ''}")
     return 0

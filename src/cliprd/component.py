@@ -98,7 +98,9 @@ def plan(sections: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], text: s
         grid = {"methods": list(methods), "seeds": list(seeds)}
         reference = sections["compare"]["reference"] if len(methods) > 1 else trees[0].distill.method
         reference_method(
-            _tree({**sections, "ablation": grid, "compare": {**sections["compare"], "reference": reference}}, where="plan")
+            _tree(
+                {**sections, "ablation": grid, "compare": {**sections["compare"], "reference": reference}}, where="plan"
+            )
         )
         described = {tree.distill.method: describe(tree) for tree in trees}
         source = _attempts(lambda: sources.fingerprint(trees[0].data))

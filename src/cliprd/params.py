@@ -172,6 +172,9 @@ class Distill(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 autocast on a GPU, fp32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: Positive | Literal["auto"] = "auto"
+    """Processes that share each batch, through torchrun: `auto` is one a visible GPU, or 1 on a CPU. `batch_size` stays
+    the whole batch's and must divide by them, so the training is the same on any number."""
     shuffle_buffer: Positive = 20_000
     workers: Count = 1
     """Threads that decode and crop ahead of the step."""
@@ -412,7 +415,7 @@ def _explain(item: Any) -> str:
     own = (
         len(item["loc"]) - unknown
     )  # an unknown key is the user's word, whatever it looks like; the others are pydantic's
-    steps = ("function-", "constrained-")
+    steps = ("function-", "constrained-", "literal[")
     location = [str(part) for i, part in enumerate(item["loc"]) if i == own or not str(part).startswith(steps)]
     key = ".".join(location) or "(top level)"
     if unknown:

@@ -169,3 +169,10 @@ def test_every_parameter_of_the_student_gets_its_own_name(model):
     loss = nn.Linear(1, 1)
     names = named_parameters(model, loss)
     assert len({id(p) for p in names.values()}) == len(names) == len([*model.parameters(), *loss.parameters()])
+
+
+def test_guard_judges_what_all_ranks_agree_on():
+    guard = Guard(["task"], max_scale=None, agree=lambda table: table * math.nan)
+    guard.add(1, [torch.tensor(1.0)])
+    with pytest.raises(DivergedError, match="step 1: 'task' is nan"):
+        guard.check(None)

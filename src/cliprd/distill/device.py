@@ -39,3 +39,20 @@ def resolve(distill: Distill) -> Runtime:
         raise EnvironmentError_("distill.precision = bf16, but this GPU has no bf16.", "Set distill.precision to fp32.")
     bf16 = distill.precision == "bf16" or (distill.precision == "auto" and device.type == "cuda" and able)
     return Runtime(device, bf16)
+
+
+def processes(distill: Distill) -> int:
+    """How many processes share a batch on this machine; `auto`: one a visible GPU.
+
+    Raises:
+        EnvironmentError_: more than there are GPUs; or as `resolve`.
+    """
+    gpus = torch.cuda.device_count() if resolve(distill).device.type == "cuda" else 0
+    if distill.processes == "auto":
+        return max(1, gpus)
+    if gpus and distill.processes > gpus:
+        raise EnvironmentError_(
+            f"distill.processes = {distill.processes}, but torch sees {gpus} GPU{'s' * (gpus > 1)}.",
+            f"Set distill.processes to auto or to {gpus} at most.",
+        )
+    return distill.processes

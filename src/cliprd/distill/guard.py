@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,10 +20,13 @@ class Guard:
     Args:
         names: of the numbers handed to `add`, in order: terms, scales, `grad_norm`.
         max_scale: bound of the learned scales, None where they are clamped by definition (`exp`).
+        agree: makes the numbers the same on all ranks before they are judged, so that all go on or all stop.
     """
 
-    def __init__(self, names: Sequence[str], *, max_scale: float | None) -> None:
-        self._names, self._max_scale = tuple(names), max_scale
+    def __init__(
+        self, names: Sequence[str], *, max_scale: float | None, agree: Callable[[Tensor], Tensor] = lambda table: table
+    ) -> None:
+        self._names, self._max_scale, self._agree = tuple(names), max_scale, agree
         self._pending: list[tuple[int, Tensor]] = []
 
     def add(self, step: int, numbers: Sequence[Tensor]) -> None:
@@ -36,7 +39,7 @@ class Guard:
         Raises:
             DivergedError: names the first step that went wrong, what went wrong in it and the last good checkpoint.
         """
-        table = torch.stack([numbers for _, numbers in self._pending]).tolist()
+        table = self._agree(torch.stack([numbers for _, numbers in self._pending])).tolist()
         values: dict[str, float] = {}
         for (step, _), line in zip(self._pending, table, strict=True):
             values = dict(zip(self._names, line, strict=True))

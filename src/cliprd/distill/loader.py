@@ -32,6 +32,7 @@ class Loader:
     Args:
         params: `distill` (batch_size, seed, epochs, shuffle_buffer, workers) and `augmentation`.
         spec, model_cfg: of the student.
+        part: rows of each batch that are made, None for all of them; the others are neither decoded nor tokenised.
         memory_budget: sets that need less stay in memory over the epochs.
 
     Attributes:
@@ -51,10 +52,12 @@ class Loader:
         spec: ImageSpec,
         model_cfg: Mapping[str, Any],
         *,
+        part: slice | None = None,
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
         d = params.distill
         self._shards, self._cache, self._d = shards, cache, d
+        self._part = part or slice(None)
         self.steps_per_epoch = shards.samples // d.batch_size
         if not self.steps_per_epoch:
             raise ParamsError(
@@ -102,7 +105,7 @@ class Loader:
         for epoch in range(start.epoch, self._d.epochs):
             rows = self._rows(epoch, step * size)
             for _ in range(step, self.steps_per_epoch):
-                yield list(islice(rows, size)), epoch
+                yield list(islice(rows, size))[self._part], epoch
             step = 0
 
     def _rows(self, epoch: int, skip: int) -> Iterator[Row]:

@@ -1,25 +1,27 @@
 """The training loop: batches of the loader through student and loss, with checkpoints, history and a watch over it all.
 
-On one CPU the same parameters and inputs give the same weights bit for bit, killed and resumed or not.
+On one CPU the same parameters and inputs give the same weights bit for bit, killed and resumed or not. Several
+processes give the same but for rounding, whatever their number (see `distributed`); a resumed training may change it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from cliprd import manifest, progress
-from cliprd.data.augment import to_tensor
 from cliprd.data.shards import ShardSet
 from cliprd.distill import device
 from cliprd.distill.checkpoint import Checkpoints, State
+from cliprd.distill.distributed import World
+from cliprd.distill.forward import Forward, scale_of
 from cliprd.distill.guard import Guard
 from cliprd.distill.history import History
 from cliprd.distill.loader import Loader
@@ -30,13 +32,7 @@ from cliprd.distill.record import Record
 from cliprd.distill.rows import Batch
 from cliprd.distill.schedule import learning_rate
 from cliprd.losses import DistillationLoss
-from cliprd.models.student import (
-    build_student,
-    encode_image_features,
-    encode_text_features,
-    student_config,
-    student_spec,
-)
+from cliprd.models.student import build_student, student_config, student_spec
 from cliprd.params import Params
 from cliprd.teacher_cache import TeacherCache
 
@@ -54,20 +50,29 @@ class Trained:
     steps: int
 
 
-def train(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, report: Report | None = None) -> Trained:
+def train(
+    params: Params,
+    shards: ShardSet,
+    cache: TeacherCache,
+    output: Path,
+    report: Report | None = None,
+    world: World = World(),  # noqa: B008 (frozen)
+) -> Trained:
     """Train a student, or go on from the newest checkpoint in `output`.
 
     Writes `history.csv`, `volatile/throughput.csv` and `.checkpoint/`, which stays for the caller to remove once the
-    student is saved.
+    student is saved; only the leader of `world` reads or writes there.
 
     Args:
         params: `student`, `distill` and `augmentation` are used.
         cache: opened against `shards` and `params.augmentation`.
         report: called with a record every `distill.log_every` steps and after the last; after a resume, records since
-            the checkpoint come a second time.
+            the checkpoint come a second time. Only the leader's is.
+        world: the processes that train together; all call this with the same parameters and inputs.
 
     Raises:
-        ParamsError: the set is smaller than a batch, or the student or the loss cannot be built.
+        ParamsError: the set is smaller than a batch, the batch does not divide by the processes, or the student or the
+            loss cannot be built.
         InputError: a checkpoint is damaged.
         DivergedError: a term, the gradient or a scale is no finite number, or a scale ran away.
         EnvironmentError_: no such device.
@@ -75,41 +80,36 @@ def train(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, r
     d = params.distill
     runtime = device.resolve(d)
     torch.manual_seed(d.seed)
-    model = build_student(params.student, seed=d.seed).to(runtime.device)
+    model = world.synchronise_norms(build_student(params.student, seed=d.seed).to(runtime.device), runtime.device)
     model_cfg = student_config(params.student)
     loss = build_loss(d, int(model_cfg["embed_dim"]), cache.dim).to(runtime.device)
     parameters = named_parameters(model, loss)
     optimizer = build_optimizer(parameters.values(), d)
     spec = student_spec(model, params.student)
-    loader = Loader(params, shards, cache, spec, model_cfg)
+    loader = Loader(params, shards, cache, spec, model_cfg, part=world.part(d.batch_size))
     total = d.epochs * loader.steps_per_epoch
 
     state = State(model, loss, optimizer)
     checkpoints = Checkpoints(output, _identity(params, shards, cache))
-    done, position = checkpoints.load(state) or (0, Position(0, 0))
+    done, position = _resume(checkpoints, state, world)
+    world.seed(d.seed, done)
+    forward = world.wrap(Forward(model, loss, spec, runtime, world, cache.logit_scale))
     terms = loss.term_names
     scales = [STUDENT_SCALE, *loss.multipliers()]
-    guard = Guard([*terms, *scales, "grad_norm"], max_scale=d.max_scale if loss.scale_mode == "raw" else None)
+    max_scale = d.max_scale if loss.scale_mode == "raw" else None
+    guard = Guard([*terms, *scales, "grad_norm"], max_scale=max_scale, agree=world.agree)
     check_every = 1 if runtime.device.type == "cpu" else d.log_every  # a check makes a GPU wait for its own results
-    history = History(output, terms, scales, keep_to=done)
-    bar = progress.bar(total=total, initial=done, desc=f"distill {d.method}-{d.seed}", unit="step")
+    history = History(output, terms, scales, keep_to=done) if world.leads else None
+    bar = progress.bar(
+        total=total, initial=done, desc=f"distill {d.method}-{d.seed}", unit="step", disable=not world.leads
+    )
     pace = _Pace(loader, d.batch_size)
-    teacher_scale = torch.tensor(cache.logit_scale, device=runtime.device)
 
     def step_of(batch: Batch, step: int) -> None:
         """One optimiser step, counted from 1; its numbers go to the guard."""
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step - 1, base=d.lr, warmup=d.warmup_steps, total=total)
-        with runtime.autocast():
-            # channels last: convolutions, the patch embedding among them, are faster on it
-            pixels = to_tensor(batch.images, spec, runtime.device).to(memory_format=torch.channels_last)
-            images = encode_image_features(model, pixels)
-            texts = encode_text_features(model, batch.tokens.to(runtime.device, non_blocking=True))
-        teacher = [
-            normalize(t.to(runtime.device, non_blocking=True).float(), dim=1)  # float16 rounding left them a bit off
-            for t in (batch.teacher_image, batch.teacher_text)
-        ]
-        found: dict[str, Tensor] = loss(images, texts, _scale(model).exp(), *teacher, teacher_scale)
+        found: dict[str, Tensor] = forward(batch)
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(found.values())).sum().backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in parameters.values() if p.grad is not None]
@@ -118,9 +118,9 @@ def train(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, r
             torch.nn.utils.clip_grads_with_norm_(parameters.values(), d.clip_grad_norm, norm)
         optimizer.step()
         with torch.no_grad():
-            _scale(model).clamp_(0, MAX_LOGIT_SCALE)
+            scale_of(model).clamp_(0, MAX_LOGIT_SCALE)
         loss.clamp_scales()
-        multipliers = {STUDENT_SCALE: _scale(model).exp(), **loss.multipliers()}
+        multipliers = {STUDENT_SCALE: scale_of(model).exp(), **loss.multipliers()}
         guard.add(step, [*(found[t] for t in terms), *(multipliers[s] for s in scales), norm])
 
     batches = loader.batches(position)
@@ -134,7 +134,7 @@ def train(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, r
             logs = step % d.log_every == 0 or step == total
             if saves or logs or step % check_every == 0:
                 values = guard.check(checkpoints.last())
-            if logs:
+            if logs and history is not None:
                 record = Record(
                     step=step,
                     epoch=epoch,
@@ -148,7 +148,7 @@ def train(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, r
                 bar.set_postfix_str(describe(record), refresh=False)
                 if report is not None:
                     report(record)
-            if saves:
+            if saves and history is not None:
                 history.sync()
                 after = Position(epoch, within + 1) if within + 1 < loader.steps_per_epoch else Position(epoch + 1, 0)
                 checkpoints.save(state, step=step, position=after)
@@ -156,7 +156,8 @@ def train(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, r
             bar.update()
     finally:
         batches.close()
-        history.close()
+        if history is not None:
+            history.close()
         bar.close()
     return Trained(model.cpu().eval(), loss.cpu().eval(), total)
 
@@ -192,12 +193,23 @@ def describe(record: Record) -> str:
     )
 
 
-def _scale(model: nn.Module) -> nn.Parameter:
-    scale: nn.Parameter = model.logit_scale  # type: ignore[assignment]
-    return scale
+def _resume(checkpoints: Checkpoints, state: State, world: World) -> tuple[int, Position]:
+    """Step and data position to go on from, `state` restored to them on all ranks; the leader alone reads files."""
+    found = checkpoints.load(state) if world.leads else None
+    sent = (found, state.tensors()) if found and world.size > 1 else None
+    if (received := world.share(sent)) is not None:
+        found, tensors = received
+        if not world.leads:
+            state.restore(tensors)
+    return found or (0, Position(0, 0))
+
+
+def sections(params: Params) -> dict[str, Any]:
+    """The parameters that make a training what it is. On how many processes it ran is none of them."""
+    of_training = {"student": True, "distill": True, "augmentation": True}
+    return params.model_dump(mode="json", include=of_training, exclude={"distill": {"processes"}})
 
 
 def _identity(params: Params, shards: ShardSet, cache: TeacherCache) -> str:
     """What a checkpoint must agree with."""
-    sections: Mapping[str, object] = params.model_dump(mode="json", include={"student", "distill", "augmentation"})
-    return manifest.digest({**sections, "shards": shards.fingerprint, "cache": cache.fingerprint})
+    return manifest.digest({**sections(params), "shards": shards.fingerprint, "cache": cache.fingerprint})

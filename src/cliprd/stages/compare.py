@@ -112,7 +112,9 @@ def build(grid: Grid, *, reference: str, protocol: str) -> dict[str, Any]:
         outcomes: dict[str, dict[str, Any]] = {}
         for model, runs in {TEACHER: [grid.teacher], **grid.methods}.items():
             outcomes[model] = {
-                task: np.stack([comparison.primary_outcomes(loaded[task][run.name], name, facts[task]["kind"]) for run in runs])
+                task: np.stack(
+                    [comparison.primary_outcomes(loaded[task][run.name], name, facts[task]["kind"]) for run in runs]
+                )
                 for task in facts
             }
         blocks[name] = comparison.protocol_block(

@@ -1,8 +1,14 @@
-"""`distill`: train a student from shards and teacher cache, and leave a folder that plain open_clip loads."""
+"""`distill`: train a student from shards and teacher cache, and leave a folder that plain open_clip loads.
+
+For several processes it starts itself again in each (`python -m cliprd.stages.distill TASK`) through torchrun's
+launcher; started by hand under torchrun, it joins. The leader (rank 0) does all that one process would have done.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +17,17 @@ import safetensors.torch
 from torch import nn
 
 from cliprd import manifest, tracking
+from cliprd import params as parameters
 from cliprd.data.shards import ShardSet
+from cliprd.distill import device, distributed
 from cliprd.distill.checkpoint import Checkpoints
+from cliprd.distill.distributed import World
 from cliprd.distill.history import last_row
+from cliprd.distill.launch import end_with_parent, handing_over, launch
 from cliprd.distill.objective import resolve_weights
 from cliprd.distill.record import Record
-from cliprd.distill.train import Report, Trained, train
+from cliprd.distill.train import Report, Trained, sections, train
+from cliprd.errors import CliprdError
 from cliprd.manifest import Manifest
 from cliprd.models.encoder import count_parameters
 from cliprd.models.onnx import export_onnx
@@ -44,32 +55,96 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path, *, report: Rep
         params: `student`, `distill` and `augmentation` are used.
         inputs: `shards` (folder of `prepare`) and `cache` (folder of `cache`).
         output: folder to write.
-        report: called with each logged record, beside MLflow.
+        report: called with each logged record, beside MLflow. Processes that are launched here cannot reach it.
 
     Raises:
         InputError: shards, cache or a checkpoint are damaged or do not belong together.
-        ParamsError: the parameters make no training.
+        ParamsError: the parameters make no training, or the batch does not divide by the processes.
         DivergedError: training left the finite numbers; the last good checkpoint is kept.
+        RetryableError: one of several processes was killed.
+        ValueError: `report` with processes to launch.
     """
-    shards = ShardSet.open(inputs["shards"])
-    cache = TeacherCache.open(inputs["cache"], shards, params.augmentation)
-    sections = params.model_dump(mode="json", include={"student", "distill", "augmentation"})
-    fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
-    with Workspace(output, stage="distill", params=sections, inputs=fingerprints) as work:
-        checkpoints = Checkpoints(output)
-        if work.finished:
-            checkpoints.remove()  # where a kill came after the manifest
-            return work.finished
-        with tracking.training_run(params, name=run_id(params), folder=output, tags=fingerprints) as tracked:
-            trained = train(params, shards, cache, output, _both(tracked, report))
-        save_student(trained.model, params.student, output)
-        with manifest.atomic_write(output / LOSS_FILE) as file:
-            state = {name: tensor.contiguous() for name, tensor in trained.loss.state_dict().items()}
-            file.write(safetensors.torch.save(state))
-        export_onnx(trained.model, output)
-        written = work.finish(facts=_facts(params, trained, output, fingerprints))
-        checkpoints.remove()  # last: until the manifest stands, a rerun starts from them
-        return written
+    with handing_over():
+        shards = ShardSet.open(inputs["shards"])
+        cache = TeacherCache.open(inputs["cache"], shards, params.augmentation)
+        fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
+        work = Workspace(output, stage="distill", params=sections(params), inputs=fingerprints)
+        if distributed.launched():
+            with distributed.join(device.resolve(params.distill).device) as world:
+                if not world.leads:
+                    return _follow(params, shards, cache, output, world)
+                with work:
+                    if finished := world.share(_finished(work)):
+                        return finished
+                    return world.share(_make(work, params, shards, cache, report, world))
+        with work:
+            if whole := _finished(work):
+                return whole
+            processes = device.processes(params.distill)
+            distributed.part_size(params.distill.batch_size, processes)
+            if processes == 1:
+                return _make(work, params, shards, cache, report, World())
+        if report is not None:
+            raise ValueError("report: its calls do not cross to launched processes; set distill.processes to 1")
+        _launch(params, inputs, output, processes)  # the leader takes the folder over
+        return manifest.read(output, stage="distill")
+
+
+def _finished(work: Workspace) -> Manifest | None:
+    if work.finished:
+        Checkpoints(work.path).remove()  # where a kill came after the manifest
+    return work.finished
+
+
+def _make(
+    work: Workspace, params: Params, shards: ShardSet, cache: TeacherCache, report: Report | None, world: World
+) -> Manifest:
+    output = work.path
+    with tracking.training_run(params, name=run_id(params), folder=output, tags=work.inputs) as tracked:
+        trained = train(params, shards, cache, output, _both(tracked, report), world)
+    save_student(trained.model, params.student, output)
+    with manifest.atomic_write(output / LOSS_FILE) as file:
+        state = {name: tensor.contiguous() for name, tensor in trained.loss.state_dict().items()}
+        file.write(safetensors.torch.save(state))
+    export_onnx(trained.model, output)
+    written = work.finish(facts=_facts(params, trained, output, work.inputs))
+    Checkpoints(output).remove()  # last: until the manifest stands, a rerun starts from them
+    return written
+
+
+def _follow(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, world: World) -> Manifest:
+    """Train along; the folder is the leader's. Neither it nor a tracker is touched."""
+    finished: Manifest | None = world.share(None)
+    if finished:
+        return finished
+    train(params, shards, cache, output, world=world)
+    written: Manifest = world.share(None)
+    return written
+
+
+def _launch(params: Params, inputs: Mapping[str, Path], output: Path, processes: int) -> None:
+    task = {
+        "params": params.model_dump(mode="json"),
+        "inputs": {name: str(path) for name, path in inputs.items()},
+        "output": str(output),
+    }
+    launch(__name__, task, processes)
+
+
+def _main(file: Path) -> int:
+    """One of the processes that `_launch` has started; why it fails is told by the one that started it."""
+    end_with_parent()
+    task = json.loads(file.read_text(encoding="utf-8"))
+    tree = parameters.validate(task["params"], where=str(file))
+    try:
+        run(tree, {name: Path(path) for name, path in task["inputs"].items()}, Path(task["output"]))
+    except CliprdError as error:
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        return 1
+    return 0
 
 
 def _both(first: Report, second: Report | None) -> Report:
@@ -102,3 +177,7 @@ def _facts(params: Params, trained: Trained, output: Path, inputs: Mapping[str, 
         "final": {name: last[name] for name in ("loss", *trained.loss.term_names, "grad_norm")},
         "inputs": dict(inputs),
     }
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1])))

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-
 from cliprd import manifest, progress
 from cliprd.data import sources
 from cliprd.data.packing import Rejection, pack

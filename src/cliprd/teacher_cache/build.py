@@ -97,9 +97,7 @@ class _Builder:
         with (
             self._croppers,
             contextlib.closing(ordered_map(self._crop, self._batches(missing), workers=2, ahead=ahead)) as in_order,
-            progress.bar(
-                desc="cache", unit="img", total=self._shards.samples * self._views, initial=finished
-            ) as bar,
+            progress.bar(desc="cache", unit="img", total=self._shards.samples * self._views, initial=finished) as bar,
             ThreadPoolExecutor(1, thread_name_prefix="cliprd-write") as writer,
         ):
             ready = itertools.groupby(in_order, key=lambda crops: crops.shard)

@@ -1,0 +1,175 @@
+"""Starts a Python module in several processes of this machine through torchrun's launcher, and tells how they ended.
+
+Of the ranks that fail, one is the cause and the others have lost it. Each leaves what it knows in the file that
+torchrun names (`hand_over`); the launcher raises the cause as if it had happened here: its class, and so its exit code,
+and its one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cliprd import errors, manifest
+from cliprd.distill.distributed import LostContactError
+from cliprd.errors import CliprdError, RetryableError
+
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+GRACE = 10  # seconds from SIGTERM to SIGKILL for the ranks that are left
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def launch(module: str, task: Mapping[str, Any], processes: int) -> None:
+    """Run `python -m module TASK` in `processes` processes until all have ended well.
+
+    A signal that ends this process ends them first.
+
+    Args:
+        task: what TASK, a file, holds as JSON.
+
+    Raises:
+        CliprdError: what the failing rank has raised.
+        RetryableError: a rank was killed.
+        RuntimeError: a rank met a defect; its traceback is attached.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    caught = None
+    with tempfile.TemporaryDirectory(prefix="cliprd-ranks-") as folder, _handlers_kept(), _torchrun_silent():
+        file = Path(folder) / "task.json"
+        manifest.write_json(file, task)
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",  # any free port
+            local_addr="localhost",  # a container's own name need not resolve
+            max_restarts=0,  # a rerun goes on from the last checkpoint; whether to is the scheduler's decision
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+            signals_to_handle=",".join(s.name for s in SIGNALS),
+            shutdown_timeout=GRACE,
+        )
+        try:
+            # -P: the current folder is no place to import from
+            elastic_launch(config, sys.executable)("-P", "-m", module, str(file))
+        except ChildFailedError as error:
+            codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            raise _cause(_handed_over(Path(folder)), codes) from None
+        except SignalException as error:
+            caught = error.sigval
+    if caught == signal.SIGINT:
+        raise KeyboardInterrupt
+    if caught is not None:
+        os.kill(os.getpid(), caught)  # as it would have ended without children
+        raise RetryableError(f"The training was ended by {caught.name}.", "The same command goes on.")
+
+
+@contextlib.contextmanager
+def handing_over() -> Iterator[None]:
+    """Whatever ends the block is written down for whoever launched this process, then goes on its way."""
+    try:
+        yield
+    except Exception as error:
+        if path := os.environ.get(ERROR_FILE):
+            manifest.write_json(Path(path), _told(error))
+        raise
+
+
+def end_with_parent() -> None:
+    """Have this process ended when the one that launched it dies without a word (SIGKILL): an orphan would train on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    """An error in torchrun's own format, and in ours beside it."""
+    trace = traceback.format_exc()
+    known = isinstance(error, CliprdError)
+    text = str(error) if known else trace  # torchrun shows it under "traceback"
+    return {
+        "message": {"message": str(error), "extraInfo": {"timestamp": str(int(time.time())), "py_callstack": text}},
+        "cliprd": {
+            "rank": int(os.environ.get("RANK", "0")),
+            "kind": type(error).__name__,
+            "problem": error.problem if isinstance(error, CliprdError) else str(error),
+            "remedy": error.remedy if isinstance(error, CliprdError) else "",
+            "trace": "" if known else trace,
+            "time": time.time(),
+        },
+    }
+
+
+def _handed_over(folder: Path) -> list[dict[str, Any]]:
+    """What the ranks have left, the first first."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.rglob("error.json")]
+    return sorted((told["cliprd"] for told in found if "cliprd" in told), key=lambda told: float(told["time"]))
+
+
+def _cause(told: Sequence[Mapping[str, Any]], codes: Mapping[int, int]) -> Exception:
+    """Why it all ended: an error that a rank tells of; else one that ended without a word; else a lost contact.
+
+    Args:
+        codes: exit code by rank of those that torchrun saw fail; negative: a signal.
+    """
+    lost = [one for one in told if one["kind"] == LostContactError.__name__]
+    own = [one for one in told if one not in lost]
+    mute = sorted(set(codes) - {one["rank"] for one in told})
+    if not own and mute:
+        rank, code = mute[0], codes[mute[0]]
+        if code < 0:
+            name = signal.Signals(-code).name
+            reason = " (out of memory?)" if name == "SIGKILL" else ""
+            return RetryableError(
+                f"Rank {rank} was ended by {name}{reason}.", "The same command goes on from the last checkpoint."
+            )
+        return RuntimeError(f"rank {rank} ended with exit code {code}")
+    first = (own or lost)[0]
+    kind = RetryableError if first in lost else getattr(errors, first["kind"], None)
+    if isinstance(kind, type) and issubclass(kind, CliprdError):
+        return kind(first["problem"], first["remedy"])
+    defect = RuntimeError(f"rank {first['rank']}: {first['kind']}: {first['problem']}")
+    defect.add_note(first["trace"])
+    return defect
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """The launcher takes signal handlers over and does not give them back."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            with contextlib.suppress(ValueError):  # not in the main thread: none were taken
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _torchrun_silent() -> Iterator[None]:
+    """Its loggers tell of every failure at length; what is raised here says it in one line."""
+    names = [name for name in logging.Logger.manager.loggerDict if name.startswith("torch.distributed")]
+    before = {name: logging.getLogger(name).disabled for name in names}
+    for name in names:
+        logging.getLogger(name).disabled = True
+    try:
+        yield
+    finally:
+        for name, disabled in before.items():
+            logging.getLogger(name).disabled = disabled
