@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cliprd import params
+from cliprd import params, storage
 from cliprd.errors import CliprdError, InputError, RetryableError
 from cliprd.manifest import Manifest, write_json
 
@@ -30,18 +30,18 @@ def run(stage: str, sections: Mapping[str, Any], inputs: Mapping[str, str], outp
     Args:
         stage: name of a module of `cliprd.stages`.
         sections: sections of the parameter tree; those left out keep their defaults.
-        inputs: name → folder, as the stage takes them.
-        output: folder to write.
+        inputs: name → folder, as the stage takes them: here, `s3://`, or one that points there (`storage.resolve`).
+        output: folder to write, here or `s3://`.
 
     A failure ends the process: its message alone on stderr, its exit code as in `cliprd.errors`.
     """
     try:
         tree = params.validate({name: _whole_numbers(section) for name, section in sections.items()}, where=stage)
         module = importlib.import_module(f"cliprd.stages.{stage}")
-        folders = {name: Path(path) for name, path in inputs.items()}
+        folders = {name: storage.parse(path) for name, path in inputs.items()}
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                found: Manifest = module.run(tree, folders, Path(output))
+                found: Manifest = module.run(tree, folders, storage.parse(output))
                 return found
             except RetryableError as error:
                 if attempt == ATTEMPTS:
@@ -65,11 +65,12 @@ def compare(
         room = Path(place)
         trained: list[tuple[str, int]] = []
         try:
-            runs = {name: Path(folder).resolve() for folder in students for name in [_name(Path(folder), trained)]}
-            scores = {_benchmarked(Path(folder)): Path(folder).resolve() for folder in benchmarks}
+            runs = {_name(folder, trained): folder for folder in map(_here, students)}
+            scores = {_benchmarked(folder): folder for folder in map(_here, benchmarks)}
+            baseline = _here(teacher)
         except CliprdError as error:
             _end(error)
-        for kind, folders in (("students", runs), ("benchmarks", {**scores, "teacher": Path(teacher).resolve()})):
+        for kind, folders in (("students", runs), ("benchmarks", {**scores, "teacher": baseline})):
             (room / kind).mkdir()
             for name, folder in folders.items():
                 (room / kind / name).symlink_to(folder)
@@ -92,7 +93,7 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
 
 def scores(folder: str) -> dict[str, float]:
     """`task protocol metric` → percent, of a benchmark folder."""
-    found = json.loads((Path(folder) / "scores.json").read_text(encoding="utf-8"))
+    found = json.loads((_here(folder) / "scores.json").read_text(encoding="utf-8"))
     return {
         f"{task} {protocol} {metric}": round(100 * value, 2)
         for task, protocols in found.items()
@@ -107,11 +108,12 @@ def confusion(folder: str) -> tuple[list[str], list[list[int]]] | None:
 
     from cliprd.report.confusion import counts
 
-    results = json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))
+    place = _here(folder)
+    results = json.loads((place / "results.json").read_text(encoding="utf-8"))
     for task, entry in sorted(results["tasks"].items()):
         names = entry["classnames"] or []
         if 0 < len(names) <= MOST_CLASSES:
-            outcomes = load_file(Path(folder) / "outcomes" / f"{task}.safetensors")
+            outcomes = load_file(place / "outcomes" / f"{task}.safetensors")
             protocol = next(iter(entry["protocols"]))
             matrix = counts(outcomes["labels"], outcomes[f"{protocol}.predicted"][:, 0], len(names))
             return list(names), matrix.tolist()
@@ -120,7 +122,7 @@ def confusion(folder: str) -> tuple[list[str], list[list[int]]] | None:
 
 def means(folder: str) -> dict[str, float]:
     """Method → mean score in percent, of a comparison folder."""
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).glob("metrics/*.json")}
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in _here(folder).glob("metrics/*.json")}
     return {name: round(100 * entry["mean"], 2) for name, entry in sorted(found.items())}
 
 
@@ -140,6 +142,10 @@ def log_confusion(artifact: Any, folder: str) -> None:
     if found:
         artifact.log_confusion_matrix(*found)
     write_json(Path(artifact.path), {"classes": found[0], "counts": found[1]} if found else {})
+
+
+def _here(folder: str) -> Path:
+    return storage.fetch_folder(folder).resolve()
 
 
 def _name(folder: Path, trained: list[tuple[str, int]]) -> str:

@@ -204,7 +204,7 @@ class Benchmark(Section):
     """Zero-shot evaluation of students and teacher."""
 
     tasks: str = "data/demo/benchmark"
-    """Folder whose subfolders are tasks in CLIP_benchmark's WebDataset layout, on this machine's disk."""
+    """Folder whose subfolders are tasks in CLIP_benchmark's WebDataset layout; local or s3://."""
     names: tuple[str, ...] | None = None
     """Tasks to run; null runs all found."""
     protocols: Annotated[tuple[Literal["standard", "paper"], ...], Field(min_length=1)] = ("standard", "paper")

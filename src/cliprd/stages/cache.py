@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from cliprd import manifest, teacher_cache
+from cliprd import manifest, storage, teacher_cache
 from cliprd.data.shards import ShardSet
 from cliprd.manifest import Manifest
 from cliprd.models.load import load_encoder
 from cliprd.params import Params
+from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
 
-def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
     """Write `00000.safetensors …`; the manifest's facts are the cache's fingerprint.
 
     Args:
@@ -25,10 +25,11 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
         InputError: shards or teacher are unfinished or damaged, or the teacher's embeddings are not finite.
     """
     shards = ShardSet.open(inputs["shards"])
-    fingerprints = {"shards": shards.fingerprint, "teacher": manifest.verify(inputs["teacher"]).fingerprint}
+    teacher = storage.fetch_folder(inputs["teacher"])
+    fingerprints = {"shards": shards.fingerprint, "teacher": manifest.verify(teacher).fingerprint}
     sections = params.model_dump(mode="json", include={"cache", "augmentation"})
     with Workspace(output, stage="cache", params=sections, inputs=fingerprints) as work:
         if work.finished:
             return work.finished
-        encoder = load_encoder(inputs["teacher"], params)
-        return work.finish(facts=teacher_cache.build(shards, encoder, params, output))
+        encoder = load_encoder(teacher, params)
+        return work.finish(facts=teacher_cache.build(shards, encoder, params, work.path))

@@ -22,6 +22,7 @@ from cliprd.models.encoder import count_parameters
 from cliprd.models.onnx import export_onnx
 from cliprd.models.student import save_student
 from cliprd.params import Params, parse_method
+from cliprd.storage import Location
 from cliprd.teacher_cache import TeacherCache
 from cliprd.workspace import Workspace
 
@@ -33,7 +34,7 @@ def run_id(params: Params) -> str:
     return f"{params.distill.method}-{params.distill.seed}"
 
 
-def run(params: Params, inputs: Mapping[str, Path], output: Path, *, report: Report | None = None) -> Manifest:
+def run(params: Params, inputs: Mapping[str, Location], output: Location, *, report: Report | None = None) -> Manifest:
     """Write the student: `open_clip_config.json`, `open_clip_model.safetensors`, `loss.safetensors` (learned scales and
     projections), `image.onnx`, `text.onnx`, `history.csv`.
 
@@ -56,18 +57,19 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path, *, report: Rep
     sections = params.model_dump(mode="json", include={"student", "distill", "augmentation"})
     fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
     with Workspace(output, stage="distill", params=sections, inputs=fingerprints) as work:
-        checkpoints = Checkpoints(output)
+        folder = work.path
+        checkpoints = Checkpoints(folder)
         if work.finished:
             checkpoints.remove()  # where a kill came after the manifest
             return work.finished
-        with tracking.training_run(params, name=run_id(params), folder=output, tags=fingerprints) as tracked:
-            trained = train(params, shards, cache, output, _both(tracked, report))
-        save_student(trained.model, params.student, output)
-        with manifest.atomic_write(output / LOSS_FILE) as file:
+        with tracking.training_run(params, name=run_id(params), folder=folder, tags=fingerprints) as tracked:
+            trained = train(params, shards, cache, folder, _both(tracked, report))
+        save_student(trained.model, params.student, folder)
+        with manifest.atomic_write(folder / LOSS_FILE) as file:
             state = {name: tensor.contiguous() for name, tensor in trained.loss.state_dict().items()}
             file.write(safetensors.torch.save(state))
-        export_onnx(trained.model, output)
-        written = work.finish(facts=_facts(params, trained, output, fingerprints))
+        export_onnx(trained.model, folder)
+        written = work.finish(facts=_facts(params, trained, folder, fingerprints))
         checkpoints.remove()  # last: until the manifest stands, a rerun starts from them
         return written
 
