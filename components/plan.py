@@ -41,13 +41,10 @@ def plan(
         source: fingerprint of the source data.
         tasks: fingerprint of the benchmark's tasks.
     """
-    from collections import namedtuple
-
     from cliprd import component
 
     sections = {
         "data": data, "teacher": teacher, "augmentation": augmentation, "cache": cache, "student": student,
         "distill": distill, "benchmark": benchmark, "compare": compare, "tracking": tracking,
     }  # fmt: skip
-    found = component.plan(sections, runs or [{"method": method, "seed": seed}], text.path)
-    return namedtuple("Outputs", ["source", "tasks"])(*found)
+    return component.plan(sections, runs or [{"method": method, "seed": seed}], text.path)

@@ -30,7 +30,7 @@ def gate(
     made = component.run("gate", sections, {"candidate": results.path}, decision.path)
     decision.metadata.update(component.metadata(made))
     component.log_metrics(gain, component.gains(decision.path))
-    return made.facts["passed"]
+    return bool(made.facts["passed"])
 
 
 def promote(

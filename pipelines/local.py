@@ -99,8 +99,9 @@ def _processes() -> Any:
 
 
 def _containers(params: Params, image: str) -> Any:
-    import docker
     from kfp import local
+
+    import docker
 
     try:
         client = docker.from_env()

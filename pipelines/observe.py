@@ -11,11 +11,9 @@ import contextlib
 import io
 import re
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, TextIO
 
 from cliprd import manifest, storage
@@ -149,7 +147,7 @@ def _problem(wanted: Any, outputs: Mapping[str, Any]) -> str:
     for name, artifact in outputs.items():
         if name in FOLDERS and name in wanted.artifacts:
             try:
-                manifest.verify(storage.resolve(Path(artifact.uri)))
+                manifest.verify(storage.resolve(artifact.uri))
             except InputError as error:
                 shutil.rmtree(artifact.uri, ignore_errors=True)  # the runner's cache looks only whether it exists
                 return error.problem

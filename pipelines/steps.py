@@ -150,8 +150,8 @@ def _configure(task: dsl.PipelineTask, step: str, kubernetes: Kubernetes) -> Non
             k8s.empty_dir_mount(task, volume_name=volume, mount_path=path, medium=medium, size_limit=size)
     for secret in kubernetes.secrets:
         k8s.use_secret_as_env(task, secret_name=secret.name, secret_key_to_env=dict(secret.keys))
-    for volume in kubernetes.volumes:
-        k8s.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.path)
+    for mounted in kubernetes.volumes:
+        k8s.mount_pvc(task, pvc_name=mounted.claim, mount_path=mounted.path)
     if kubernetes.image_pull_secrets:
         k8s.set_image_pull_secrets(task, list(kubernetes.image_pull_secrets))
     k8s.set_security_context(task, run_as_non_root=True)

@@ -20,7 +20,7 @@ FLOORS = [
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Within a floor a room stands alone, but these may look at a neighbour: `models` needs to know nothing of `data`.
-NEIGHBOURS = {("cli", "doctor"), ("cli", "plan")}
+NEIGHBOURS = {("cli", "doctor"), ("cli", "plan"), ("component", "plan")}
 
 
 def imports(path: Path) -> set[str]:

@@ -10,7 +10,9 @@ from cliprd import cli
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = ["prepare", "teacher", "cache", "distill", "benchmark", "compare", "pipeline", "params", "plan", "doctor"]
+COMMANDS = [
+    "prepare", "teacher", "cache", "merge", "distill", "benchmark", "compare", "pipeline", "params", "plan", "doctor",
+]  # fmt: skip
 
 
 def cliprd(*arguments: str, **options) -> subprocess.CompletedProcess[str]:

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cliprd.manifest import Manifest
     from cliprd.params import Params
+    from cliprd.storage import Location
 
-EPILOG = """exit codes: 0 done, 2 wrong parameters, 3 wrong or damaged input, 4 training diverged, 5 machine not fit,
+EPILOG = """folders (DIR) may lie in S3: s3://bucket/prefix
+
+exit codes: 0 done, 2 wrong parameters, 3 wrong or damaged input, 4 training diverged, 5 machine not fit,
 75 may succeed if tried again, 1 a defect in cliprd (see it with --debug)"""
 
 
@@ -47,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
         sub = command(name, _run_stage, text)
         for flag, value in inputs.items():
             required, _, explain = value.partition("|")
-            sub.add_argument(f"--{flag}", type=Path, required=required == "!", metavar="DIR", help=explain)
-        sub.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+            sub.add_argument(f"--{flag}", type=_folder, required=required == "!", metavar="DIR", help=explain)
+        sub.add_argument("--output", type=_folder, required=True, metavar="DIR", help="folder to write")
         sub.set_defaults(inputs=tuple(inputs))
         return sub
 
@@ -115,6 +118,16 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--samples", type=int, metavar="N", help="size of the training set, for the cost")
     command("doctor", _doctor, "versions, devices, and which optional parts are missing and how to get them")
     return root
+
+
+def _folder(text: str) -> Location:
+    from cliprd.errors import InputError
+    from cliprd.storage import parse
+
+    try:
+        return parse(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from cliprd import manifest, params, storage
 from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
 from cliprd.manifest import Manifest, digest, write_json
 from cliprd.params import Params
+from cliprd.storage import Location
 
 T = TypeVar("T")
 
@@ -45,8 +46,8 @@ def run(
     Args:
         stage: name of a module of `cliprd.stages`.
         sections: sections of the parameter tree; those left out keep their defaults.
-        inputs: name → folder, as the stage takes them.
-        output: folder to write.
+        inputs: name → folder, as the stage takes them: here, `s3://`, or one that points there (`storage.resolve`).
+        output: folder to write, here or `s3://`.
         store: s3:// prefix in which the stage works, so that a lost pod loses little; under it the folder's name is
             made of all that shapes its content, so that equal work is found done, whichever pipeline did it.
         content: what shapes the output beside sections, inputs and code: the fingerprint of data outside.
@@ -58,9 +59,10 @@ def run(
     with _one_line():
         tree = _tree(sections, where=stage)
         module = importlib.import_module(f"cliprd.stages.{stage}")
-        folders = {name: Path(path) for name, path in inputs.items()}
+        folders = {name: storage.parse(path) for name, path in inputs.items()}
         if not store:
-            return _attempts(lambda: module.run(tree, folders, Path(output), **options))
+            made: Manifest = _attempts(lambda: module.run(tree, folders, storage.parse(output), **options))
+            return made
         url = _address(store, stage, sections, folders, [content, options])
         made = _attempts(lambda: module.run(tree, folders, url, **options))
         if keep:
@@ -130,9 +132,10 @@ def compare(
         room = Path(place)
         trained: list[tuple[str, int]] = []
         with _one_line():
-            runs = {name: Path(folder).resolve() for folder in students for name in [_name(Path(folder), trained)]}
-            scores = {_benchmarked(Path(folder)): Path(folder).resolve() for folder in benchmarks}
-        for kind, folders in (("students", runs), ("benchmarks", {**scores, "teacher": Path(teacher).resolve()})):
+            runs = {_name(folder, trained): folder for folder in map(_here, students)}
+            scores = {_benchmarked(folder): folder for folder in map(_here, benchmarks)}
+            baseline = _here(teacher)
+        for kind, folders in (("students", runs), ("benchmarks", {**scores, "teacher": baseline})):
             (room / kind).mkdir()
             for name, folder in folders.items():
                 (room / kind / name).symlink_to(folder)
@@ -177,7 +180,7 @@ def metadata(made: Manifest) -> dict[str, Any]:
 
 def scores(folder: str) -> dict[str, float]:
     """`task protocol metric` → percent, of a benchmark folder."""
-    found = json.loads((Path(folder) / "scores.json").read_text(encoding="utf-8"))
+    found = json.loads((_here(folder) / "scores.json").read_text(encoding="utf-8"))
     return {
         f"{task} {protocol} {metric}": round(100 * value, 2)
         for task, protocols in found.items()
@@ -192,11 +195,12 @@ def confusion(folder: str) -> tuple[list[str], list[list[int]]] | None:
 
     from cliprd.report.confusion import counts
 
-    results = json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))
+    place = _here(folder)
+    results = json.loads((place / "results.json").read_text(encoding="utf-8"))
     for task, entry in sorted(results["tasks"].items()):
         names = entry["classnames"] or []
         if 0 < len(names) <= MOST_CLASSES:
-            outcomes = load_file(Path(folder) / "outcomes" / f"{task}.safetensors")
+            outcomes = load_file(place / "outcomes" / f"{task}.safetensors")
             protocol = next(iter(entry["protocols"]))
             matrix = counts(outcomes["labels"], outcomes[f"{protocol}.predicted"][:, 0], len(names))
             return list(names), matrix.tolist()
@@ -205,7 +209,7 @@ def confusion(folder: str) -> tuple[list[str], list[list[int]]] | None:
 
 def means(folder: str) -> dict[str, float]:
     """Method → mean score in percent, of a comparison folder."""
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).glob("metrics/*.json")}
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in _here(folder).glob("metrics/*.json")}
     return {name: round(100 * entry["mean"], 2) for name, entry in sorted(found.items())}
 
 
@@ -234,6 +238,10 @@ def log_confusion(artifact: Any, folder: str) -> None:
     write_json(Path(artifact.path), {"classes": found[0], "counts": found[1]} if found else {})
 
 
+def _here(folder: str) -> Path:
+    return storage.fetch_folder(folder).resolve()
+
+
 def _tree(sections: Mapping[str, Any], *, where: str) -> Params:
     return params.validate({name: _whole_numbers(section) for name, section in sections.items()}, where=where)
 
@@ -251,12 +259,12 @@ def _attempts(work: Callable[[], T]) -> T:
 
 
 def _address(
-    store: str, stage: str, sections: Mapping[str, Any], inputs: Mapping[str, Path], others: Sequence[Any]
+    store: str, stage: str, sections: Mapping[str, Any], inputs: Mapping[str, Location], others: Sequence[Any]
 ) -> str:
-    def fingerprint(folder: Path) -> Any:
-        if (folder / manifest.NAME).is_file():
-            return manifest.read(folder).fingerprint
-        return [fingerprint(part) for part in sorted(folder.iterdir())]  # a folder of folders
+    def fingerprint(folder: Location) -> Any:
+        if isinstance(folder, Path) and not (folder / manifest.NAME).is_file():
+            return [fingerprint(part) for part in sorted(folder.iterdir())]  # a folder of folders
+        return manifest.read(folder).fingerprint
 
     found = {name: fingerprint(folder) for name, folder in inputs.items()}
     shaping = {name: _whole_numbers(section) for name, section in sections.items() if name != "tracking"}

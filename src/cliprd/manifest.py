@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from cliprd import __version__
+from cliprd import __version__, storage
 from cliprd.errors import InputError
 
 SCHEMA = 1
@@ -144,23 +144,25 @@ def write(
     return read(folder)
 
 
-def read(folder: Path, *, stage: str | None = None) -> Manifest:
+def read(folder: storage.Location, *, stage: str | None = None) -> Manifest:
     """Read and check a folder's manifest (not yet its files: see `verify`).
 
     Raises:
         InputError: no manifest (the stage never finished), damaged, from another schema, or of another stage.
     """
-    path = folder / NAME
+    path = storage.join(folder, NAME)
     what = f"`cliprd {stage}`" if stage else "the stage that makes it"
     rerun = f"Run {what} again (or `dvc repro`)."
-    if not path.is_file():
-        state = "has no manifest.json, so it was never finished" if folder.is_dir() else "does not exist"
+    data = storage.read_bytes(path)
+    if data is None:
+        there = bool(storage.list_folder(folder)) if storage.is_s3(folder) else Path(folder).is_dir()
+        state = "has no manifest.json, so it was never finished" if there else "does not exist"
         raise InputError(f"{folder} {state}.", rerun)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(data)
         stored = raw.pop("digest")
         schema = raw.pop("schema")
-    except (ValueError, KeyError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{path} is damaged: {error!r}.", f"Delete {folder}, then: {rerun}") from error
     if stored != digest({**raw, "schema": schema}):
         raise InputError(
@@ -177,20 +179,27 @@ def read(folder: Path, *, stage: str | None = None) -> Manifest:
     return Manifest(**raw)
 
 
-def verify(folder: Path, *, stage: str | None = None) -> Manifest:
-    """`read`, then compare every file with its size and sha256.
+def verify(location: storage.Location, *, stage: str | None = None) -> Manifest:
+    """`read`, then compare every file with its size and sha256; a pointer is followed (see `storage.resolve`).
+
+    Of a folder in S3 the sizes are compared: a file's content is when it comes here (`storage.local_file`).
 
     Raises:
         InputError: names the first file that is missing, has another size or another content, with both values.
+        RetryableError: the folder is in S3, and the network or the store failed.
     """
+    folder = storage.resolve(location)
     manifest = read(folder, stage=stage)
     remedy = f"Delete {folder} and run `cliprd {manifest.stage}` again (or `dvc repro`)."
+    sizes = storage.list_folder(folder) if storage.is_s3(folder) else None
     for name, entry in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            raise InputError(f"{path} is missing; the manifest of stage '{manifest.stage}' lists it.", remedy)
-        if (size := path.stat().st_size) != entry["size"]:
-            raise InputError(f"{path} is damaged: {size} bytes, expected {entry['size']}.", remedy)
-        if (actual := sha256_file(path)) != entry["sha256"]:
-            raise InputError(f"{path} is damaged: sha256 {actual[:12]}…, expected {entry['sha256'][:12]}…", remedy)
+        path = Path(folder, name)
+        size = sizes.get(name) if sizes is not None else path.stat().st_size if path.is_file() else None
+        where = storage.join(folder, name)
+        if size is None:
+            raise InputError(f"{where} is missing; the manifest of stage '{manifest.stage}' lists it.", remedy)
+        if size != entry["size"]:
+            raise InputError(f"{where} is damaged: {size} bytes, expected {entry['size']}.", remedy)
+        if sizes is None and (actual := sha256_file(path)) != entry["sha256"]:
+            raise InputError(f"{where} is damaged: sha256 {actual[:12]}…, expected {entry['sha256'][:12]}…", remedy)
     return manifest

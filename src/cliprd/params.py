@@ -208,7 +208,7 @@ class Benchmark(Section):
     """Zero-shot evaluation of students and teacher."""
 
     tasks: str = "data/demo/benchmark"
-    """Folder whose subfolders are tasks in CLIP_benchmark's WebDataset layout, on this machine's disk."""
+    """Folder whose subfolders are tasks in CLIP_benchmark's WebDataset layout; local or s3://."""
     names: tuple[str, ...] | None = None
     """Tasks to run; null runs all found."""
     protocols: Annotated[tuple[Literal["standard", "paper"], ...], Field(min_length=1)] = ("standard", "paper")
@@ -288,7 +288,7 @@ class Resources(Section):
     shared_memory: str | None = None
     """Size of `/dev/shm`, for the loader: `8Gi`."""
     scratch: str | None = None
-    """Size of the volume at `/tmp`, where data streamed from s3:// passes through: `50Gi`; null: the node's own disk."""
+    """Size of the volume at `/tmp`, through which data from s3:// passes: `50Gi`; null: the node's own disk."""
 
     @model_validator(mode="after")
     def _both(self) -> Resources:

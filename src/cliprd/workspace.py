@@ -8,6 +8,8 @@
 
 What identifies the work is its stage, parameters, input fingerprints and code version, kept in `.work.json`. Leftovers
 of other work are removed at the start, so a folder never mixes two.
+
+An output in S3 is made in `work.path`, a folder here, and follows into S3 while the work goes on (`storage.mirror`).
 """
 
 from __future__ import annotations
@@ -23,23 +25,34 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cliprd import manifest
+from cliprd import manifest, storage
 from cliprd.errors import EnvironmentError_, InputError
 from cliprd.manifest import Manifest
-
-MARKER = ".work.json"
-LOCK = ".lock"
+from cliprd.storage import Location
+from cliprd.storage.mirror import LOCK, MARKER, Mirror
 
 
 class Workspace:
     """Owns `output` while a stage writes it.
 
+    Attributes:
+        path: where to write: `output` itself, or the folder here whose files follow to it.
+        finished: the manifest, where this work is done already; there may then be nothing in `path`.
+        resumed: whether leftovers of the same work are in `path`.
+
     Raises:
         EnvironmentError_: the folder cannot be made or written, the disk is full, or another process owns it.
+        RetryableError: the output is in S3, and the network or the store failed.
     """
 
-    def __init__(self, output: Path, *, stage: str, params: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
-        self.path = output
+    def __init__(self, output: Location, *, stage: str, params: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+        place = storage.parse(output)
+        self._mirror: Mirror | None = None
+        if isinstance(place, Path):
+            self.path = place
+        else:
+            self._mirror = Mirror(place)
+            self.path = self._mirror.path
         self.stage = stage
         self.params = json.loads(manifest.canonical(dict(params)))
         self.inputs = dict(inputs)
@@ -75,19 +88,29 @@ class Workspace:
 
     def _begin(self) -> Workspace:
         try:
-            self.finished = self._whole()
+            if self._mirror and (found := self._whole(self._mirror.url)):
+                self.finished = found
+                self._mirror.tidy()
+                return self
+            if self._mirror:
+                self._mirror.open(self.identity)
+            self.finished = self._whole(self.path)
             if self.finished is None and not self._same_leftovers():
                 self._clear()
                 manifest.write_json(self.path / MARKER, self.identity)
+            if self._mirror and self.finished:
+                self._mirror.finish(self.finished.files)  # a kill came when all but this was done
+            elif self._mirror:
+                self._mirror.start()
         except OSError as error:
             raise _translated(error, self.path) from error
         return self
 
-    def _whole(self) -> Manifest | None:
-        if not (self.path / manifest.NAME).is_file():
+    def _whole(self, place: Location) -> Manifest | None:
+        if storage.read_bytes(storage.join(place, manifest.NAME)) is None:
             return None
         try:
-            found = manifest.verify(self.path, stage=self.stage)
+            found = manifest.verify(place, stage=self.stage)
         except InputError as damage:
             print(f"cliprd: {damage.problem} It is made anew.", file=sys.stderr)
             return None
@@ -117,12 +140,19 @@ class Workspace:
         for stray in self.path.rglob(".*.tmp"):
             stray.unlink()  # a writer that was killed between mkstemp and replace
         written = manifest.write(self.path, stage=self.stage, params=self.params, inputs=self.inputs, facts=facts)
+        if self._mirror:
+            self._mirror.finish(written.files)
+            self.finished = written
         (self.path / MARKER).unlink(missing_ok=True)
         return written
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._mirror:
+            self._mirror.close(last=isinstance(error, Exception))
+            if self.finished and error is None:
+                self._mirror.discard()
         (self.path / LOCK).unlink(missing_ok=True)
         os.close(self._lock)
         if isinstance(error, OSError):

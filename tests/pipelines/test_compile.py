@@ -58,15 +58,71 @@ def test_everything_is_described(name):
                     assert definition.get("description"), field
 
 
+def steps(spec: dict) -> dict[str, dict]:
+    """Step → its task, wherever in the loops and branches it stands."""
+    dags = [spec["root"], *(part for part in spec["components"].values() if "dag" in part)]
+    tasks = [task for part in dags for task in part["dag"]["tasks"].values()]
+    return {
+        task["taskInfo"]["name"]: task
+        for task in tasks
+        if "executorLabel" in spec["components"][task["componentRef"]["name"]]
+    }
+
+
+SHARED = {"plan", "prepare", "teacher", "cache", "merge", "distill", "benchmark-teacher", "benchmark"}
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("distill", {"report"}), ("ablation", {"compare"}), ("retrain", {"gate", "promote", "record"})],
+)
+def test_the_steps_of_a_pipeline(name, more):
+    assert set(steps(compiled(name)[0])) == SHARED | more
+
+
+def test_nothing_is_promoted_unless_the_gate_says_so_and_the_end_is_always_recorded():
+    spec = compiled("retrain")[0]
+    (branch,) = (part for part in spec["components"].values() if "promote" in part.get("dag", {}).get("tasks", {}))
+    assert set(branch["dag"]["tasks"]) == {"promote"}
+    (name,) = (name for name, part in spec["components"].items() if part is branch)
+    guarded = [
+        task
+        for part in spec["components"].values()
+        for task in part.get("dag", {}).get("tasks", {}).values()
+        if task["componentRef"]["name"] == name
+    ]
+    assert [task["triggerPolicy"]["condition"] for task in guarded] == [
+        "inputs.parameter_values['pipelinechannel--gate-Output'] == true"
+    ]
+    assert spec["root"]["dag"]["tasks"]["record"]["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+
+
+def test_the_cache_is_embedded_by_a_fan_out_that_prepare_has_counted():
+    spec = compiled("distill", "kubernetes.parallelism=3", "kubernetes.cache_parts=8")[0]
+    (loop,) = (task for task in spec["root"]["dag"]["tasks"].values() if "parameterIterator" in task)
+    assert loop["iteratorPolicy"] == {"parallelismLimit": 3}
+    items = loop["inputs"]["parameters"][loop["parameterIterator"]["items"]["inputParameter"]]
+    assert items == {"taskOutputParameter": {"outputParameterKey": "Output", "producerTask": "prepare"}}
+    parts = steps(spec)["prepare"]["inputs"]["parameters"]["parts"]
+    assert parts == {"componentInputParameter": "cache_parts"}
+    assert spec["root"]["inputDefinitions"]["parameters"]["cache_parts"]["defaultValue"] == 8.0
+
+
+def test_new_data_behind_an_old_name_is_new_to_kubeflows_cache():
+    tasks = steps(compiled("distill")[0])
+    for step, field, output in (("prepare", "source", "source"), ("benchmark", "tasks", "tasks")):
+        given = tasks[step]["inputs"]["parameters"][field]
+        assert given == {"taskOutputParameter": {"outputParameterKey": output, "producerTask": "plan"}}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_are_cached_and_retried(name):
     spec = compiled(name, "kubernetes.retries=3", "kubernetes.backoff=45s")[0]
-    dags = [spec["root"], *(c for c in spec["components"].values() if "dag" in c)]
-    tasks = [task for part in dags for task in part["dag"]["tasks"].values() if "iterator" not in str(task)]
-    assert len(tasks) == 7
-    for task in tasks:
-        assert task["cachingOptions"] == {"enableCache": True}
-    retried = {task["taskInfo"]["name"]: task["retryPolicy"] for task in tasks if "retryPolicy" in task}
+    tasks = steps(spec)
+    for step, task in tasks.items():
+        cached = step not in {"plan", "gate", "promote", "record"}  # these look at the world, or change it
+        assert task["cachingOptions"] == ({"enableCache": True} if cached else {})
+    retried = {step: task["retryPolicy"] for step, task in tasks.items() if "retryPolicy" in task}
     assert set(retried) == {"teacher", "cache", "distill"}
     for policy in retried.values():
         assert (policy["maxRetryCount"], policy["backoffDuration"]) == (3, "45s")
@@ -77,8 +133,12 @@ def test_resources_placement_and_secrets_stand_in_the_yaml():
         "distill",
         "kubernetes.default={cpu: '2', memory: 4Gi}",
         "kubernetes.steps.distill={cpu: '8', memory: 32Gi, accelerator: nvidia.com/gpu, accelerators: 4,"
-        " node_selector: {gpu: h100}, tolerations: [{key: nvidia.com/gpu, effect: NoSchedule}], shared_memory: 8Gi}",
+        " node_selector: {gpu: h100}, tolerations: [{key: nvidia.com/gpu, effect: NoSchedule}], shared_memory: 8Gi,"
+        " scratch: 50Gi}",
         "kubernetes.secrets=[{name: s3, keys: {secret: AWS_SECRET_ACCESS_KEY}}]",
+        "kubernetes.environment={AWS_ENDPOINT_URL: 'http://s3.example:9000'}",
+        "kubernetes.volumes=[{claim: pictures, path: /data}]",
+        "kubernetes.image_pull_secrets=[registry]",
     )
     executors = spec["deploymentSpec"]["executors"]
     asked = executors["exec-distill"]["container"]["resources"]
@@ -92,13 +152,17 @@ def test_resources_placement_and_secrets_stand_in_the_yaml():
     gpu = on_cluster["exec-distill"]
     assert gpu["nodeSelector"] == {"labels": {"gpu": "h100"}}
     assert gpu["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    assert gpu["emptyDirMounts"][0] == {
-        "medium": "Memory",
-        "mountPath": "/dev/shm",
-        "sizeLimit": "8Gi",
-        "volumeName": "shm",
-    }
+    assert gpu["emptyDirMounts"] == [
+        {"medium": "Memory", "mountPath": "/dev/shm", "sizeLimit": "8Gi", "volumeName": "shm"},
+        {"mountPath": "/tmp", "sizeLimit": "50Gi", "volumeName": "scratch"},
+    ]
     for step in ("exec-prepare", "exec-report"):
+        assert on_cluster[step]["securityContext"] == {"runAsNonRoot": True}
+        assert on_cluster[step]["pvcMount"][0] == {
+            "constant": "pictures", "mountPath": "/data", "pvcNameParameter": {"runtimeValue": {"constant": "pictures"}}
+        }  # fmt: skip
+        assert [secret["secretName"] for secret in on_cluster[step]["imagePullSecret"]] == ["registry"]
+        assert executors[step]["container"]["env"] == [{"name": "AWS_ENDPOINT_URL", "value": "http://s3.example:9000"}]
         (secret,) = on_cluster[step]["secretAsEnv"]
         assert secret["keyToEnv"] == [{"envVar": "AWS_SECRET_ACCESS_KEY", "secretKey": "secret"}]
         assert "nodeSelector" not in on_cluster[step]
@@ -109,8 +173,8 @@ def test_a_sections_of_params_are_the_defaults():
     inputs = spec["root"]["inputDefinitions"]["parameters"]
     assert inputs["distill"]["defaultValue"]["epochs"] == 7
     assert [run["seed"] for run in inputs["runs"]["defaultValue"]] == [3, 4] * 4
-    (loop,) = (task for task in spec["root"]["dag"]["tasks"].values() if "parameterIterator" in task)
-    assert loop["iteratorPolicy"] == {"parallelismLimit": 2}
+    loops = [task for task in spec["root"]["dag"]["tasks"].values() if "parameterIterator" in task]
+    assert [loop["iteratorPolicy"] for loop in loops] == [{"parallelismLimit": 2}] * 2  # cache, students
 
 
 def test_the_steps_that_params_knows_are_those_there_are():

@@ -6,11 +6,13 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cliprd import manifest
+from cliprd import manifest, storage
 from cliprd.errors import InputError
+from cliprd.storage import Location
 
 INDEX = "index.json"
 
@@ -93,23 +95,25 @@ def read_captions(path: Path) -> Iterator[tuple[str, ...]]:
 
 
 class ShardSet:
-    """The output folder of `prepare`."""
+    """The output folder of `prepare`, here or in S3, from where one shard at a time is fetched."""
 
-    def __init__(self, folder: Path, fingerprint: str, shards: tuple[Shard, ...]) -> None:
+    def __init__(self, folder: Location, fingerprint: str, shards: tuple[Shard, ...]) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
         self.shards = shards
         self.samples = sum(shard.samples for shard in shards)
 
     @classmethod
-    def open(cls, folder: Path) -> ShardSet:
+    def open(cls, location: Location) -> ShardSet:
         """Check the folder against its manifest and open it.
 
         Raises:
             InputError: unfinished, damaged (the file is named), or of another stage.
         """
+        folder = storage.resolve(location)
         found = manifest.verify(folder, stage="prepare")
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        with storage.local_file(folder, INDEX, **found.files[INDEX]) as path:
+            index = json.loads(path.read_text(encoding="utf-8"))
         shards = tuple(
             Shard(item["name"], item["samples"], found.files[item["name"]]["size"], found.files[item["name"]]["sha256"])
             for item in index["shards"]
@@ -124,6 +128,19 @@ class ShardSet:
         first, last = (len(self.shards) * place // parts for place in (number, number + 1))
         return ShardSet(self.folder, self.fingerprint, self.shards[first:last])
 
+    def file(self, shard: Shard) -> AbstractContextManager[Path]:
+        """One shard as a file on this machine; see `storage.local_file`."""
+        return storage.local_file(self.folder, shard.name, size=shard.size, sha256=shard.sha256)
+
+    def where(self, shard: Shard) -> str:
+        """Where a shard lies, for messages."""
+        return storage.join(self.folder, shard.name)
+
+    def captions(self, shard: Shard) -> Iterator[tuple[str, ...]]:
+        """Captions of each sample of one shard, in order; images are skipped, not read."""
+        with self.file(shard) as path:
+            yield from read_captions(path)
+
     def read(self, shard: Shard) -> Iterator[Sample]:
         """Samples of one shard in their fixed order, streaming.
 
@@ -131,12 +148,13 @@ class ShardSet:
             InputError: the tar is damaged, or holds another number of samples than the index says.
         """
         count = 0
-        for sample in read_shard(self.folder / shard.name):
-            count += 1
-            yield sample
+        with self.file(shard) as path:
+            for sample in read_shard(path):
+                count += 1
+                yield sample
         if count != shard.samples:
             raise InputError(
-                f"{self.folder / shard.name} holds {count} samples, expected {shard.samples}.",
+                f"{self.where(shard)} holds {count} samples, expected {shard.samples}.",
                 f"Delete {self.folder} and run `cliprd prepare` again.",
             )
 

@@ -150,6 +150,6 @@ class Loader:
             yield Row(sample.key, sample.captions, sample.image, of_image, of_text)
         if count != shard.samples:
             raise InputError(
-                f"{self._shards.folder / shard.name} gave {count} samples, its index says {shard.samples}.",
+                f"{self._shards.where(shard)} gave {count} samples, its index says {shard.samples}.",
                 "Delete the folder and run `cliprd prepare` again.",
             )

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from cliprd import manifest
+from cliprd import manifest, storage
 from cliprd.errors import InputError
 from cliprd.manifest import VOLATILE_DIR, Manifest
 from cliprd.report.results import TEACHER
+from cliprd.storage import Location
 
 
 @dataclass(frozen=True)
@@ -69,43 +70,51 @@ class Grid:
         return self.teacher if model == TEACHER else self.methods[model][0]
 
 
-def open_grid(methods: Sequence[str], seeds: Sequence[int], benchmarks: Path, students: Path) -> Grid:
+def open_grid(methods: Sequence[str], seeds: Sequence[int], benchmarks: Location, students: Location) -> Grid:
     """Open methods × seeds and the teacher; other runs in the folders are not looked at.
 
     Raises:
         InputError: a run is missing or damaged, or its benchmark is of another student than `students` holds.
     """
-    teacher = benchmarks / TEACHER
-    if not teacher.is_dir():
+    where = storage.join(benchmarks, TEACHER)
+    teacher = _folder(where)
+    if teacher is None:
         raise InputError(
-            f"{teacher} does not exist: the teacher was not benchmarked.",
-            f"Run `cliprd benchmark --model work/teacher --output {teacher}` (or `dvc repro`).",
+            f"{where} does not exist: the teacher was not benchmarked.",
+            f"Run `cliprd benchmark --model work/teacher --output {where}` (or `dvc repro`).",
         )
     runs = {method: [_open_run(method, seed, benchmarks, students) for seed in seeds] for method in methods}
     return Grid(Run(TEACHER, teacher, manifest.verify(teacher, stage="benchmark")), runs, tuple(seeds))
 
 
-def _open_run(method: str, seed: int, benchmarks: Path, students: Path) -> Run:
+def _folder(where: str) -> Path | None:
+    """A run's folder on this machine; None where there is none."""
+    there = storage.list_folder(where) if storage.is_s3(where) else Path(where).is_dir()
+    return storage.fetch_folder(where) if there else None
+
+
+def _open_run(method: str, seed: int, benchmarks: Location, students: Location) -> Run:
     name = f"{method}-{seed}"
-    student, benchmark = students / name, benchmarks / name
-    if not student.is_dir():
+    student_at, benchmark_at = storage.join(students, name), storage.join(benchmarks, name)
+    student, benchmark = _folder(student_at), _folder(benchmark_at)
+    if student is None:
         raise InputError(
-            f"{student} does not exist: ablation.methods × ablation.seeds asks for {name}, which was not trained.",
+            f"{student_at} does not exist: ablation.methods × ablation.seeds asks for {name}, which was not trained.",
             f"Run `dvc repro`, or `cliprd distill --shards work/shards --cache work/cache --method {method} "
-            f"--seed {seed} --output {student}`.",
+            f"--seed {seed} --output {student_at}`.",
         )
-    if not benchmark.is_dir():
+    if benchmark is None:
         raise InputError(
-            f"{benchmark} does not exist: the run {name} was trained but not benchmarked.",
-            f"Run `dvc repro`, or `cliprd benchmark --model {student} --reference {benchmarks / TEACHER} "
-            f"--output {benchmark}`.",
+            f"{benchmark_at} does not exist: the run {name} was trained but not benchmarked.",
+            f"Run `dvc repro`, or `cliprd benchmark --model {student_at} "
+            f"--reference {storage.join(benchmarks, TEACHER)} --output {benchmark_at}`.",
         )
     opened = manifest.verify(benchmark, stage="benchmark")
     trained = manifest.verify(student, stage="distill")
     if opened.inputs.get("model", trained.fingerprint) != trained.fingerprint:
         raise InputError(
-            f"{benchmark} is of another student than {student} holds now.",
-            f"Run `dvc repro`, or `cliprd benchmark --model {student} --output {benchmark}` again.",
+            f"{benchmark_at} is of another student than {student_at} holds now.",
+            f"Run `dvc repro`, or `cliprd benchmark --model {student_at} --output {benchmark_at}` again.",
         )
     return Run(name, benchmark, opened, student, trained)
 

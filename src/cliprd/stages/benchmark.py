@@ -76,7 +76,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from cliprd import manifest, tracking
+from cliprd import manifest, storage, tracking
 from cliprd.benchmark import fidelity, prompts, speed
 from cliprd.benchmark.cost import cost
 from cliprd.benchmark.embed import Embeddings, embed_once, load
@@ -93,6 +93,7 @@ from cliprd.manifest import Manifest
 from cliprd.models.encoder import Encoder
 from cliprd.models.load import load_encoder
 from cliprd.params import Benchmark, Params
+from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
 PRECISION = "fp32"
@@ -124,7 +125,7 @@ class Reference:
         return found
 
 
-def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
     """Benchmark `inputs["model"]`; with `inputs["reference"]` also its fidelity to that teacher.
 
     Raises:
@@ -132,13 +133,14 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
         InputError: a task, the model or the reference is missing or damaged.
     """
     section = params.benchmark
-    model = manifest.verify(inputs["model"])
+    folder = storage.fetch_folder(inputs["model"])
+    model = manifest.verify(folder)
     if model.stage not in ("teacher", "distill"):
         raise InputError(
             f"{inputs['model']} was made by stage '{model.stage}': no model.", "Give a teacher's or a student's folder."
         )
-    reference = _reference(inputs["reference"]) if "reference" in inputs else None
-    tasks = load_tasks(_local(section.tasks), section.names)
+    reference = _reference(storage.fetch_folder(inputs["reference"])) if "reference" in inputs else None
+    tasks = load_tasks(storage.fetch_tree(section.tasks, section.names), section.names)
     fingerprints = {"model": model.fingerprint}
     if reference is not None:
         fingerprints["reference"] = reference.fingerprint
@@ -147,10 +149,10 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
     with Workspace(output, stage="benchmark", params=shaping, inputs=fingerprints) as work:
         if work.finished:
             return work.finished
-        encoder = load_encoder(inputs["model"], params)
-        projections = read_projections(inputs["model"], encoder.device) if model.stage == "distill" else None
+        encoder = load_encoder(folder, params)
+        projections = read_projections(folder, encoder.device) if model.stage == "distill" else None
         towers = Towers(encoder, projections)
-        entries = {task.name: _benchmark(task, towers, section, reference, output) for task in tasks}
+        entries = {task.name: _benchmark(task, towers, section, reference, work.path) for task in tasks}
         results = {
             "schema": 1,
             "model": _describe(encoder, model),
@@ -164,27 +166,21 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
             "cost": cost(encoder),
             "tasks": entries,
         }
-        manifest.write_json(output / "results.json", results)
+        manifest.write_json(work.path / "results.json", results)
         scores = {name: _compact(entry) for name, entry in entries.items()}
-        manifest.write_json(output / "scores.json", scores)
+        manifest.write_json(work.path / "scores.json", scores)
         if section.speed:
             manifest.write_json(
-                output / manifest.VOLATILE_DIR / "speed.json", speed.measure(encoder, batch_size=section.batch_size)
+                work.path / manifest.VOLATILE_DIR / "speed.json", speed.measure(encoder, batch_size=section.batch_size)
             )
         if model.stage == "distill":
-            tracking.log_scores(params, inputs["model"], scores, output)
+            tracking.log_scores(params, folder, scores, work.path)
         return work.finish(facts={"model": encoder.id, "tasks": [task.name for task in tasks]})
 
 
 def _reference(folder: Path) -> Reference:
     found = manifest.verify(folder, stage="benchmark")
     return Reference(folder, json.loads((folder / "results.json").read_text(encoding="utf-8")), found.fingerprint)
-
-
-def _local(path: str) -> Path:
-    if "://" in path:
-        raise InputError(f"benchmark.tasks: {path} is not a local folder.", "Copy the tasks here and name the folder.")
-    return Path(path)
 
 
 def _benchmark(

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
-from cliprd import manifest, teacher_cache
+from cliprd import manifest, storage, teacher_cache
 from cliprd.data.shards import ShardSet
 from cliprd.errors import ParamsError
 from cliprd.manifest import Manifest
 from cliprd.models.load import load_encoder
 from cliprd.params import Params
+from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
 PART_STAGE = "cache-part"
 
 
-def run(params: Params, inputs: Mapping[str, Path], output: Path, *, part: str | None = None) -> Manifest:
+def run(params: Params, inputs: Mapping[str, Location], output: Location, *, part: str | None = None) -> Manifest:
     """Write `00000.safetensors …`; the manifest's facts are the cache's fingerprint.
 
     Args:
@@ -32,7 +32,8 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path, *, part: str |
         ParamsError: there is no such part.
     """
     shards = ShardSet.open(inputs["shards"])
-    fingerprints = {"shards": shards.fingerprint, "teacher": manifest.verify(inputs["teacher"]).fingerprint}
+    teacher = storage.fetch_folder(inputs["teacher"])
+    fingerprints = {"shards": shards.fingerprint, "teacher": manifest.verify(teacher).fingerprint}
     sections = params.model_dump(mode="json", include={"cache", "augmentation"})
     stage = "cache"
     if part is not None:
@@ -40,8 +41,8 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path, *, part: str |
     with Workspace(output, stage=stage, params=sections, inputs=fingerprints) as work:
         if work.finished:
             return work.finished
-        encoder = load_encoder(inputs["teacher"], params)
-        return work.finish(facts=teacher_cache.build(shards, encoder, params, output))
+        encoder = load_encoder(teacher, params)
+        return work.finish(facts=teacher_cache.build(shards, encoder, params, work.path))
 
 
 def _part(shards: ShardSet, part: str) -> ShardSet:

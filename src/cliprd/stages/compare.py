@@ -16,7 +16,6 @@ over tasks is unweighted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,13 +30,14 @@ from cliprd.report.page import render
 from cliprd.report.results import TEACHER
 from cliprd.report.runs import Grid, Run, check_alike, open_grid, timings
 from cliprd.report.table import markdown_table
+from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
 METRICS_DIR = "metrics"
 METRIC = {"classification": "acc1", "retrieval": "mean_r1"}
 
 
-def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
     """Compare what was benchmarked. See the module.
 
     Raises:
@@ -59,16 +59,16 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
         check_alike(grid)
         _check_protocol(grid, params.compare.protocol)
         content = build(grid, reference=reference, protocol=params.compare.protocol)
-        write_json(output / "comparison.json", content)
-        with atomic_write(output / "comparison.md", "w") as file:
+        write_json(work.path / "comparison.json", content)
+        with atomic_write(work.path / "comparison.md", "w") as file:
             file.write(markdown_table(content))
-        with atomic_write(output / "index.html", "w") as file:
+        with atomic_write(work.path / "index.html", "w") as file:
             file.write(render(gather(grid, content, sections)))
         block = content["protocols"][params.compare.protocol]
         best = block["best"]
         for name, scores in _metrics(block).items():
-            write_json(output / METRICS_DIR / f"{name}.json", scores)
-        tracking.log_report(params, output)
+            write_json(work.path / METRICS_DIR / f"{name}.json", scores)
+        tracking.log_report(params, work.path)
         facts = {"best": best, "mean": block["methods"][best]["mean"]["value"], "protocol": params.compare.protocol}
         return work.finish(facts={**facts, "runs": len(grid.runs)})
 

@@ -16,7 +16,7 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from cliprd import manifest, tracking
+from cliprd import manifest, storage, tracking
 from cliprd import params as parameters
 from cliprd.data.shards import ShardSet
 from cliprd.distill import device, distributed
@@ -33,6 +33,7 @@ from cliprd.models.encoder import count_parameters
 from cliprd.models.onnx import export_onnx
 from cliprd.models.student import save_student
 from cliprd.params import Params, parse_method
+from cliprd.storage import Location
 from cliprd.teacher_cache import TeacherCache
 from cliprd.workspace import Workspace
 
@@ -44,7 +45,7 @@ def run_id(params: Params) -> str:
     return f"{params.distill.method}-{params.distill.seed}"
 
 
-def run(params: Params, inputs: Mapping[str, Path], output: Path, *, report: Report | None = None) -> Manifest:
+def run(params: Params, inputs: Mapping[str, Location], output: Location, *, report: Report | None = None) -> Manifest:
     """Write the student: `open_clip_config.json`, `open_clip_model.safetensors`, `loss.safetensors` (learned scales and
     projections), `image.onnx`, `text.onnx`, `history.csv`.
 
@@ -72,7 +73,7 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path, *, report: Rep
         if distributed.launched():
             with distributed.join(device.resolve(params.distill).device) as world:
                 if not world.leads:
-                    return _follow(params, shards, cache, output, world)
+                    return _follow(params, shards, cache, work.path, world)
                 with work:
                     if finished := world.share(_finished(work)):
                         return finished
@@ -122,7 +123,7 @@ def _follow(params: Params, shards: ShardSet, cache: TeacherCache, output: Path,
     return written
 
 
-def _launch(params: Params, inputs: Mapping[str, Path], output: Path, processes: int) -> None:
+def _launch(params: Params, inputs: Mapping[str, Location], output: Location, processes: int) -> None:
     task = {
         "params": params.model_dump(mode="json"),
         "inputs": {name: str(path) for name, path in inputs.items()},
@@ -137,7 +138,8 @@ def _main(file: Path) -> int:
     task = json.loads(file.read_text(encoding="utf-8"))
     tree = parameters.validate(task["params"], where=str(file))
     try:
-        run(tree, {name: Path(path) for name, path in task["inputs"].items()}, Path(task["output"]))
+        inputs = {name: storage.parse(path) for name, path in task["inputs"].items()}
+        run(tree, inputs, storage.parse(task["output"]))
     except CliprdError as error:
         return error.exit_code
     except KeyboardInterrupt:

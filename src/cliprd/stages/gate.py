@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from cliprd import manifest
+from cliprd import manifest, storage
 from cliprd.errors import InputError
 from cliprd.manifest import Manifest, write_json
 from cliprd.params import Params
 from cliprd.report import aggregate
 from cliprd.report.comparison import primary_outcomes
 from cliprd.report.runs import Run
+from cliprd.storage import Location
 from cliprd.tracking import champion
 from cliprd.workspace import Workspace
 
 DECISION = "decision.json"
 
 
-def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
     """Write `decision.json`, `{"passed", "reason", "champion", "mean", "tasks"}`; its first two are also the facts.
 
     A candidate passes if its mean primary metric over all tasks is higher, with the whole interval of the paired
@@ -33,7 +33,8 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
     Raises:
         InputError: the champion was scored on other tasks, data or protocols, or either folder is damaged.
     """
-    candidate = Run("candidate", inputs["candidate"], manifest.verify(inputs["candidate"], stage="benchmark"))
+    folder = storage.fetch_folder(inputs["candidate"])
+    candidate = Run("candidate", folder, manifest.verify(folder, stage="benchmark"))
     held = champion.current(params.promote.champion) if params.promote.champion else None
     fingerprints = {"candidate": candidate.manifest.fingerprint}
     reigning = None

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cliprd import manifest, teacher_cache
+from cliprd import manifest, storage, teacher_cache
 from cliprd.data.shards import ShardSet
 from cliprd.errors import InputError
 from cliprd.manifest import Manifest
 from cliprd.params import Params
 from cliprd.stages.cache import PART_STAGE
+from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
 
-def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
     """Write the cache that stage `cache` writes in one piece: images' rows the same, captions' up to rounding.
 
     Args:
@@ -26,7 +27,7 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
         InputError: a part is unfinished, damaged or made in another way, or shards are in no part.
     """
     shards = ShardSet.open(inputs["shards"])
-    folders = sorted(path for path in inputs["parts"].iterdir() if path.is_dir())
+    folders = [storage.resolve(folder) for folder in _folders(storage.parse(inputs["parts"]))]
     if not folders:
         raise InputError(f"{inputs['parts']} holds no part.", "Run `cliprd cache --part 0/N …` to N-1/N first.")
     parts = {folder: manifest.verify(folder, stage=PART_STAGE) for folder in folders}
@@ -34,4 +35,11 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
     first = parts[folders[0]]
     sections = {name: value for name, value in first.params.items() if name != "part"}
     with Workspace(output, stage="cache", params=sections, inputs=first.inputs) as work:
-        return work.finished or work.finish(facts=teacher_cache.merge(shards, parts, output))
+        return work.finished or work.finish(facts=teacher_cache.merge(shards, parts, work.path))
+
+
+def _folders(place: Location) -> list[Location]:
+    if isinstance(place, Path):
+        return [path for path in sorted(place.iterdir()) if path.is_dir()]
+    names = {name.rsplit("/", 1)[0] for name in storage.list_folder(place) if name.endswith(f"/{manifest.NAME}")}
+    return [storage.join(place, name) for name in sorted(names)]

@@ -18,6 +18,7 @@ from cliprd.data.shards import Sample, Shard, read_shard, write_index, write_sha
 from cliprd.errors import InputError
 from cliprd.manifest import Manifest
 from cliprd.params import Data, Params
+from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
 REJECTED = "rejected.jsonl"
@@ -43,7 +44,7 @@ class _Done:
     captions: int = 0
 
 
-def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
     """Write `00000.tar …`, `index.json`, `rejected.jsonl`.
 
     A key is unique in the whole set, as img2dataset's are; of several samples with the same key, in one tar or in
@@ -63,11 +64,12 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
     with Workspace(output, stage="prepare", params=data.model_dump(mode="json"), inputs=identity) as work:
         if work.finished:
             return work.finished
-        done = _resume(output)
-        _pack_rest(data, output, done)
-        _write_rejected(output / REJECTED, done.rejected)
-        _judge(data, len(done.seen), done.rejected, output / REJECTED)
-        write_index(output, done.shards)
+        folder = work.path
+        done = _resume(folder)
+        _pack_rest(data, folder, done)
+        _write_rejected(folder / REJECTED, done.rejected)
+        _judge(data, len(done.seen), done.rejected, folder / REJECTED)
+        write_index(folder, done.shards)
         written = work.finish(
             facts={
                 "samples": len(done.seen),
@@ -77,7 +79,7 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
                 "reasons": dict(sorted(Counter(entry.reason for entry in done.rejected).items())),
             }
         )
-        shutil.rmtree(output / PROGRESS, ignore_errors=True)
+        shutil.rmtree(folder / PROGRESS, ignore_errors=True)
         return written
 
 

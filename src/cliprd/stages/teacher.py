@@ -30,13 +30,14 @@ from cliprd.models.aligned_train import Pairs, train_heads
 from cliprd.models.encoder import resolve_device, state_sha256
 from cliprd.models.teacher import build_teacher
 from cliprd.params import Params
+from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
 BATCH = 64
 FEATURES = ".features"  # hidden, so no part of the manifest; removed when the stage is done
 
 
-def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
     """Write `teacher.json`, and for the demo teacher `heads.safetensors`.
 
     Args:
@@ -54,11 +55,11 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
         section = {"teacher": params.teacher.model_dump(mode="json")}
         with Workspace(output, stage="teacher", params=section, inputs={"shards": shards.fingerprint}) as work:
             if work.finished:
-                shutil.rmtree(output / FEATURES, ignore_errors=True)  # where a kill came after the manifest
+                shutil.rmtree(work.path / FEATURES, ignore_errors=True)  # where a kill came after the manifest
                 return work.finished
-            facts = _train_aligned(params, shards, output, device)
+            facts = _train_aligned(params, shards, work.path, device)
             written = work.finish(facts=facts)
-            shutil.rmtree(output / FEATURES, ignore_errors=True)
+            shutil.rmtree(work.path / FEATURES, ignore_errors=True)
             return written
     section = {"teacher": {"name": params.teacher.name}}  # training pairs do not change a finished model
     with Workspace(output, stage="teacher", params=section, inputs={}) as work:
@@ -66,7 +67,7 @@ def run(params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
             return work.finished
         teacher = build_teacher(params.teacher.name, device=device)
         said = aligned.describe(teacher)
-        manifest.write_json(output / aligned.CONFIG_FILE, {**said, "training": None})
+        manifest.write_json(work.path / aligned.CONFIG_FILE, {**said, "training": None})
         return work.finish(facts=said)
 
 

@@ -24,7 +24,7 @@ from cliprd import manifest, progress
 from cliprd.data.augment import crop_box, to_tensor, train_view
 from cliprd.data.images import BadImage, decode
 from cliprd.data.parallel import cores, ordered_map
-from cliprd.data.shards import Sample, Shard, ShardSet, read_captions
+from cliprd.data.shards import Sample, Shard, ShardSet
 from cliprd.errors import InputError
 from cliprd.models.encoder import Encoder
 from cliprd.params import Params
@@ -151,7 +151,7 @@ class _Builder:
                 image = decode(sample.image, max_pixels=_CHECKED_BY_PREPARE)
             except BadImage as bad:
                 raise InputError(
-                    f"{self._shards.folder / shard.name}: sample '{sample.key}' cannot be decoded: {bad}.",
+                    f"{self._shards.where(shard)}: sample '{sample.key}' cannot be decoded: {bad}.",
                     "Delete the shards and run `cliprd prepare` again.",
                 ) from bad
             for view in range(self._views):
@@ -189,11 +189,11 @@ class _Builder:
 
     def _replay(self, shards: Sequence[Shard]) -> None:
         """Bring the remembered captions to where an undisturbed build would have them behind these finished shards."""
-        folder, source = self._folder, self._shards.folder
+        folder = self._folder
         replay(
             self._known,
             shards,
-            lambda shard: [digest(text) for several in read_captions(source / shard.name) for text in several],
+            lambda shard: [digest(text) for several in self._shards.captions(shard) for text in several],
             lambda shard: read_text(folder / file_name(shard)),
         )
 

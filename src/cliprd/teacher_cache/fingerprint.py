@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cliprd.data import augment
@@ -11,6 +10,7 @@ from cliprd.data.shards import ShardSet
 from cliprd.errors import InputError
 from cliprd.models.encoder import Encoder
 from cliprd.params import Augmentation
+from cliprd.storage import Location
 from cliprd.teacher_cache.format import FORMAT
 
 DTYPE = "float16"
@@ -46,7 +46,7 @@ def facts(shards: ShardSet, encoder: Encoder, augmentation: Augmentation, views:
     }
 
 
-def refuse_other(folder: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def refuse_other(folder: Location, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Compare a cache's facts with those wanted, one by one.
 
     Raises:
@@ -64,7 +64,7 @@ def refuse_other(folder: Path, found: Mapping[str, Any], expected: Mapping[str, 
         raise InputError(f"{folder} was built with {name} = {_short(have)}, but {_short(value)} is asked for.", _RERUN)
 
 
-def _refuse_shards(folder: Path, have: Mapping[str, str], value: Mapping[str, str]) -> None:
+def _refuse_shards(folder: Location, have: Mapping[str, str], value: Mapping[str, str]) -> None:
     for name in {**value, **have}:
         if name not in have:
             raise InputError(f"{folder} was built from other shards: it knows nothing of {name}.", _RERUN)

@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cliprd import storage
 from cliprd.data.shards import ShardSet
 from cliprd.errors import InputError
 from cliprd.manifest import Manifest
+from cliprd.storage import Location
 from cliprd.teacher_cache.format import file_name, read_text
 
 OF_A_PART = ("shards", "samples", "captions")  # facts that differ from part to part
 _REMEDY = "Run `cliprd cache --part` of it, with the parameters and inputs of the others."
 
 
-def check_parts(shards: ShardSet, parts: Mapping[Path, Manifest]) -> None:
+def check_parts(shards: ShardSet, parts: Mapping[Location, Manifest]) -> None:
     """Refuse parts that do not make the whole cache of `shards`.
 
     Args:
@@ -40,20 +42,23 @@ def check_parts(shards: ShardSet, parts: Mapping[Path, Manifest]) -> None:
     held = {name for found in parts.values() for name in found.facts["shards"]}
     if missing := [shard.name for shard in shards.shards if shard.name not in held]:
         named = ", ".join(missing[:3]) + ("…" if len(missing) > 3 else "")
-        raise InputError(f"{reference.parent}: {len(missing)} shards are in no part: {named}.", _REMEDY)
+        raise InputError(f"{len(missing)} shards are in no part: {named}.", _REMEDY)
 
 
-def merge(shards: ShardSet, parts: Mapping[Path, Manifest], folder: Path) -> dict[str, Any]:
+def merge(shards: ShardSet, parts: Mapping[Location, Manifest], folder: Path) -> dict[str, Any]:
     """Bring the files of checked parts into `folder`, linked where the disk can do that, else copied.
 
     Returns:
         The facts for the manifest, those of a cache built in one piece.
     """
-    holder = {name: path for path, found in parts.items() for name in found.facts["shards"]}
+    holder = {name: part for part, found in parts.items() for name in found.facts["shards"]}
     captions = 0
     for shard in shards.shards:
         name = file_name(shard)
-        _link(holder[shard.name] / name, folder / name)
+        part = holder[shard.name]
+        entry = parts[part].files[name]
+        with storage.local_file(part, name, size=entry["size"], sha256=entry["sha256"]) as path:
+            _link(path, folder / name)
         captions += len(read_text(folder / name))
     facts = {name: value for name, value in next(iter(parts.values())).facts.items() if name not in OF_A_PART}
     of_all = {shard.name: shard.sha256 for shard in shards.shards}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from cliprd import manifest
+from cliprd import manifest, storage
 from cliprd.data.shards import Shard, ShardSet
 from cliprd.errors import InputError
 from cliprd.models.encoder import Encoder
 from cliprd.params import Augmentation
+from cliprd.storage import Location
 from cliprd.teacher_cache import fingerprint
 from cliprd.teacher_cache.format import FORMAT, Rows, file_name, read_rows
 
 
 class TeacherCache:
-    """A finished cache, checked.
+    """A finished cache, checked; here or in S3, from where one file at a time is fetched.
 
     Attributes:
         folder: where it is.
@@ -25,8 +24,9 @@ class TeacherCache:
         teacher: id of the teacher.
     """
 
-    def __init__(self, folder: Path, found: manifest.Manifest) -> None:
+    def __init__(self, folder: Location, found: manifest.Manifest) -> None:
         self.folder = folder
+        self._files = found.files
         self.fingerprint = found.fingerprint
         self.dim: int = found.facts["dim"]
         self.logit_scale: float = found.facts["logit_scale"]
@@ -36,7 +36,7 @@ class TeacherCache:
     @classmethod
     def open(
         cls,
-        folder: Path,
+        location: Location,
         shards: ShardSet,
         augmentation: Augmentation,
         *,
@@ -46,7 +46,7 @@ class TeacherCache:
         """Check every file against the manifest, and the manifest against what is asked for.
 
         Args:
-            folder: output of stage `cache`.
+            location: output of stage `cache`.
             shards: that it must embed, all of them and no others.
             augmentation: whose crops it must have seen.
             encoder: that must have made it, weights, preprocessing and tokenizer included; None: any.
@@ -55,6 +55,7 @@ class TeacherCache:
         Raises:
             InputError: unfinished, damaged (the file is named) or made for something else (both values are named).
         """
+        folder = storage.resolve(location)
         found = manifest.verify(folder, stage="cache")
         teacher = fingerprint.teacher_facts(encoder) if encoder is not None else {}
         teacher.pop("logit_scale", None)  # fixed by the weights; its exp may differ in the last bit between devices
@@ -75,11 +76,13 @@ class TeacherCache:
         Raises:
             InputError: the file has another number of rows than the shard has samples.
         """
-        path = self.folder / file_name(shard)
-        rows = read_rows(path)
-        if rows.image.shape != (shard.samples, self.views, self.dim) or len(rows.captions) != shard.samples:
+        name = file_name(shard)
+        with storage.local_file(self.folder, name, **self._files[name]) as path:
+            rows = read_rows(path)
+        expected = (shard.samples, self.views, self.dim)
+        if rows.image.shape != expected or len(rows.captions) != shard.samples:
             raise InputError(
-                f"{path} holds image rows {rows.image.shape}, expected {(shard.samples, self.views, self.dim)}.",
+                f"{storage.join(self.folder, name)} holds image rows {rows.image.shape}, expected {expected}.",
                 "Delete the folder and run `cliprd cache` again (or `dvc repro`).",
             )
         return rows

@@ -1,4 +1,4 @@
-"""Local listing and opening; S3 against a real server."""
+"""Listing, opening and the records of sources: here and in a real S3."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from cliprd.data.sources import fingerprint, records
 from cliprd.errors import InputError, RetryableError
 from cliprd.params import Data, Params
 from cliprd.stages import prepare
-from tests import s3_server
+from cliprd.storage import s3
 from tests.data.pictures import pairs, png, write_tar
 
 
@@ -38,21 +38,6 @@ def test_opening(tmp_path):
         raise PermissionError  # the caller's own failure is not taken for ours
     assert storage.read_bytes(str(tmp_path / "b")) is None
     assert storage.read_bytes(str(tmp_path / "a/b")) is None
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    with s3_server.running(tmp_path_factory.mktemp("s3")) as variables:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        patch.delenv("AWS_CA_BUNDLE", raising=False)
-        storage._client.cache_clear()
-        client = storage._client()
-        client.create_bucket(Bucket="pairs")
-        yield client
-        storage._client.cache_clear()
-        patch.undo()
 
 
 @pytest.mark.integration
@@ -102,9 +87,51 @@ def test_s3_failures_are_told_apart(bucket, monkeypatch):
     with pytest.raises(InputError, match="NoSuchKey"), storage.open_stream("s3://pairs/none.tar"):
         pass
     assert storage.read_bytes("s3://pairs/none.tar") is None
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    storage._client.cache_clear()
-    with pytest.raises(RetryableError, match="AWS_ENDPOINT_URL"):
-        storage.list_files("s3://pairs/a", (".tar",))
-    storage._client.cache_clear()
+    with pytest.raises(InputError, match="NoSuchBucket"):
+        storage.read_bytes("s3://nowhere/none.tar")
+    with pytest.raises(InputError, match="not a valid address"):
+        storage.list_folder("s3://no such/a")
+
+
+@pytest.mark.integration
+def test_no_server_and_wrong_credentials_are_one_line_without_secrets(bucket, monkeypatch):
+    def message(kind, **variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        s3.client.cache_clear()
+        with pytest.raises(kind) as caught:
+            storage.list_files("s3://pairs/a", (".tar",))
+        assert caught.type is kind
+        assert "\n" not in str(caught.value)
+        assert "hush" not in str(caught.value)
+        return str(caught.value)
+
+    monkeypatch.setattr(s3, "ATTEMPTS", 2)
+    assert "SignatureDoesNotMatch" in message(InputError, AWS_SECRET_ACCESS_KEY="hush-hush")
+    assert "AWS_PROFILE" in message(InputError, AWS_ACCESS_KEY_ID="hush")
+    assert "AWS_ENDPOINT_URL" in message(
+        RetryableError, AWS_ENDPOINT_URL="http://user:hush@127.0.0.1:9", AWS_MAX_ATTEMPTS="1"
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    assert "no credentials" in message(InputError, AWS_EC2_METADATA_DISABLED="true", AWS_CONFIG_FILE="/dev/null")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind", "words"),
+    [
+        ("ExpiredToken", 400, InputError, "expired credentials"),
+        ("AccessDenied", 403, InputError, "access denied"),
+        ("403", 403, InputError, "AWS_ACCESS_KEY_ID"),
+        ("SlowDown", 503, RetryableError, "SlowDown"),
+        ("RequestTimeout", 400, RetryableError, "RequestTimeout"),
+        ("404", 404, storage.Missing, "does not exist"),
+    ],
+)
+def test_what_the_store_refuses_is_sorted_into_what_heals_and_what_does_not(code, status, kind, words):
+    from botocore.exceptions import ClientError
+
+    reply = {"Error": {"Code": code, "Message": "hush"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with pytest.raises(kind, match=words) as caught, s3.errors("s3://a/b"):
+        raise ClientError(reply, "GetObject")
+    assert "hush" not in str(caught.value)

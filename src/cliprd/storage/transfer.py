@@ -1,0 +1,231 @@
+"""Whole objects: list, send, fetch, copy, remove."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cliprd.errors import InputError, RetryableError
+from cliprd.storage import s3
+from cliprd.storage.paths import label, split
+from cliprd.storage.streams import ObjectReader
+
+PART = 16 << 20  # bytes; larger files go up and come down in parts, several at once
+PARALLEL = 4
+_BATCH = 1000  # keys in one request to delete
+
+
+class Entry(NamedTuple):
+    """What a listing says of an object; the ETag identifies its content."""
+
+    size: int
+    etag: str
+
+
+def keys(prefix: str) -> dict[str, Entry]:
+    """All keys of the bucket that begin with the prefix of an address (not only those below it as a folder).
+
+    Raises:
+        InputError: no such bucket, forbidden. RetryableError: the network or the store failed.
+    """
+    bucket, start = split(prefix)
+    found: dict[str, Entry] = {}
+    more: dict[str, str] = {}
+
+    def page() -> Any:
+        with s3.errors(prefix):
+            reply = s3.client().list_objects_v2(Bucket=bucket, Prefix=start, **more)
+        if "IsTruncated" not in reply:  # a reply cut to nothing is read as an empty one
+            raise RetryableError(f"{prefix}: the listing broke off.", "Try again.")
+        return reply
+
+    while True:
+        reply = s3.retrying(page)
+        found |= {item["Key"]: Entry(item["Size"], item["ETag"]) for item in reply.get("Contents", ())}
+        if not reply["IsTruncated"]:
+            return found
+        more = {"ContinuationToken": reply["NextContinuationToken"]}
+
+
+def entries(url: str) -> dict[str, Entry]:
+    """Relative name → size and ETag of every object in a folder."""
+    prefix = split(url)[1].rstrip("/") + "/"
+    found = keys(url.rstrip("/") + "/")
+    skip = len(prefix.lstrip("/"))
+    return {key[skip:]: entry for key, entry in found.items() if not key.endswith("/")}
+
+
+def list_folder(url: str) -> dict[str, int]:
+    """Relative name → size of every object in a folder; none where there is no such folder.
+
+    Raises:
+        InputError: no such bucket, forbidden. RetryableError: the network or the store failed.
+    """
+    return {name: entry.size for name, entry in entries(url).items()}
+
+
+def head(url: str) -> Entry:
+    """Size and ETag of one object.
+
+    Raises:
+        Missing: it is not there. InputError: forbidden. RetryableError: the network or the store failed.
+    """
+    bucket, key = split(url)
+    with s3.errors(url):
+        reply = s3.client().head_object(Bucket=bucket, Key=key)
+    return Entry(reply["ContentLength"], reply["ETag"])
+
+
+def etag(url: str) -> str:
+    """What S3 says identifies an object's content, without reading it: ETag and size."""
+    found = head(url)
+    return f"{found.etag} {found.size}"
+
+
+def upload(path: Path, url: str) -> Entry:
+    """Send a file, in parts where it is large; the store checks a checksum of each. It is there whole or not at all.
+
+    Returns:
+        What the store says of it. A file that grows meanwhile is sent as far as it reached at the start.
+
+    Raises:
+        InputError: no such bucket, forbidden. RetryableError: the network or the store failed.
+    """
+    bucket, key = split(url)
+
+    def send() -> Entry:
+        with path.open("rb") as file, s3.errors(url):
+            size = os.fstat(file.fileno()).st_size
+            s3.client().upload_fileobj(
+                file, bucket, key, ExtraArgs={"ChecksumAlgorithm": "SHA256"}, Config=_config(use_threads=size > PART)
+            )
+        found = head(url)
+        if found.size < size:
+            raise RetryableError(f"{url} has {found.size} bytes, {size} were sent.", "Try again.")
+        return found
+
+    return s3.retrying(send)
+
+
+def copy(source: str, target: str) -> None:
+    """Copy an object inside the store; its bytes do not come here.
+
+    Raises:
+        Missing: it is not there. InputError: forbidden. RetryableError: the network or the store failed.
+    """
+    (bucket, key), (to_bucket, to_key) = split(source), split(target)
+
+    def send() -> None:
+        with s3.errors(source):
+            s3.client().copy({"Bucket": bucket, "Key": key}, to_bucket, to_key, Config=_config())
+
+    s3.retrying(send)
+
+
+def remove(*urls: str) -> None:
+    """Delete objects; those that are not there are no error.
+
+    Raises:
+        InputError: no such bucket, forbidden. RetryableError: the network or the store failed.
+    """
+    buckets: dict[str, list[str]] = {}
+    for url in urls:
+        bucket, key = split(url)
+        buckets.setdefault(bucket, []).append(key)
+    for bucket, found in buckets.items():
+        for start in range(0, len(found), _BATCH):
+            _remove(bucket, found[start : start + _BATCH])
+
+
+def _remove(bucket: str, found: list[str]) -> None:
+    def send() -> None:
+        with s3.errors(f"s3://{bucket}"):
+            reply = s3.client().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in found]})
+        for error in reply.get("Errors", ()):
+            raise InputError(f"s3://{bucket}/{error['Key']} cannot be removed: {error['Code']}.", "Check your rights.")
+        if len(reply.get("Deleted", ())) != len(found):
+            raise RetryableError(f"s3://{bucket}: the reply to a removal broke off.", "Try again.")
+
+    s3.retrying(send)
+
+
+def download(url: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
+    """Fetch an object, in parts where it is large, and move it into place when it is whole and what it should be.
+
+    What an interrupted call has fetched lies in `.<name>.<version>.part` beside it; the next call goes on from there.
+
+    Args:
+        url: of the object.
+        path: file to write.
+        size, sha256: that it must have, where they are known.
+
+    Raises:
+        Missing: it is not there. InputError: it is of another size or content than it must be, or forbidden.
+        RetryableError: the network or the store failed, or it was replaced meanwhile.
+    """
+    there = s3.retrying(lambda: head(url))
+    if size is not None and there.size != size:
+        raise _damaged(url, f"{there.size} bytes, expected {size}")
+    part = path.with_name(f".{path.name}.{label(there.etag)}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with part.open("ab+") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not part.exists() or os.fstat(file.fileno()).st_ino != part.stat().st_ino:
+                if path.is_file() and path.stat().st_size == there.size:
+                    return  # another thread or process has brought it meanwhile
+                continue
+            done = os.fstat(file.fileno()).st_size
+            file.seek(0)
+            known = hashlib.file_digest(file, "sha256")
+            for block in _blocks(url, there.etag, done, there.size):
+                file.write(block)
+                known.update(block)
+            file.flush()
+            os.fsync(file.fileno())
+            if sha256 is None or known.hexdigest() == sha256:
+                os.replace(part, path)
+                return
+            part.unlink()
+            if not done:  # else the part that was here already may be the damaged one
+                raise _damaged(url, f"sha256 {known.hexdigest()[:12]}…, expected {sha256[:12]}…")
+
+
+def _blocks(url: str, version: str, start: int, stop: int) -> Iterator[bytes]:
+    """The bytes in order, some parts ahead."""
+
+    def fetch(begin: int) -> bytes:
+        with ObjectReader(url, start=begin, stop=min(begin + PART, stop), etag=version) as body:
+            return body.readall()
+
+    pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="cliprd-s3")
+    pending: collections.deque[Future[bytes]] = collections.deque()
+    try:
+        for begin in range(start, stop, PART):
+            pending.append(pool.submit(fetch, begin))
+            if len(pending) > PARALLEL:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _config(*, use_threads: bool = True) -> Any:
+    from boto3.s3.transfer import TransferConfig
+
+    return TransferConfig(
+        multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=PARALLEL, use_threads=use_threads
+    )
+
+
+def _damaged(url: str, how: str) -> InputError:
+    return InputError(f"{url} is damaged: {how}.", "Run the stage that makes it again.")
