@@ -199,6 +199,18 @@ def test_a_failure_of_the_network_comes_up_at_the_end_and_the_rerun_only_sends(u
     assert there(url) == ["manifest.json", "x", "y"]
 
 
+def test_a_failure_at_the_beginning_leaves_no_lock(url, monkeypatch):
+    def fails(*_):
+        raise RetryableError("reset")
+
+    with monkeypatch.context() as patch, pytest.raises(RetryableError):
+        patch.setattr(mirror.Mirror, "open", fails)
+        with work(url):
+            pytest.fail("begun")
+    with work(url) as again:
+        again.finish()
+
+
 def test_no_bucket_is_told_before_any_work(url):
     with pytest.raises(InputError, match="NoSuchBucket"), work("s3://nowhere/x"):
         pytest.fail("begun")

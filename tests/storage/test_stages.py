@@ -129,6 +129,46 @@ def test_pointers_and_the_command_line(room, url, tmp_path, capsys):
     assert "names no bucket" in capsys.readouterr().err
 
 
+def test_benchmark_and_compare(url, tmp_path):
+    from cliprd.stages import benchmark, compare
+    from tests.benchmark.tools import classification
+    from tests.report import folders
+    from tests.stages.test_benchmark import distilled, settings
+
+    classification(tmp_path / "tasks")
+    model = distilled(tmp_path / "teacher", seed=1)
+    local = benchmark.run(settings(tmp_path / "tasks", speed=False), {"model": model}, tmp_path / "scores")
+    tree_there = settings(put(tmp_path / "tasks", f"{url}/tasks"), speed=False, names=["flags"])
+    inputs = {"model": put(model, f"{url}/teacher")}
+    assert benchmark.run(tree_there, inputs, f"{url}/scores").files == local.files
+    inputs["reference"] = f"{url}/scores"
+    benchmark.run(tree_there, inputs, f"{url}/fidelity")
+    assert component.scores(f"{url}/fidelity")["flags fidelity image_cosine"] == pytest.approx(100, abs=0.01)
+    assert component.confusion(f"{url}/scores") == component.confusion(str(tmp_path / "scores"))
+
+    tasks = [task for task in folders.tasks() if task.name == "photos"]
+    grid = folders.write_grid(tmp_path / "grid", ["clip_kd"], [0], only=tasks)
+    params = grid_params()
+    local = compare.run(params, grid, tmp_path / "compared")
+    there = {name: put(folder, f"{url}/grid/{name}") for name, folder in grid.items()}
+    assert compare.run(params, there, f"{url}/compared").files == local.files
+    with pytest.raises(InputError, match=r"students/clip_kd-1 does not exist"):
+        compare.run(grid_params(seeds=(0, 1)), there, f"{url}/compared")
+    for run in ("students/clip_kd-0", "benchmarks/clip_kd-0", "benchmarks/teacher"):
+        storage.write_pointer(tmp_path / "pointers" / run, f"{url}/grid/{run}")
+    pointers = {name: tmp_path / "pointers" / name for name in grid}
+    made = compare.run(params, pointers, f"{url}/report")
+    assert made.files == local.files
+    assert set(component.means(f"{url}/report")) == {"clip_kd", "teacher"}
+
+
+def grid_params(seeds=(0,)):
+    from cliprd.params import validate
+
+    ablation = {"methods": ["clip_kd"], "seeds": list(seeds)}
+    return validate({"ablation": ablation, "tracking": {"uri": ""}}, where="test")
+
+
 @pytest.mark.parametrize("moment", ["record", "manifest"])
 def test_a_killed_training_goes_on_on_another_machine(trained, url, tmp_path, monkeypatch, moment):
     """SIGKILL, and the rerun finds an empty disk: the student is the same to the last byte."""

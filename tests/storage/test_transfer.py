@@ -33,6 +33,8 @@ def test_there_and_back(bucket, tmp_path, size):
     storage.upload(tmp_path / "a", "s3://pairs/back/a")
     tag = bucket.head_object(Bucket="pairs", Key="back/a")["ETag"]
     assert ("-" in tag) == (size >= PART)  # S3 marks what came in parts so
+    checked = bucket.head_object(Bucket="pairs", Key="back/a", ChecksumMode="ENABLED")
+    assert any(name.startswith("Checksum") for name in checked)
     storage.download("s3://pairs/back/a", tmp_path / "b", size=size, sha256=sha256(data))
     assert (tmp_path / "b").read_bytes() == data
     assert sorted(path.name for path in tmp_path.glob("*")) == ["a", "b"]
@@ -56,6 +58,14 @@ def test_listings_of_many_pages(bucket, monkeypatch):
 
     monkeypatch.setattr(s3.client(), "list_objects_v2", lambda **options: real(MaxKeys=3, **options))
     assert storage.list_folder("s3://pairs/many") == {str(i): i for i in range(7)}
+
+
+def test_parts_that_a_killed_process_has_left_are_forgotten(bucket):
+    for name in ("left/a", "left2/b"):
+        bucket.create_multipart_upload(Bucket="pairs", Key=name)
+    transfer.abandon_uploads("s3://pairs/left")
+    assert [item["Key"] for item in bucket.list_multipart_uploads(Bucket="pairs")["Uploads"]] == ["left2/b"]
+    transfer.abandon_uploads("s3://nowhere/left")
 
 
 def test_a_wrong_size_or_content_is_refused_and_leaves_no_file(bucket, tmp_path):
