@@ -49,7 +49,7 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
     finally:
-        server.terminate()
+        server.kill()  # asked to end, it waits for idle connections
         server.wait()
         log.close()
 

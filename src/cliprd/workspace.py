@@ -78,13 +78,20 @@ class Workspace:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(self._lock)
-            if error.errno not in {errno.EACCES, errno.EAGAIN}:
-                return self._begin()  # a file system without locks (some network mounts)
-            raise EnvironmentError_(
-                f"{self.path} is being written by another cliprd process.", "Wait for it, or give another --output."
-            ) from error
-        return self._begin()
+            if error.errno in {errno.EACCES, errno.EAGAIN}:  # others: a file system without locks (network mounts)
+                os.close(self._lock)
+                raise EnvironmentError_(
+                    f"{self.path} is being written by another cliprd process.", "Wait for it, or give another --output."
+                ) from error
+        try:
+            return self._begin()
+        except BaseException:
+            self._release()  # whoever tries again in this process must not meet our own lock
+            raise
+
+    def _release(self) -> None:
+        (self.path / LOCK).unlink(missing_ok=True)
+        os.close(self._lock)
 
     def _begin(self) -> Workspace:
         try:
@@ -153,8 +160,7 @@ class Workspace:
             self._mirror.close(last=isinstance(error, Exception))
             if self.finished and error is None:
                 self._mirror.discard()
-        (self.path / LOCK).unlink(missing_ok=True)
-        os.close(self._lock)
+        self._release()
         if isinstance(error, OSError):
             raise _translated(error, self.path) from error
 

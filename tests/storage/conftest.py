@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from cliprd.storage import s3
@@ -14,7 +16,9 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def _proxy(server):
-    with between(int(server["AWS_ENDPOINT_URL"].rsplit(":", 1)[1])) as proxy:
+    with between(
+        int(server["AWS_ENDPOINT_URL"].rsplit(":", 1)[1]), seed=int(os.environ.get("CLIPRD_TEST_SEED", "0"))
+    ) as proxy:
         yield proxy
 
 

@@ -90,7 +90,7 @@ class FaultProxy:
                 if kind == "truncate":
                     if self._random.random() < 0.5:  # a later piece of a long reply
                         client.sendall(data)
-                        data = server.recv(1 << 16)
+                        data = server.recv(1 << 16) or b"?"
                     client.sendall(data[: self._random.randrange(len(data) // 2, len(data))])
                     break
                 if kind == "trickle":

@@ -28,7 +28,7 @@ from cliprd.storage import s3
 from cliprd.storage.paths import below, join, label, scratch
 from cliprd.storage.s3 import Missing
 from cliprd.storage.streams import read_bytes
-from cliprd.storage.transfer import Entry, download, entries, head, remove, upload
+from cliprd.storage.transfer import Entry, abandon_uploads, download, entries, head, remove, upload
 
 MARKER = ".work.json"
 JOURNAL = ".mirror.jsonl"  # here only: which version of which file was sent, or came
@@ -67,6 +67,7 @@ class Mirror:
             remove(*(join(self.url, name) for name in there if name != manifest.NAME))
             there = {}
         self._claim(identity)
+        abandon_uploads(self.url)
         there.pop(MARKER, None)
         sent = self._recall(identity)
         if sent is not None and all(name in sent and sent[name][1] == entry.etag for name, entry in there.items()):

@@ -37,12 +37,27 @@ _CAUSES = {
     "InvalidToken": _EXPIRED,
     "RequestTimeTooSkewed": ("this machine's clock is wrong", "Set the clock."),
 }
-_HEAL = {"RequestTimeout", "PreconditionFailed", "OperationAborted", "ConditionalRequestConflict"}  # 4xx, yet it may
+_HEAL = {  # 4xx, yet the same call may succeed: something broke off, or was replaced meanwhile
+    "400",  # without a word of S3's own
+    "BadDigest",
+    "ConditionalRequestConflict",
+    "IncompleteBody",
+    "NoSuchUpload",
+    "OperationAborted",
+    "PreconditionFailed",
+    "RequestTimeout",
+    "XAmzContentChecksumMismatch",
+    "XAmzContentSHA256Mismatch",
+}
 _T = TypeVar("_T")
 
 
 class Missing(InputError):
     """There is no such file or object."""
+
+
+class Empty(InputError):
+    """There are no bytes in the range that was asked for."""
 
 
 @functools.cache
@@ -56,8 +71,13 @@ def client() -> Any:
     config = Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT)
     if session.get_config_variable("max_attempts") is None:
         config = config.merge(Config(retries={"mode": "standard", "max_attempts": ATTEMPTS}))
-    with errors("S3"):
-        return boto3.session.Session(botocore_session=session).client("s3", config=config)
+    try:
+        made = boto3.session.Session(botocore_session=session).client("s3", config=config)
+    except ValueError as error:
+        raise InputError(f"S3: {_public(error)}", "Check AWS_ENDPOINT_URL and AWS_REGION.") from error
+    # Where the reply to `Expect: 100-continue` breaks off in the middle, botocore waits for its rest for ever.
+    made.meta.events.register("before-send.s3", lambda request, **_: request.headers.pop("Expect", None) and None)
+    return made
 
 
 def retrying(call: Callable[[], _T]) -> _T:
@@ -98,13 +118,13 @@ def errors(url: str) -> Iterator[None]:
         raise InputError(f"{url}: no credentials.", "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.") from error
     except token as error:
         raise InputError(f"{url}: {_EXPIRED[0]}.", _EXPIRED[1]) from error
-    except (boto.ParamValidationError, boto.NoRegionError, boto.InvalidRegionError, ValueError) as error:
+    except (boto.ParamValidationError, boto.NoRegionError, boto.InvalidRegionError) as error:
         raise InputError(
             f"{url}: not a valid address: {_public(error)}", "Check the bucket's name, AWS_ENDPOINT_URL and AWS_REGION."
         ) from error
     except boto.FlexibleChecksumError as error:  # what was read before this is wrong, too: nothing to try again here
         raise InputError(f"{url} is damaged: it does not match its checksum.", "Upload it again.") from error
-    except (boto.BotoCoreError, ResponseParserError) as error:
+    except (boto.BotoCoreError, ResponseParserError, KeyError, ValueError) as error:  # the last three: cut replies
         raise RetryableError(
             f"{url}: {_public(error)}", "Check AWS_ENDPOINT_URL and the network, then try again."
         ) from error
@@ -116,6 +136,8 @@ def _refused(url: str, reply: dict[str, Any]) -> InputError | RetryableError:
     if code in _CAUSES:
         words, remedy = _CAUSES[code]
         return InputError(f"{url}: {words} ({code}).", remedy)
+    if status == 416:
+        return Empty(f"{url} is shorter than it should be ({code}).", "Find out who replaced it.")
     if code in ("NoSuchKey", "NotFound", "404"):
         return Missing(f"{url} does not exist ({code}).", "Check the address and AWS_ENDPOINT_URL.")
     if 300 <= status < 500 and code not in _HEAL and status not in (408, 409, 412, 429):

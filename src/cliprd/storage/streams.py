@@ -94,6 +94,7 @@ class ObjectReader(io.RawIOBase):
         super().__init__()
         self._url, self._place, self._stop, self._etag = url, start, stop, etag
         self._body: Any = None
+        self._promised = (0, "")
         s3.retrying(self._connect)  # now: what is missing or forbidden is told before anything is read
 
     def readable(self) -> bool:
@@ -113,8 +114,8 @@ class ObjectReader(io.RawIOBase):
         super().close()
 
     def _read(self, size: int) -> bytes:
-        assert self._stop is not None  # since the first reply
-        size = min(size, self._stop - self._place)
+        if self._stop is not None:
+            size = min(size, self._stop - self._place)
         if not size:
             return b""
         try:
@@ -122,11 +123,13 @@ class ObjectReader(io.RawIOBase):
                 self._connect()
             with s3.errors(self._url):
                 data: bytes = self._body.read(size)
-            if not data:
-                raise RetryableError(f"{self._url} broke off at byte {self._place} of {self._stop}.", "Try again.")
+            stop, etag = self._promised
+            if not data and self._place < stop:
+                raise RetryableError(f"{self._url} broke off at byte {self._place} of {stop}.", "Try again.")
         except BaseException:
             self._disconnect()
             raise
+        self._stop, self._etag = stop, etag  # headers can break off, too: only now they are known to be whole
         return data
 
     def _connect(self) -> None:
@@ -136,13 +139,11 @@ class ObjectReader(io.RawIOBase):
             wanted["Range"] = f"bytes={self._place}-{self._stop - 1 if self._stop is not None else ''}"
         with s3.errors(self._url):
             reply = s3.client().get_object(Bucket=bucket, Key=key, **wanted)
-        self._body = reply["Body"]
-        stop = self._place + reply["ContentLength"]
+            self._body, self._promised = reply["Body"], (self._place + reply["ContentLength"], reply["ETag"])
         begins = reply.get("ContentRange", "bytes 0-").removeprefix("bytes ").partition("-")[0]
-        if begins != str(self._place) or self._stop not in (None, stop):
+        if begins != str(self._place) or self._stop not in (None, self._promised[0]):
             self._disconnect()
             raise RetryableError(f"{self._url}: the store gave other bytes than it was asked for.", "Try again.")
-        self._stop, self._etag = stop, reply["ETag"]
 
     def _disconnect(self) -> None:
         if self._body is not None:

@@ -12,13 +12,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cliprd.errors import InputError, RetryableError
+from cliprd.errors import CliprdError, InputError, RetryableError
 from cliprd.storage import s3
 from cliprd.storage.paths import label, split
 from cliprd.storage.streams import ObjectReader
 
 PART = 16 << 20  # bytes; larger files go up and come down in parts, several at once
 PARALLEL = 4
+_READ = 1 << 18  # at once; what is lost when a connection breaks
 _BATCH = 1000  # keys in one request to delete
 
 
@@ -78,19 +79,28 @@ def head(url: str) -> Entry:
         Missing: it is not there. InputError: forbidden. RetryableError: the network or the store failed.
     """
     bucket, key = split(url)
-    with s3.errors(url):
-        reply = s3.client().head_object(Bucket=bucket, Key=key)
-    return Entry(reply["ContentLength"], reply["ETag"])
+    try:
+        with s3.errors(url):
+            reply = s3.client().get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
+            # Not HEAD: a reply that breaks off within a header would give another size. A byte behind them proves them.
+            if reply["Body"].read(1):
+                return Entry(int(reply["ContentRange"].rpartition("/")[2]), reply["ETag"])
+        raise RetryableError(f"{url}: the reply broke off.", "Try again.")
+    except s3.Empty:
+        with s3.errors(url):
+            return Entry(0, s3.client().head_object(Bucket=bucket, Key=key)["ETag"])
 
 
 def etag(url: str) -> str:
     """What S3 says identifies an object's content, without reading it: ETag and size."""
-    found = head(url)
+    found = s3.retrying(lambda: head(url))
     return f"{found.etag} {found.size}"
 
 
 def upload(path: Path, url: str) -> Entry:
-    """Send a file, in parts where it is large; the store checks a checksum of each. It is there whole or not at all.
+    """Send a file, in parts where it is large. It is there whole or not at all.
+
+    boto3 sends a checksum with each part, which the store checks (`AWS_REQUEST_CHECKSUM_CALCULATION`).
 
     Returns:
         What the store says of it. A file that grows meanwhile is sent as far as it reached at the start.
@@ -103,9 +113,7 @@ def upload(path: Path, url: str) -> Entry:
     def send() -> Entry:
         with path.open("rb") as file, s3.errors(url):
             size = os.fstat(file.fileno()).st_size
-            s3.client().upload_fileobj(
-                file, bucket, key, ExtraArgs={"ChecksumAlgorithm": "SHA256"}, Config=_config(use_threads=size > PART)
-            )
+            s3.client().upload_fileobj(file, bucket, key, Config=_config(use_threads=size > PART))
         found = head(url)
         if found.size < size:
             raise RetryableError(f"{url} has {found.size} bytes, {size} were sent.", "Try again.")
@@ -156,6 +164,17 @@ def _remove(bucket: str, found: list[str]) -> None:
     s3.retrying(send)
 
 
+def abandon_uploads(url: str) -> None:
+    """Forget the parts of uploads into a folder that a killed process has begun: they are paid for and never seen.
+
+    Where that is forbidden or not known to the store, they stay.
+    """
+    bucket, key = split(url)
+    with contextlib.suppress(CliprdError), s3.errors(url):
+        for item in s3.client().list_multipart_uploads(Bucket=bucket, Prefix=f"{key}/").get("Uploads", ()):
+            s3.client().abort_multipart_upload(Bucket=bucket, Key=item["Key"], UploadId=item["UploadId"])
+
+
 def download(url: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
     """Fetch an object, in parts where it is large, and move it into place when it is whole and what it should be.
 
@@ -199,15 +218,19 @@ def download(url: str, path: Path, *, size: int | None = None, sha256: str | Non
                 raise _damaged(url, f"sha256 {known.hexdigest()[:12]}…, expected {sha256[:12]}…")
 
 
-def _blocks(url: str, version: str, start: int, stop: int) -> Iterator[bytes]:
+def _blocks(url: str, version: str, start: int, stop: int) -> Iterator[bytearray]:
     """The bytes in order, some parts ahead."""
 
-    def fetch(begin: int) -> bytes:
-        with ObjectReader(url, start=begin, stop=min(begin + PART, stop), etag=version) as body:
-            return body.readall()
+    def fetch(begin: int) -> bytearray:
+        block = bytearray(min(PART, stop - begin))
+        place = 0
+        with ObjectReader(url, start=begin, stop=begin + len(block), etag=version) as body, memoryview(block) as view:
+            while count := body.readinto(view[place : place + _READ]):
+                place += count
+        return block
 
     pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="cliprd-s3")
-    pending: collections.deque[Future[bytes]] = collections.deque()
+    pending: collections.deque[Future[bytearray]] = collections.deque()
     try:
         for begin in range(start, stop, PART):
             pending.append(pool.submit(fetch, begin))

@@ -1,0 +1,189 @@
+"""Whole stages with inputs and outputs in S3: the same bytes as on a disk, whatever the network and the machine do."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cliprd import cli, component, manifest, storage
+from cliprd.data.shards import ShardSet
+from cliprd.errors import InputError
+from cliprd.stages import cache, distill, prepare
+from cliprd.storage import mirror
+from cliprd.teacher_cache import TeacherCache
+from tests.distill import rooms as distill_rooms
+from tests.storage.test_folder import tree
+from tests.teacher_cache import rooms as cache_rooms
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    """`shards`, `teacher` and `cache`, made on a disk."""
+    folder = tmp_path_factory.mktemp("room")
+    params = cache_rooms.make(folder)
+    cache.run(params, {"shards": folder / "shards", "teacher": folder / "teacher"}, folder / "cache")
+    return folder, params
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """`shards`, `cache` and `student`, made on a disk."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("rooms")
+    distill_rooms.build(folder)
+    inputs = {"shards": folder / "shards", "cache": folder / "cache"}
+    distill.run(distill_rooms.make_params(folder), inputs, folder / "student")
+    yield folder
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def url(bucket, request, monkeypatch):
+    monkeypatch.setattr(mirror, "INTERVAL", 0.02)
+    return f"s3://pairs/stages/{request.node.name.translate(str.maketrans('[]', '__'))}"
+
+
+def put(folder, url):
+    for name, data in tree(folder).items():
+        path = folder / name
+        assert path.read_bytes() == data
+        storage.upload(path, storage.join(url, name))
+    return url
+
+
+def assert_same(url, folder):
+    """Every file, and the manifest but for where its inputs were read."""
+    got = {name: storage.read_bytes(storage.join(url, name)) for name in storage.list_folder(url)}
+    expected = tree(folder)
+    assert {n: d for n, d in got.items() if not n.startswith("volatile/")} == {
+        n: d for n, d in expected.items() if not n.startswith("volatile/")
+    }
+
+
+def test_prepare_and_cache_through_a_bad_network(room, url, faults, scratch, monkeypatch):
+    folder, params = room
+    source = put(folder / "source", f"{url}/source")
+    put(folder / "teacher", f"{url}/teacher")
+    faults.plan(40, rate=0.3)
+    data = params.data.model_copy(update={"path": source})
+    made = prepare.run(params.model_copy(update={"data": data}), {}, f"{url}/shards-s3")
+    assert made.files == manifest.read(folder / "shards").files
+    monkeypatch.setenv("CLIPRD_CACHE_BYTES", "30000")  # not all shards at once
+    put(folder / "shards", f"{url}/shards")
+    inputs = {"shards": f"{url}/shards", "teacher": f"{url}/teacher"}
+    cache.run(params, inputs, f"{url}/cache")
+    seen = sum(faults.seen.values())
+    faults.plan(0)
+    assert seen > 10
+    assert_same(f"{url}/cache", folder / "cache")
+    assert sum(path.stat().st_size for path in (scratch / "files").iterdir()) < 60_000
+    shards = ShardSet.open(f"{url}/shards")
+    opened = TeacherCache.open(f"{url}/cache", shards, params.augmentation)
+    here = ShardSet.open(folder / "shards")
+    known = TeacherCache.open(folder / "cache", here, params.augmentation)
+    for shard in shards.shards:
+        assert list(shards.read(shard)) == list(here.read(shard))
+        for a, b in zip(opened.read(shard), known.read(shard), strict=True):
+            assert (a == b).all()
+
+
+def test_a_flipped_byte_in_a_streamed_file_is_named(room, url, bucket):
+    folder, params = room
+    put(folder / "shards", f"{url}/shards")
+    key = storage.paths.split(f"{url}/shards/00002.tar")[1]
+    data = bytearray((folder / "shards/00002.tar").read_bytes())
+    data[700] ^= 1
+    bucket.put_object(Bucket="pairs", Key=key, Body=bytes(data))
+    with pytest.raises(InputError, match=r"shards/00002\.tar is damaged: sha256"):
+        cache.run(params, {"shards": f"{url}/shards", "teacher": folder / "teacher"}, f"{url}/cache")
+    assert "manifest.json" not in storage.list_folder(f"{url}/cache")
+
+
+def test_pointers_and_the_command_line(room, url, tmp_path, capsys):
+    folder, params = room
+    import yaml
+
+    for name in ("shards", "teacher"):
+        storage.write_pointer(tmp_path / name, put(folder / name, f"{url}/{name}"))
+    sections = params.model_dump(mode="json", include={"cache", "augmentation"})
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(sections))
+    arguments = ["cache", "--params", str(tmp_path / "p.yaml"), "--shards", str(tmp_path / "shards")]
+    arguments += ["--teacher", f"{url}/teacher/", "--output", f"{url}/cache"]
+    assert cli.main(arguments) == 0
+    assert f"{url}/cache is whole" in capsys.readouterr().out
+    assert_same(f"{url}/cache", folder / "cache")
+    inputs = {"shards": str(tmp_path / "shards"), "teacher": str(tmp_path / "teacher")}
+    again = component.run("cache", sections, inputs, f"{url}/cache")
+    assert again == manifest.read(folder / "cache")
+    with pytest.raises(SystemExit):
+        cli.main(["prepare", "--output", "s3://"])
+    assert "names no bucket" in capsys.readouterr().err
+
+
+def test_benchmark_and_compare(url, tmp_path):
+    from cliprd.stages import benchmark, compare
+    from tests.benchmark.tools import classification
+    from tests.report import folders
+    from tests.stages.test_benchmark import distilled, settings
+
+    classification(tmp_path / "tasks")
+    model = distilled(tmp_path / "teacher", seed=1)
+    local = benchmark.run(settings(tmp_path / "tasks", speed=False), {"model": model}, tmp_path / "scores")
+    tree_there = settings(put(tmp_path / "tasks", f"{url}/tasks"), speed=False, names=["flags"])
+    inputs = {"model": put(model, f"{url}/teacher")}
+    assert benchmark.run(tree_there, inputs, f"{url}/scores").files == local.files
+    inputs["reference"] = f"{url}/scores"
+    benchmark.run(tree_there, inputs, f"{url}/fidelity")
+    assert component.scores(f"{url}/fidelity")["flags fidelity image_cosine"] == pytest.approx(100, abs=0.01)
+    assert component.confusion(f"{url}/scores") == component.confusion(str(tmp_path / "scores"))
+
+    tasks = [task for task in folders.tasks() if task.name == "photos"]
+    grid = folders.write_grid(tmp_path / "grid", ["clip_kd"], [0], only=tasks)
+    params = grid_params()
+    local = compare.run(params, grid, tmp_path / "compared")
+    there = {name: put(folder, f"{url}/grid/{name}") for name, folder in grid.items()}
+    assert compare.run(params, there, f"{url}/compared").files == local.files
+    with pytest.raises(InputError, match=r"students/clip_kd-1 does not exist"):
+        compare.run(grid_params(seeds=(0, 1)), there, f"{url}/compared")
+    for run in ("students/clip_kd-0", "benchmarks/clip_kd-0", "benchmarks/teacher"):
+        storage.write_pointer(tmp_path / "pointers" / run, f"{url}/grid/{run}")
+    pointers = {name: tmp_path / "pointers" / name for name in grid}
+    made = compare.run(params, pointers, f"{url}/report")
+    assert made.files == local.files
+    assert set(component.means(f"{url}/report")) == {"clip_kd", "teacher"}
+
+
+def grid_params(seeds=(0,)):
+    from cliprd.params import validate
+
+    ablation = {"methods": ["clip_kd"], "seeds": list(seeds)}
+    return validate({"ablation": ablation, "tracking": {"uri": ""}}, where="test")
+
+
+@pytest.mark.parametrize("moment", ["record", "manifest"])
+def test_a_killed_training_goes_on_on_another_machine(trained, url, tmp_path, monkeypatch, moment):
+    """SIGKILL, and the rerun finds an empty disk: the student is the same to the last byte."""
+    output = f"{url}/student"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.storage.child", str(trained), output, moment]
+    killed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    left = storage.list_folder(output)
+    assert "manifest.json" not in left
+    assert ".checkpoint/step-00000005.json" in left or moment == "manifest"
+    shutil.rmtree(tmp_path / "scratch")
+    inputs = {name: put(trained / name, f"{url}/{name}") for name in ("shards", "cache")}
+    records = []
+    distill.run(distill_rooms.make_params(trained), inputs, output, report=records.append)
+    if moment == "record":
+        assert records[0].step == 6
+    assert_same(output, trained / "student")
