@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import socket
 import time
 import urllib.parse
 import warnings
@@ -108,6 +109,9 @@ def connect(host: str | None, *, namespace: str | None, token_file: Path | None)
     secret = os.environ.get(TOKEN_VARIABLE, "").strip() if credentials is None else ""
     if secret and not _is_token(secret):
         raise ParamsError(f"{TOKEN_VARIABLE} holds no token (one line, no spaces).", "Set it to the bare token.")
+    bundle = os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    if bundle and not Path(bundle).is_file():
+        raise InputError(f"There is no CA bundle {bundle}.", "Mend SSL_CERT_FILE or REQUESTS_CA_BUNDLE.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "works with v2.0.0-beta.2 and later"
         try:
@@ -116,15 +120,15 @@ def connect(host: str | None, *, namespace: str | None, token_file: Path | None)
                 namespace=namespace or "kubeflow",  # kfp's word for "not given"
                 existing_token=secret or None,
                 credentials=credentials,
-                ssl_ca_cert=os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE"),
+                ssl_ca_cert=bundle,
             )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InputError(
                 f"{kfp_client.Client._LOCAL_KFP_CONTEXT}, kfp's context file, is damaged.", "Mend or remove it."
             ) from error
-        except OSError as error:  # also what the ssl module says of a missing bundle
+        except OSError as error:
             raise InputError(
-                f"Credentials or CA bundle cannot be read: {error}.", "Check SSL_CERT_FILE, REQUESTS_CA_BUNDLE."
+                f"Credentials cannot be read: {error}.", "Check kfp's context file, SSL_CERT_FILE."
             ) from error
     _install(client, address)
     health = client._healthz_api.healthz_service_get_healthz()
@@ -199,18 +203,20 @@ class _Transport(rest.RESTClientObject):  # type: ignore[misc]
             answer = super().request(method, url, *arguments, **options)
         except kfp_server_api.ApiException as error:
             raise self._refusal(method, error) from None  # it holds headers, and those the token
-        except urllib3.exceptions.NameResolutionError:
-            raise _Unreachable(f"Host {self._name()} is not known.", "Check --host.") from None
-        except urllib3.exceptions.ConnectTimeoutError:
-            raise _Unreachable(
-                f"{self._host} does not answer within {CONNECT_SECONDS:.0f} s.", "Check --host, VPN and firewall."
-            ) from None
+        except urllib3.exceptions.NameResolutionError as error:
+            if isinstance(error.__cause__, socket.gaierror) and error.__cause__.errno != socket.EAI_AGAIN:
+                raise InputError(f"No host is named {self._name()}.", "Check --host.") from None
+            raise _Unreachable(f"The name {self._name()} cannot be looked up now.", "Check --host, VPN, DNS.") from None
         except urllib3.exceptions.NewConnectionError as error:
             raise _Unreachable(
                 f"{self._host} cannot be reached: {_reason(error)}.", "Check --host; is a port-forward running?"
             ) from None
+        except urllib3.exceptions.ConnectTimeoutError:
+            raise _Unreachable(
+                f"{self._host} does not answer within {CONNECT_SECONDS:.0f} s.", "Check --host, VPN and firewall."
+            ) from None
         except urllib3.exceptions.ReadTimeoutError:
-            raise RetryableError(
+            raise _Unreachable(
                 f"{self._host} took longer than {READ_SECONDS:.0f} s to answer.", _unsure(method)
             ) from None
         except urllib3.exceptions.ProtocolError as error:
@@ -292,7 +298,7 @@ class _PlainText:
 
 
 class _Unreachable(RetryableError):
-    """Nobody there: a second attempt within seconds does not help a wrong name."""
+    """Nobody there, or too slow: a second attempt at once would only be waited for again."""
 
 
 def _install(client: Any, host: str) -> None:
@@ -347,13 +353,11 @@ def _said(body: bytes | str) -> str:
         return ""
     try:
         tree = json.loads(text)
-        text = (
-            str(tree.get("error_message") or tree.get("message") or tree.get("error") or "")
-            if isinstance(tree, dict)
-            else text
-        )
     except ValueError:
-        pass
+        tree = None
+    if isinstance(tree, dict):
+        inner = next((part["message"] for part in tree.get("details") or [] if part.get("message")), "")
+        text = str(inner or tree.get("error_message") or tree.get("message") or tree.get("error") or "")
     text = " ".join(text.split())
     return f": {text[:300]}" if text else ""
 

@@ -12,6 +12,7 @@ from pipelines.submit import dags
 ABSENT = object()
 LEAST = 60  # characters of a value that are always shown
 _CONTENT_TAG = re.compile(r":(cpu|cuda)-[0-9a-f]{12}$")
+TOLD = ("retryPolicy", "cachingOptions", "dependentTasks", "inputs")  # of a task, under a name of their own
 Parts = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
@@ -115,6 +116,8 @@ def _steps(parts: Parts) -> dict[str, _Step]:
                 "takes": task.get("inputs", {}),
                 "interface": {key: component.get(key, {}) for key in ("inputDefinitions", "outputDefinitions")},
                 "loop": {key: value for key, value in task.items() if "terator" in key},
+                "task": {key: value for key, value in task.items() if key not in TOLD and "terator" not in key},
+                "gathers": component.get("dag", {}).get("outputs", {}),
             }
             code = (container.get("command"), container.get("args"))
             made[f"{name}{inside}"] = (
@@ -130,7 +133,8 @@ def _rest(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What is neither step nor input."""
     root = spec["root"]
     rest = {key: value for key, value in spec.items() if key not in ("components", "deploymentSpec", "root")}
-    return {**rest, "outputs": root.get("outputDefinitions", {})}
+    frame = {key: value for key, value in root.items() if key not in ("dag", "inputDefinitions")}
+    return {**rest, "root": frame, "gathers": root["dag"].get("outputs", {})}
 
 
 def _flat(old: Any, new: Any) -> Iterator[str]:

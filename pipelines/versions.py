@@ -76,11 +76,16 @@ def newest(api: Api, name: str) -> Any:
 
 
 def parts(version: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Pipeline spec and platform spec of a version as the server tells it."""
+    """Pipeline spec and platform spec of a version as the server tells it.
+
+    Raises:
+        InputError: it is no pipeline of KFP 2.
+    """
     told = version.pipeline_spec or {}
-    if "pipeline_spec" in told:
-        return told["pipeline_spec"], told.get("platform_spec") or {}
-    return told, {}
+    spec, platform = (told["pipeline_spec"], told.get("platform_spec") or {}) if "pipeline_spec" in told else (told, {})
+    if "dag" not in spec.get("root", {}):
+        raise InputError(f"Version {version.display_name} there is no pipeline of KFP 2.", "Was it uploaded by hand?")
+    return spec, platform
 
 
 def _versions(api: Api, pipeline: Any, name: str) -> list[Any]:
