@@ -89,7 +89,7 @@ class _Watch:
         self._outer = set(graphs["root"]["tasks"])
         inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         runs = ordered.arguments.get("runs", inputs.get("runs", {}).get("defaultValue", []))
-        self._iterations = [f"{run['method']}-{int(run['seed'])}" for run in runs]
+        self._iterations = [f"{run['method']}-{int(run['seed'])}" for run in runs if {"method", "seed"} <= set(run)]
         self._seen: dict[str, _Seen] = {}
         self._old_api = True
         self.told = "no step has begun."

@@ -1,9 +1,9 @@
 """A server for tests that speaks the part of Kubeflow Pipelines' REST API (v2beta1) that cliprd uses.
 
 It is not Kubeflow: no cluster stands behind it, and a run goes through the Argo workflows that a test gives it. Its
-answers have the shape that the API server of KFP 2.17.0 gave to the same calls (field names, absent empty lists, error
-bodies, task details without pod names, the workflow in the v1 API). What real installations put in front of it, a test
-switches on: tokens, sign-in pages, redirects, slowness, broken connections.
+answers have the shape that the API server of KFP 2.17.0, built from its source, gave to the same calls: field names,
+absent empty lists, error bodies, task details without pod names, the workflow in the v1 API. What real installations
+put in front of it, a test switches on: tokens, sign-in pages, redirects, slowness, broken connections.
 """
 
 from __future__ import annotations
