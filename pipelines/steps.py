@@ -25,6 +25,8 @@ FUNCTIONS = (
 # Kubeflow repeats a step whatever it failed of. So only those are repeated that are worth going on with after a lost
 # pod; `plan` has refused wrong parameters before, and every step itself repeats what the network did.
 LONG = {"teacher", "cache", "distill"}
+# Argo counts the longest back-off from the first attempt's start: a step that runs for longer is not repeated at all.
+LONGEST = f"{30 * 24 * 3600}s"
 # `plan` looks at what the world is now; the last two change it, or say what came of it.
 UNCACHED = {"plan", "gate", "promote", "record"}
 DESCRIBED = (  # sections that the plan is made of
@@ -125,7 +127,7 @@ def _configure(task: dsl.PipelineTask, step: str, kubernetes: Kubernetes) -> Non
     task.set_caching_options(enable_caching=step not in UNCACHED)
     if kubernetes.retries and step in LONG:
         task.set_retry(
-            kubernetes.retries, backoff_duration=kubernetes.backoff, backoff_factor=2.0, backoff_max_duration="3600s"
+            kubernetes.retries, backoff_duration=kubernetes.backoff, backoff_factor=2.0, backoff_max_duration=LONGEST
         )
     for value, apply in (
         (asked.cpu, (task.set_cpu_request, task.set_cpu_limit)),

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from cliprd.manifest import Manifest
     from cliprd.params import Params
     from cliprd.storage import Location
+    from pipelines.client import Api
 
 EPILOG = """folders (DIR) may lie in S3: s3://bucket/prefix
 
 exit codes: 0 done, 2 wrong parameters, 3 wrong or damaged input, 4 training diverged, 5 machine not fit,
-75 may succeed if tried again, 1 a defect in cliprd (see it with --debug)"""
+75 may succeed if tried again, 1 a failed run, a difference (diff), or a defect in cliprd (see it with --debug)"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,7 +92,10 @@ def parser() -> argparse.ArgumentParser:
         students="!|folder of student folders",
     )
     pipeline = commands.add_parser(
-        "pipeline", help="Kubeflow pipelines: compile, run here", description="Kubeflow pipelines.", allow_abbrev=False
+        "pipeline",
+        help="Kubeflow pipelines: compile, run here, submit to a cluster",
+        description="Kubeflow pipelines.",
+        allow_abbrev=False,
     )
     actions = pipeline.add_subparsers(dest="action", metavar="ACTION", required=True)
 
@@ -109,6 +113,35 @@ def parser() -> argparse.ArgumentParser:
     here.add_argument("--local", choices=("docker", "process"), required=True, help="steps in containers or processes")
     here.add_argument("--root", type=Path, default=Path("work/pipeline"), metavar="DIR", help="outputs and cache")
     here.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="an input of the pipeline")
+
+    def remote(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = action(name, call, text)
+        sub.add_argument("--host", metavar="URL", help="of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT")
+        sub.add_argument("--namespace", metavar="NAME", help="yours, in multi-user Kubeflow")
+        sub.add_argument("--token-file", type=Path, metavar="FILE", help="holds a token; default: KFP_TOKEN holds it")
+        return sub
+
+    def started(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="an input of the pipeline")
+        sub.add_argument("--experiment", metavar="NAME", help="of the run; default: tracking.experiment")
+
+    there = remote("submit", _pipeline_submit, "run the pipeline on a cluster; uploads it there if its content is new")
+    started(there)
+    there.add_argument("--run-name", metavar="NAME", help="default: the pipeline's and the time")
+    there.add_argument("--no-cache", action="store_true", help="repeat every step in this run")
+    there.add_argument("--wait", action="store_true", help="follow it; fail if it does not succeed")
+    there.add_argument("--timeout", type=float, metavar="SECONDS", help="of --wait; default: none")
+    again = remote("schedule", _pipeline_schedule, "run the pipeline on a cluster again and again")
+    started(again)
+    again.add_argument("--cron", required=True, metavar="FIELDS", help="minute hour day month weekday: '0 3 * * *'")
+    again.add_argument("--job-name", metavar="NAME", help="is replaced if it is there; default: the pipeline's")
+    again.add_argument("--max-concurrency", type=int, default=1, metavar="N", help="runs at the same time")
+    again.add_argument("--no-catchup", action="store_true", help="do not start what was missed")
+    remote(
+        "diff",
+        _pipeline_diff,
+        "what changed since the newest version on the cluster; exit code 0 nothing, 1 something",
+    )
     tag = actions.add_parser("image", help="print the content-made tag of `make images`", allow_abbrev=False)
     tag.add_argument("target", choices=("cpu", "cuda"), help="target of docker/Dockerfile")
     tag.set_defaults(call=_pipeline_image, debug=False, image=None, allow_mutable_image=False)
@@ -251,6 +284,85 @@ def _pipeline_run(options: argparse.Namespace) -> int:
     made = run(options.pipeline, _load(options), image, runner=options.local, root=options.root, arguments=given)
     print(f"pipeline {options.pipeline}: {made.folder} is whole: steps run {made.steps}, finished before {made.reused}")
     return 0
+
+
+def _pipeline_submit(options: argparse.Namespace) -> int:
+    from cliprd.errors import ParamsError
+
+    image = _pipelines(options)
+    if options.timeout is not None and not (options.wait and options.timeout > 0):
+        raise ParamsError("--timeout limits --wait: it needs it, and more than 0 seconds.")
+    tree = _load(options)
+    from pipelines.follow import follow
+    from pipelines.submit import order, submit
+
+    _warn_of_image(options, image)
+    ordered = order(options.pipeline, tree, image, options.input)
+    api = _connect(options)
+    experiment = options.experiment or tree.tracking.experiment
+    run = submit(api, ordered, experiment=experiment, run_name=options.run_name, cache=not options.no_cache)
+    if options.wait:
+        follow(api, run, ordered, timeout=options.timeout)
+    return 0
+
+
+def _pipeline_schedule(options: argparse.Namespace) -> int:
+    from cliprd.errors import ParamsError
+
+    image = _pipelines(options)
+    if not 1 <= options.max_concurrency <= 10:
+        raise ParamsError(f"--max-concurrency {options.max_concurrency}: KFP takes 1 to 10.")
+    tree = _load(options)
+    from pipelines.schedule import cron, schedule
+    from pipelines.submit import order
+
+    when = cron(options.cron)
+    _warn_of_image(options, image)
+    ordered = order(options.pipeline, tree, image, options.input)
+    schedule(
+        _connect(options),
+        ordered,
+        cron_expression=when,
+        job_name=options.job_name,
+        experiment=options.experiment or tree.tracking.experiment,
+        max_concurrency=options.max_concurrency,
+        catchup=not options.no_catchup,
+    )
+    return 0
+
+
+def _pipeline_diff(options: argparse.Namespace) -> int:
+    image = _pipelines(options)
+    tree = _load(options)
+    from pipelines.compile import compile_pipeline
+    from pipelines.diff import changes, image_to_compare
+    from pipelines.versions import documents, newest, parts
+
+    compiled = compile_pipeline(options.pipeline, tree, image)
+    version = newest(_connect(options), documents(compiled)[0]["pipelineInfo"]["name"])
+    uploaded = parts(version)
+    if not options.image:
+        image = image_to_compare(uploaded, image)
+        compiled = compile_pipeline(options.pipeline, tree, image)
+    found = changes(uploaded, documents(compiled))
+    for line in found:
+        print(line)
+    if not found:
+        print(f"{options.pipeline}: as in version {version.display_name}")
+    return 1 if found else 0
+
+
+def _connect(options: argparse.Namespace) -> Api:
+    from pipelines.client import connect
+
+    return connect(options.host, namespace=options.namespace, token_file=options.token_file)
+
+
+def _warn_of_image(options: argparse.Namespace, image: str) -> None:
+    from pipelines.submit import pullable
+
+    if warning := pullable(image, given=bool(options.image)):
+        print(f"cliprd: {warning}", file=sys.stderr)
 
 
 def _params(options: argparse.Namespace) -> int:
