@@ -47,7 +47,7 @@ def test_image_inputs_resources_and_retries_are_told_apart():
         "step distill: resources.resourceCpuLimit: added, '8'",
         "step distill: resources.accelerator.resourceCount: added, '4'",
         "step distill: nodeSelector.labels.gpu: added, 'h100'",
-        "step cache: retries.maxRetryCount: 2 -> 3",
+        "step cache (in for-loop-1): retries.maxRetryCount: 2 -> 3",
     ):
         assert line in told, told
     assert sum(IMAGE in line for line in told) == 1
@@ -59,7 +59,7 @@ def test_steps_added_removed_and_changed():
     tasks = new[0]["root"]["dag"]["tasks"]
     tasks["promote"] = tasks.pop("report")
     new[0]["deploymentSpec"]["executors"]["exec-cache"]["container"]["args"].append("more")
-    assert changes(old, new) == ["step report: removed", "step promote: added", "step cache: code changed"]
+    assert changes(old, new) == ["step report: removed", "step promote: added", "step cache (in for-loop-1): code changed"]
 
 
 def test_a_loops_width_and_its_grid():
