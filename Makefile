@@ -8,7 +8,7 @@ DOCKER ?= docker
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test lint bench ablation docs-check clean setup format schema pipelines images
+.PHONY: demo test lint bench ablation docs-check clean setup format schema pipelines images stack stack-down stack-images
 
 demo: setup            ## the whole pipeline on the embedded images, the ablation table, reports/index.html
 	dvc repro
@@ -47,6 +47,15 @@ images: setup          ## the images, under content-made tags; TARGETS="cpu cuda
 	for target in $(TARGETS); do DOCKER_BUILDKIT=1 $(DOCKER) build -f docker/Dockerfile --target $$target \
 		--build-arg REVISION=$$(git rev-parse HEAD) --build-arg VERSION=$$(cliprd --version) $(BUILD) \
 		-t $$(cliprd pipeline image $$target) . || exit 1; done
+
+stack: setup           ## MLflow's server on PostgreSQL and S3, on this machine; docs/stack.md
+	docker/stack.sh up
+
+stack-down:            ## stop it; its data stay
+	docker/stack.sh down
+
+stack-images:          ## build its PostgreSQL and S3 server anew; BUILD as for `images`
+	docker/stack.sh images
 
 setup: $(STAMP)
 
