@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TARGETS ?= cpu
-DOCKER ?= docker
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
@@ -44,7 +43,7 @@ pipelines: setup       ## pipelines/compiled/*.yaml
 	for name in distill ablation retrain; do cliprd pipeline compile $$name --output pipelines/compiled/$$name.yaml || exit 1; done
 
 images: setup          ## the images, under content-made tags; TARGETS="cpu cuda", BUILD="--build-arg BASE_IMAGE=... --secret id=ca,src=..."
-	for target in $(TARGETS); do DOCKER_BUILDKIT=1 $(DOCKER) build -f docker/Dockerfile --target $$target \
+	for target in $(TARGETS); do DOCKER_BUILDKIT=1 docker build -f docker/Dockerfile --target $$target \
 		--build-arg REVISION=$$(git rev-parse HEAD) --build-arg VERSION=$$(cliprd --version) $(BUILD) \
 		-t $$(cliprd pipeline image $$target) . || exit 1; done
 
