@@ -14,8 +14,12 @@ SECONDS_PER_LINE = 15.0
 class _Lines:
     """Takes what tqdm would draw over and over in one line, and writes it as lines of its own."""
 
+    def __init__(self) -> None:
+        self._last = ""
+
     def write(self, text: str) -> None:
-        if text := text.strip("\r\n "):
+        if (text := text.strip("\r\n ")) and text != self._last:  # tqdm draws the end twice
+            self._last = text
             sys.stderr.write(text + "\n")
 
     def flush(self) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
@@ -44,9 +44,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
 
 
-def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command in `folder`; its output is shown where it fails."""
-    result = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+def run(
+    folder: Path, *command: str, check: bool = True, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in `folder`; its output is shown where it fails. `env` is added to the environment."""
+    result = subprocess.run(command, cwd=folder, env={**environment(), **(env or {})}, capture_output=True, text=True)
     assert not check or result.returncode == 0, f"{' '.join(command)}\n{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
     return result
 

@@ -59,7 +59,11 @@ def test_steps_added_removed_and_changed():
     tasks = new[0]["root"]["dag"]["tasks"]
     tasks["promote"] = tasks.pop("report")
     new[0]["deploymentSpec"]["executors"]["exec-cache"]["container"]["args"].append("more")
-    assert changes(old, new) == ["step report: removed", "step promote: added", "step cache (in for-loop-1): code changed"]
+    assert changes(old, new) == [
+        "step report: removed",
+        "step promote: added",
+        "step cache (in for-loop-1): code changed",
+    ]
 
 
 def test_a_loops_width_and_its_grid():

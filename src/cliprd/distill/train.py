@@ -7,6 +7,7 @@ processes give the same but for rounding, whatever their number (see `distribute
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ def train(
     state = State(model, loss, optimizer)
     checkpoints = Checkpoints(output, _identity(params, shards, cache))
     done, position = _resume(checkpoints, state, world)
+    if done and world.leads:
+        print(f"cliprd: the training {d.method}-{d.seed} goes on from step {done} of {total}", file=sys.stderr)
     world.seed(d.seed, done)
     forward = world.wrap(Forward(model, loss, spec, runtime, world, cache.logit_scale))
     terms = loss.term_names

@@ -1,0 +1,60 @@
+"""The Docker engine and cliprd's own image, as `make images` makes it; without them tests skip, and fail in CI."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import docker
+from pipelines.image import content_tag
+
+
+def missing(reason: str) -> None:
+    """Skip, but never in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def image() -> str:
+    """The image's name."""
+    name = content_tag("cpu")
+    try:
+        docker.from_env().images.get(name)
+    except docker.errors.ImageNotFound:
+        missing(f"the Docker engine has no image {name}: make images")
+    except docker.errors.DockerException as error:
+        missing(f"no Docker engine: {error}")
+    return name
+
+
+@contextlib.contextmanager
+def watched(name: str, react: Any = None) -> Iterator[list[dict[str, Any]]]:
+    """What `docker inspect` says of every container of an image that runs meanwhile.
+
+    Args:
+        react: called with each container found, time and again while it runs.
+    """
+    client, found, ended = docker.from_env(), {}, threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.1):
+            for container in client.containers.list(filters={"ancestor": name}):
+                found.setdefault(container.id, container.attrs)
+                if react is not None:
+                    react(container)
+
+    seen: list[dict[str, Any]] = []
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+        seen += found.values()
