@@ -214,3 +214,13 @@ def test_a_failure_at_the_beginning_leaves_no_lock(url, monkeypatch):
 def test_no_bucket_is_told_before_any_work(url):
     with pytest.raises(InputError, match="NoSuchBucket"), work("s3://nowhere/x"):
         pytest.fail("begun")
+
+
+def test_what_hidden_files_speak_of_is_sent_with_or_before_them(url):
+    """A note is written behind its file; at whatever moment the mirror looks, it must not take the note alone."""
+    with work(url) as it:
+        looked = it._mirror._files()
+        put(it.path, ".progress/a", "of a")
+        assert next(looked)[0] == ".progress/a"
+        put(it.path, "a", "whole")  # as if both had come while the folder was walked
+        assert [name for name, _ in looked] == ["a"]

@@ -34,7 +34,7 @@ MARKER = ".work.json"
 JOURNAL = ".mirror.jsonl"  # here only: which version of which file was sent, or came
 INTERVAL = 5.0  # seconds between two looks at the folder: about what a lost machine loses
 LOCK = ".lock"
-_PRIVATE = {MARKER, JOURNAL, LOCK}
+_PRIVATE = {MARKER, JOURNAL, LOCK, manifest.NAME}  # not sent as the others are
 
 Stamp = list[int]
 
@@ -228,14 +228,16 @@ class Mirror:
             file.write(json.dumps([name, stamp, etag]) + "\n")
 
     def _files(self) -> Iterator[tuple[str, Stamp]]:
-        for root, _, names in os.walk(self.path):
-            for name in names:
-                path = Path(root, name)
-                relative = path.relative_to(self.path).as_posix()
-                passing = name.startswith(".") and name.endswith((".tmp", ".part"))
-                if relative not in _PRIVATE and relative != manifest.NAME and not passing:
-                    with contextlib.suppress(FileNotFoundError):
-                        yield relative, _stamp(path)
+        """What is to be sent. Hidden files are looked for first: what they speak of is then found as well."""
+        for hidden in (True, False):
+            for root, _, names in os.walk(self.path):
+                for name in names:
+                    path = Path(root, name)
+                    relative = path.relative_to(self.path).as_posix()
+                    passing = name.startswith(".") and name.endswith((".tmp", ".part"))
+                    if _hidden(relative) == hidden and not passing and relative not in _PRIVATE:
+                        with contextlib.suppress(FileNotFoundError):
+                            yield relative, _stamp(path)
 
 
 def _stamp(path: Path) -> Stamp:
