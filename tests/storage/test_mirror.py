@@ -211,6 +211,13 @@ def test_a_failure_at_the_beginning_leaves_no_lock(url, monkeypatch):
         again.finish()
 
 
+def test_files_of_others_are_not_removed(url, bucket):
+    bucket.put_object(Bucket="pairs", Key=storage.paths.split(url)[1] + "/theirs/a", Body=b"x")
+    with pytest.raises(InputError, match=r"not of a stage, theirs/a among them"), work(url):
+        pytest.fail("begun")
+    assert there(url) == ["theirs/a"]
+
+
 def test_no_bucket_is_told_before_any_work(url):
     with pytest.raises(InputError, match="NoSuchBucket"), work("s3://nowhere/x"):
         pytest.fail("begun")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cliprd import manifest
-from cliprd.errors import CliprdError, EnvironmentError_, RetryableError
+from cliprd.errors import CliprdError, EnvironmentError_, InputError, RetryableError
 from cliprd.storage import s3
 from cliprd.storage.paths import below, join, label, scratch
 from cliprd.storage.s3 import Missing
@@ -58,17 +58,25 @@ class Mirror:
         """Take the place over: bring what the same work has left there, if that is more than what is here.
 
         Leftovers of other work are removed from there; those here are the caller's business.
+
+        Raises:
+            InputError: there are files that no stage has written.
         """
         there = entries(self.url)
+        if there and not there.keys() & {MARKER, manifest.NAME}:
+            raise InputError(
+                f"{self.url} holds files that are not of a stage, {min(there)} among them.",
+                "Give another --output, or remove them.",
+            )
         same = manifest.NAME not in there and self._work(there) == identity
-        if not same:
-            if manifest.NAME in there:
-                remove(join(self.url, manifest.NAME))  # first: what is half removed must not look finished
-            remove(*(join(self.url, name) for name in there if name != manifest.NAME))
-            there = {}
-        self._claim(identity)
+        self._claim(identity)  # before anything is removed: what is left of it is known as ours
         abandon_uploads(self.url)
         there.pop(MARKER, None)
+        if not same:
+            if there.pop(manifest.NAME, None):
+                remove(join(self.url, manifest.NAME))  # first: what is half removed must not look finished
+            remove(*(join(self.url, name) for name in there))
+            there = {}
         sent = self._recall(identity)
         if sent is not None and all(name in sent and sent[name][1] == entry.etag for name, entry in there.items()):
             # Nobody has written there since: this folder is as far or further.
