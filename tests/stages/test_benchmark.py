@@ -231,8 +231,8 @@ def test_refusals(house, tmp_path):
         benchmark.run(tree, {"model": reference}, tmp_path / "b")
     with pytest.raises(InputError, match="a folder made by 'benchmark' is needed"):
         benchmark.run(tree, {"model": model, "reference": model}, tmp_path / "c")
-    with pytest.raises(InputError, match=r"s3://bucket/tasks is not a local folder"):
-        benchmark.run(settings("s3://bucket/tasks"), {"model": model}, tmp_path / "d")
+    with pytest.raises(InputError, match=r"gs://bucket/tasks is neither here nor in S3"):
+        benchmark.run(settings("gs://bucket/tasks"), {"model": model}, tmp_path / "d")
     shutil.copytree(house / "tasks", tmp_path / "tasks")
     (tmp_path / "tasks" / "flags" / "classnames.txt").write_text("".join(f"flag {c}\n" for c in range(6)))
     with pytest.raises(InputError, match="the teacher saw another version of task 'flags'"):

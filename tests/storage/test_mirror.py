@@ -211,6 +211,23 @@ def test_a_failure_at_the_beginning_leaves_no_lock(url, monkeypatch):
         again.finish()
 
 
+def test_files_of_others_are_not_removed(url, bucket):
+    bucket.put_object(Bucket="pairs", Key=storage.paths.split(url)[1] + "/theirs/a", Body=b"x")
+    with pytest.raises(InputError, match=r"not of a stage, theirs/a among them"), work(url):
+        pytest.fail("begun")
+    assert there(url) == ["theirs/a"]
+
+
 def test_no_bucket_is_told_before_any_work(url):
     with pytest.raises(InputError, match="NoSuchBucket"), work("s3://nowhere/x"):
         pytest.fail("begun")
+
+
+def test_what_hidden_files_speak_of_is_sent_with_or_before_them(url):
+    """A note is written behind its file; at whatever moment the mirror looks, it must not take the note alone."""
+    with work(url) as it:
+        looked = it._mirror._files()
+        put(it.path, ".progress/a", "of a")
+        assert next(looked)[0] == ".progress/a"
+        put(it.path, "a", "whole")  # as if both had come while the folder was walked
+        assert [name for name, _ in looked] == ["a"]

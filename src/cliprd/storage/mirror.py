@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cliprd import manifest
-from cliprd.errors import CliprdError, EnvironmentError_, RetryableError
+from cliprd.errors import CliprdError, EnvironmentError_, InputError, RetryableError
 from cliprd.storage import s3
 from cliprd.storage.paths import below, join, label, scratch
 from cliprd.storage.s3 import Missing
@@ -34,7 +34,7 @@ MARKER = ".work.json"
 JOURNAL = ".mirror.jsonl"  # here only: which version of which file was sent, or came
 INTERVAL = 5.0  # seconds between two looks at the folder: about what a lost machine loses
 LOCK = ".lock"
-_PRIVATE = {MARKER, JOURNAL, LOCK}
+_PRIVATE = {MARKER, JOURNAL, LOCK, manifest.NAME}  # not sent as the others are
 
 Stamp = list[int]
 
@@ -58,17 +58,25 @@ class Mirror:
         """Take the place over: bring what the same work has left there, if that is more than what is here.
 
         Leftovers of other work are removed from there; those here are the caller's business.
+
+        Raises:
+            InputError: there are files that no stage has written.
         """
         there = entries(self.url)
+        if there and not there.keys() & {MARKER, manifest.NAME}:
+            raise InputError(
+                f"{self.url} holds files that are not of a stage, {min(there)} among them.",
+                "Give another --output, or remove them.",
+            )
         same = manifest.NAME not in there and self._work(there) == identity
-        if not same:
-            if manifest.NAME in there:
-                remove(join(self.url, manifest.NAME))  # first: what is half removed must not look finished
-            remove(*(join(self.url, name) for name in there if name != manifest.NAME))
-            there = {}
-        self._claim(identity)
+        self._claim(identity)  # before anything is removed: what is left of it is known as ours
         abandon_uploads(self.url)
         there.pop(MARKER, None)
+        if not same:
+            if there.pop(manifest.NAME, None):
+                remove(join(self.url, manifest.NAME))  # first: what is half removed must not look finished
+            remove(*(join(self.url, name) for name in there))
+            there = {}
         sent = self._recall(identity)
         if sent is not None and all(name in sent and sent[name][1] == entry.etag for name, entry in there.items()):
             # Nobody has written there since: this folder is as far or further.
@@ -228,14 +236,16 @@ class Mirror:
             file.write(json.dumps([name, stamp, etag]) + "\n")
 
     def _files(self) -> Iterator[tuple[str, Stamp]]:
-        for root, _, names in os.walk(self.path):
-            for name in names:
-                path = Path(root, name)
-                relative = path.relative_to(self.path).as_posix()
-                passing = name.startswith(".") and name.endswith((".tmp", ".part"))
-                if relative not in _PRIVATE and relative != manifest.NAME and not passing:
-                    with contextlib.suppress(FileNotFoundError):
-                        yield relative, _stamp(path)
+        """What is to be sent. Hidden files are looked for first: what they speak of is then found as well."""
+        for hidden in (True, False):
+            for root, _, names in os.walk(self.path):
+                for name in names:
+                    path = Path(root, name)
+                    relative = path.relative_to(self.path).as_posix()
+                    passing = name.startswith(".") and name.endswith((".tmp", ".part"))
+                    if _hidden(relative) == hidden and not passing and relative not in _PRIVATE:
+                        with contextlib.suppress(FileNotFoundError):
+                            yield relative, _stamp(path)
 
 
 def _stamp(path: Path) -> Stamp:

@@ -23,11 +23,13 @@ def parse(text: Location) -> Location:
     """What a command line or caller gave, as a `Location`: S3 addresses without a slash at the end, else a `Path`.
 
     Raises:
-        InputError: an S3 address without a bucket.
+        InputError: an S3 address without a bucket, or an address of another kind.
     """
     if isinstance(text, Path) and text.parts[:1] == ("s3:",):  # a caller has made a Path of an address
         text = SCHEME + "/".join(text.parts[1:])
     if not is_s3(text):
+        if "://" in str(text):
+            raise InputError(f"{text} is neither here nor in S3.", "Give a folder here, or s3://bucket/prefix.")
         return Path(text)
     if not split(text)[0]:
         raise InputError(f"{text} names no bucket.", "Write s3://bucket/prefix.")

@@ -113,7 +113,7 @@ def errors(url: str) -> Iterator[None]:
     try:
         yield
     except boto.ClientError as error:
-        raise _refused(url, error.response) from error
+        raise _refused(url, error.response, error.operation_name) from error
     except login as error:
         raise InputError(f"{url}: no credentials.", "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.") from error
     except token as error:
@@ -130,7 +130,7 @@ def errors(url: str) -> Iterator[None]:
         ) from error
 
 
-def _refused(url: str, reply: dict[str, Any]) -> InputError | RetryableError:
+def _refused(url: str, reply: dict[str, Any], operation: str) -> InputError | RetryableError:
     status = int(reply.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = str(reply.get("Error", {}).get("Code", status))
     if code in _CAUSES:
@@ -140,6 +140,8 @@ def _refused(url: str, reply: dict[str, Any]) -> InputError | RetryableError:
         return Empty(f"{url} is shorter than it should be ({code}).", "Find out who replaced it.")
     if code in ("NoSuchKey", "NotFound", "404"):
         return Missing(f"{url} does not exist ({code}).", "Check the address and AWS_ENDPOINT_URL.")
+    if operation == "CompleteMultipartUpload":  # what a part's reply should have told was cut off: send it again
+        return RetryableError(f"{url}: {code}.", "Try again.")
     if 300 <= status < 500 and code not in _HEAL and status not in (408, 409, 412, 429):
         return InputError(f"{url}: {code}.", f"Check the address, AWS_ENDPOINT_URL and AWS_REGION. {_LOGIN}")
     return RetryableError(f"{url}: {code}.", "Try again.")

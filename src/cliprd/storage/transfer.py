@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -12,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cliprd.errors import CliprdError, InputError, RetryableError
+from cliprd.errors import CliprdError, EnvironmentError_, InputError, RetryableError
 from cliprd.storage import s3
 from cliprd.storage.paths import label, split
 from cliprd.storage.streams import ObjectReader
@@ -205,11 +206,19 @@ def download(url: str, path: Path, *, size: int | None = None, sha256: str | Non
             done = os.fstat(file.fileno()).st_size
             file.seek(0)
             known = hashlib.file_digest(file, "sha256")
-            for block in _blocks(url, there.etag, done, there.size):
-                file.write(block)
-                known.update(block)
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                for block in _blocks(url, there.etag, done, there.size):
+                    file.write(block)
+                    known.update(block)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError as error:
+                if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                    raise
+                raise EnvironmentError_(
+                    f"No space left on the disk of {path.parent}.",
+                    "Free some, or set CLIPRD_SCRATCH to another disk or CLIPRD_CACHE_BYTES to less.",
+                ) from error
             if sha256 is None or known.hexdigest() == sha256:
                 os.replace(part, path)
                 return
