@@ -19,7 +19,8 @@ from cliprd.params import Params
 from pipelines.observe import Observer
 
 IMAGE_USER, IMAGE_WORKDIR = 10001, Path("/opt/cliprd")  # as in docker/Dockerfile
-PASSED = ("AWS_", "MLFLOW_", "CLIPRD_")  # what steps in containers see of the caller's environment
+PASSED = ("AWS_", "MLFLOW_", "CLIPRD_CACHE_BYTES")  # what steps in containers see of the caller's environment
+OUT_HERE = {"AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"}  # files of this machine
 
 
 class StepFailed(CliprdError):
@@ -69,6 +70,7 @@ def run(name: str, params: Params, image: str, *, runner: str, root: Path, argum
         pipeline_root=str(outputs),
         enable_caching=True,
         cache_root=str(root / "cache"),
+        workspace_root=str(root / "workspace"),  # not used; left out, each run would leave a folder in /tmp
     )
     pipeline = importlib.import_module(f"pipelines.{name}").build(_here(params, runner), image)
     path = logs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.log"
@@ -112,9 +114,7 @@ def _containers(params: Params, image: str) -> Any:
         raise EnvironmentError_(
             f"No Docker engine: {_first_line(error)}", "Start one, or use --local process."
         ) from error
-    passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
-    passed = {**params.kubernetes.environment, **passed}
-    passed.pop("AWS_CA_BUNDLE", None)  # a path out here
+    passed = {**params.kubernetes.environment, **_credentials(params), **_environment()}
     addresses = [params.tracking.uri, *(value for name, value in passed.items() if "ENDPOINT" in name)]
     local_servers = any(urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1") for address in addresses)
     return local.DockerRunner(
@@ -131,6 +131,28 @@ def _containers(params: Params, image: str) -> Any:
             for target, source in _sources(params).items()
         ],
     )
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(PASSED) and name not in OUT_HERE}
+
+
+def _credentials(params: Params) -> dict[str, str]:
+    """Those that boto3 finds in this machine's files, where the pipeline reads S3: no container sees the files."""
+    if "s3://" not in params.model_dump_json():
+        return {}
+    import boto3
+
+    found = boto3.Session().get_credentials()
+    if found is None:
+        return {}
+    keys = found.get_frozen_credentials()
+    named = {
+        "AWS_ACCESS_KEY_ID": keys.access_key,
+        "AWS_SECRET_ACCESS_KEY": keys.secret_key,
+        "AWS_SESSION_TOKEN": keys.token,
+    }
+    return {name: value for name, value in named.items() if value}
 
 
 def _sources(params: Params) -> dict[str, str]:
