@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 
 from cliprd import manifest, params, storage
 from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
+from cliprd.machine import limit_threads
 from cliprd.manifest import Manifest, digest, write_json
 from cliprd.params import Params
-from cliprd.storage import Location
+from cliprd.storage import Location, TakenOverError
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ def run(
 
     A failure ends the process: its message alone on stderr, its exit code as in `cliprd.errors`.
     """
+    limit_threads()  # before the stage brings in torch
     with _one_line():
         tree = _tree(sections, where=stage)
         module = importlib.import_module(f"cliprd.stages.{stage}")
@@ -64,7 +66,7 @@ def run(
             made: Manifest = _attempts(lambda: module.run(tree, folders, storage.parse(output), **options))
             return made
         url = _address(store, stage, sections, folders, [content, options])
-        made = _attempts(lambda: module.run(tree, folders, url, **options))
+        made = _attempts(lambda: _made_once(url, lambda: module.run(tree, folders, url, **options)))
         if keep:
             storage.write_pointer(Path(output), url)
         else:
@@ -256,6 +258,19 @@ def _attempts(work: Callable[[], T]) -> T:
             print(f"cliprd: {error} Attempt {attempt} of {ATTEMPTS}; next in {pause:.0f} s.", file=sys.stderr)
             time.sleep(pause)
     return work()
+
+
+def _made_once(url: str, work: Callable[[], Manifest]) -> Manifest:
+    """`work()`; or the same work by another step that began it later, which is let go on and waited for."""
+    while True:
+        try:
+            return work()
+        except TakenOverError:
+            print(
+                f"cliprd: another step has begun the same work in {url}; waiting for it.", file=sys.stderr, flush=True
+            )
+            if (made := storage.await_finished(url)) is not None:
+                return made
 
 
 def _address(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import shutil
 import sys
 from typing import TextIO
 
 from cliprd import manifest
+from cliprd.machine import cores
 
 CORE = (
     "torch",
@@ -57,8 +57,7 @@ def examine(out: TextIO) -> int:
         line("✓" if version else "✗", package, version or "missing: make setup")
 
     out.write("\ndevices\n")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    line("✓", "cpu", f"{cores} cores usable")
+    line("✓", "cpu", f"{cores()} cores usable")
     if importlib.util.find_spec("torch"):
         import torch
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,43 @@ def test_a_killed_training_goes_on_on_another_machine(trained, url, tmp_path, mo
     if moment == "record":
         assert records[0].step == 6
     assert_same(output, trained / "student")
+
+
+def test_two_steps_that_do_the_same_at_once_make_it_once(trained, bucket, url, tmp_path):
+    """The later one goes on, the earlier one waits for it; both end well, with the same student."""
+    store = f"{url}/store"
+    task = tmp_path / "task.py"
+    task.write_text(
+        "import sys\n"
+        "from cliprd import component, params\n"
+        "from cliprd.storage import folder, mirror\n"
+        "from tests.distill import rooms\n"
+        "from pathlib import Path\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "mirror.INTERVAL = 0.05\n"
+        "wait = folder.await_finished\n"
+        "component.storage.await_finished = lambda url: wait(url, interval=0.1, still=60)\n"
+        "room, out = Path(sys.argv[1]), sys.argv[2]\n"
+        "tree = rooms.make_params(room, epochs=150).model_dump(mode='json')\n"
+        "sections = {name: tree[name] for name in ('student', 'distill', 'augmentation')}\n"
+        "sections['tracking'] = {'uri': ''}\n"
+        "inputs = {'shards': str(room / 'shards'), 'cache': str(room / 'cache')}\n"
+        f"made = component.run('distill', sections, inputs, out, store={store!r})\n"
+        "print(made.fingerprint)\n"
+    )
+
+    def start(name):
+        env = {**os.environ, "CLIPRD_SCRATCH": str(tmp_path / f"scratch-{name}"), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, str(task), str(trained), str(tmp_path / name)]
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    first = start("first")
+    while not any(name.endswith("history.csv") for name in storage.list_folder(store)):
+        assert first.poll() is None, first.stderr.read()
+        time.sleep(0.05)
+    second = start("second")
+    ends = [process.communicate(timeout=120) for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], ends
+    assert "another step has begun the same work" in ends[0][1]
+    assert ends[0][0] == ends[1][0]
+    assert manifest.verify(tmp_path / "first") == manifest.verify(tmp_path / "second")

@@ -7,7 +7,6 @@ first. Everything is float32 and in an order that depends on the task alone, so 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +28,7 @@ from cliprd.data.augment import eval_view
 from cliprd.data.images import BadImage, decode
 from cliprd.errors import InputError
 from cliprd.image_spec import ImageSpec
+from cliprd.machine import cores
 from cliprd.manifest import atomic_write, digest
 
 Embeddings = dict[str, NDArray[np.float32]]
@@ -82,7 +82,7 @@ def _batches(task: Task, spec: ImageSpec, size: int, bar: Any) -> Iterator[Tenso
         return batch
 
     waiting: deque[Future[NDArray[np.uint8]]] = deque()
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(8, cores())) as pool:
         try:
             for number, data in task.images():
                 waiting.append(pool.submit(view, number, data))

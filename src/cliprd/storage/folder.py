@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,6 +98,28 @@ def put_folder(folder: Path, location: Location) -> None:
         else:
             with manifest.atomic_write(Path(place, name)) as file, (folder / name).open("rb") as source:
                 shutil.copyfileobj(source, file)
+
+
+def await_finished(url: str, *, interval: float = 10, still: float = 1800) -> manifest.Manifest | None:
+    """The manifest of a folder that another process is writing, once it is finished; None where nothing moves there.
+
+    Args:
+        interval: seconds between two looks.
+        still: seconds without any change after which the writer is believed dead.
+
+    Raises:
+        RetryableError: the network or the store failed.
+    """
+    known, since = None, time.monotonic()
+    while True:
+        there = entries(url)
+        if manifest.NAME in there:
+            return manifest.read(url)
+        if there != known:
+            known, since = there, time.monotonic()
+        elif time.monotonic() - since > still:
+            return None
+        time.sleep(interval)
 
 
 def fetch_tree(location: Location, names: Sequence[str] | None = None) -> Path:

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from cliprd import manifest
-from cliprd.errors import CliprdError, EnvironmentError_, InputError, RetryableError
+from cliprd.errors import CliprdError, InputError, RetryableError
 from cliprd.storage import s3
 from cliprd.storage.paths import below, join, label, scratch
-from cliprd.storage.s3 import Missing
+from cliprd.storage.s3 import Missing, TakenOverError
 from cliprd.storage.streams import read_bytes
 from cliprd.storage.transfer import Entry, abandon_uploads, download, entries, head, remove, upload
 
@@ -97,7 +97,7 @@ class Mirror:
             expected: the manifest's files.
 
         Raises:
-            RetryableError: the network or the store failed. EnvironmentError_: another process has taken over.
+            RetryableError: the network or the store failed. TakenOverError: another process goes on here.
         """
         self.close()
         self._send(hidden=False)
@@ -134,7 +134,7 @@ class Mirror:
             try:
                 self._send()
                 warned = False
-            except EnvironmentError_:
+            except TakenOverError:
                 return  # taken over; `finish` meets it again, and says so
             except (CliprdError, OSError) as error:  # it may heal, as even credentials do; `finish` raises what has not
                 if not warned:
@@ -181,7 +181,7 @@ class Mirror:
 
     def _check(self, mark: Entry | None) -> None:
         if mark != self._mark:
-            raise EnvironmentError_(
+            raise TakenOverError(
                 f"{self.url} is being written by another cliprd process, which began after this one.",
                 "Wait for it, or give another --output.",
             )

@@ -23,9 +23,10 @@ from torch import Tensor
 from cliprd import manifest, progress
 from cliprd.data.augment import crop_box, to_tensor, train_view
 from cliprd.data.images import BadImage, decode
-from cliprd.data.parallel import cores, ordered_map
+from cliprd.data.parallel import ordered_map
 from cliprd.data.shards import Sample, Shard, ShardSet
 from cliprd.errors import InputError
+from cliprd.machine import cores
 from cliprd.models.encoder import Encoder
 from cliprd.params import Params
 from cliprd.teacher_cache import fingerprint

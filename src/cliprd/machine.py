@@ -1,0 +1,40 @@
+"""What this process may use of the machine it runs on."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def cores(cgroups: Path = CGROUPS) -> int:
+    """Processors this process may use: those it may run on, and of them no more than its container's CPU limit.
+
+    A limit is a share of time on all processors of the node, which an affinity mask says nothing of. A pod limited to
+    4 on a node of 64 that starts 64 threads spends its share on having them wait for each other.
+
+    Args:
+        cgroups: where the kernel tells the limit, version 2 or 1.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, _limit(cgroups))))
+
+
+def limit_threads() -> None:
+    """Have the libraries of numbers that are loaded from now on start no more threads than `cores`."""
+    if cores() < (os.cpu_count() or 1):
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, str(cores()))
+
+
+def _limit(cgroups: Path) -> float:
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((cgroups / name).read_text() for name in names).split()
+            if quota not in ("max", "-1"):
+                return int(quota) / int(period)
+        except (OSError, ValueError):
+            continue
+    return math.inf
