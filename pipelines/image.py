@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from cliprd.errors import ParamsError
+from cliprd.params import Kubernetes
 
 ROOT = Path(__file__).parents[1]
 CONTENT = (
@@ -39,6 +40,22 @@ def content_tag(target: str, root: Path = ROOT) -> str:
                 continue
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return f"{NAME}:{target}-{digest.hexdigest()[:12]}"
+
+
+def choose(image: str | None, kubernetes: Kubernetes, *, allow_mutable: bool = False) -> str:
+    """The image that was asked for, checked; else the content-made tag: `cuda` where a step asks for an accelerator.
+
+    Raises:
+        ParamsError: its name can move, or the steps on accelerators would not see them in it.
+    """
+    on_gpu = [step for step, asked in {**kubernetes.steps, "default": kubernetes.default}.items() if asked.accelerators]
+    found = check(image or content_tag("cuda" if on_gpu else "cpu"), allow_mutable=allow_mutable)
+    if on_gpu and re.search(r":cpu-[0-9a-f]{12}$", found):
+        raise ParamsError(
+            f"--image {found}: target `cpu` hides GPUs, and kubernetes.steps.{on_gpu[0]} asks for accelerators.",
+            "Build and name target cuda: make images TARGETS=cuda",
+        )
+    return found
 
 
 def check(image: str, *, allow_mutable: bool = False) -> str:

@@ -228,8 +228,8 @@ def _stage(name: str) -> Callable[..., Manifest]:
     return run
 
 
-def _pipelines(options: argparse.Namespace) -> str:
-    """Make `pipelines` importable, which lives in the repository; returns the checked image."""
+def _pipelines() -> None:
+    """Make `pipelines` importable, which lives in the repository."""
     import importlib.util
 
     from cliprd.errors import EnvironmentError_
@@ -243,13 +243,18 @@ def _pipelines(options: argparse.Namespace) -> str:
         sys.path.insert(0, str(repository))
     if importlib.util.find_spec("kfp") is None:
         raise EnvironmentError_("kfp is not installed.", "pip install 'cliprd[pipelines]'")
-    from pipelines.image import check, content_tag
 
-    return check(options.image or content_tag("cpu"), allow_mutable=options.allow_mutable_image)
+
+def _parameters_and_image(options: argparse.Namespace) -> tuple[Params, str]:
+    _pipelines()
+    from pipelines.image import choose
+
+    tree = _load(options)
+    return tree, choose(options.image, tree.kubernetes, allow_mutable=options.allow_mutable_image)
 
 
 def _pipeline_image(options: argparse.Namespace) -> int:
-    _pipelines(options)
+    _pipelines()
     from pipelines.image import content_tag
 
     print(content_tag(options.target))
@@ -257,11 +262,11 @@ def _pipeline_image(options: argparse.Namespace) -> int:
 
 
 def _pipeline_compile(options: argparse.Namespace) -> int:
-    image = _pipelines(options)
+    tree, image = _parameters_and_image(options)
     from cliprd.manifest import atomic_write
     from pipelines.compile import compile_pipeline
 
-    text = compile_pipeline(options.pipeline, _load(options), image)
+    text = compile_pipeline(options.pipeline, tree, image)
     if options.output is None:
         sys.stdout.write(text)
     else:
@@ -271,17 +276,12 @@ def _pipeline_compile(options: argparse.Namespace) -> int:
 
 
 def _pipeline_run(options: argparse.Namespace) -> int:
-    import yaml
-
-    from cliprd.errors import ParamsError
-
-    image = _pipelines(options)
+    tree, image = _parameters_and_image(options)
     from pipelines.local import run
+    from pipelines.submit import order
 
-    if wrong := [item for item in options.input if "=" not in item]:
-        raise ParamsError(f"--input {wrong[0]}: expected NAME=VALUE.", "For example --input method=vrd-exp")
-    given = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in options.input)}
-    made = run(options.pipeline, _load(options), image, runner=options.local, root=options.root, arguments=given)
+    given = order(options.pipeline, tree, image, options.input).arguments
+    made = run(options.pipeline, tree, image, runner=options.local, root=options.root, arguments=given)
     print(f"pipeline {options.pipeline}: {made.folder} is whole: steps run {made.steps}, finished before {made.reused}")
     return 0
 
@@ -289,10 +289,9 @@ def _pipeline_run(options: argparse.Namespace) -> int:
 def _pipeline_submit(options: argparse.Namespace) -> int:
     from cliprd.errors import ParamsError
 
-    image = _pipelines(options)
+    tree, image = _parameters_and_image(options)
     if options.timeout is not None and not (options.wait and options.timeout > 0):
         raise ParamsError("--timeout limits --wait: it needs it, and more than 0 seconds.")
-    tree = _load(options)
     from pipelines.follow import follow
     from pipelines.submit import order, submit
 
@@ -309,10 +308,9 @@ def _pipeline_submit(options: argparse.Namespace) -> int:
 def _pipeline_schedule(options: argparse.Namespace) -> int:
     from cliprd.errors import ParamsError
 
-    image = _pipelines(options)
+    tree, image = _parameters_and_image(options)
     if not 1 <= options.max_concurrency <= 10:
         raise ParamsError(f"--max-concurrency {options.max_concurrency}: KFP takes 1 to 10.")
-    tree = _load(options)
     from pipelines.schedule import cron, schedule
     from pipelines.submit import order
 
@@ -332,8 +330,7 @@ def _pipeline_schedule(options: argparse.Namespace) -> int:
 
 
 def _pipeline_diff(options: argparse.Namespace) -> int:
-    image = _pipelines(options)
-    tree = _load(options)
+    tree, image = _parameters_and_image(options)
     from pipelines.compile import compile_pipeline
     from pipelines.diff import changes, image_to_compare
     from pipelines.versions import documents, newest, parts

@@ -10,7 +10,7 @@ import yaml
 from cliprd import params
 from cliprd.errors import ParamsError
 from pipelines.compile import NAMES, compile_pipeline
-from pipelines.image import CONTENT, check, content_tag
+from pipelines.image import CONTENT, check, choose, content_tag
 from pipelines.steps import FUNCTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -193,6 +193,16 @@ def test_a_name_that_can_move_is_refused(image):
 def test_a_name_that_says_its_content_is_taken(tmp_path):
     assert check(IMAGE) == IMAGE
     assert check(content_tag("cuda")).startswith("cliprd:cuda-")
+
+
+def test_steps_on_gpus_get_the_image_that_sees_them():
+    asked = "kubernetes.steps.distill={accelerator: nvidia.com/gpu, accelerators: 2}"
+    plain, gpu = (params.load(ROOT / "params.yaml", extra).kubernetes for extra in ([], [asked]))
+    assert choose(None, plain) == content_tag("cpu")
+    assert choose(None, gpu) == content_tag("cuda")
+    assert choose(IMAGE, gpu) == IMAGE
+    with pytest.raises(ParamsError, match=r"hides GPUs, and kubernetes.steps.distill asks"):
+        choose("registry.example/" + content_tag("cpu"), gpu)
 
 
 def test_the_tag_changes_with_the_content(tmp_path):
