@@ -19,7 +19,6 @@ from _record import save
 
 import docker
 from cliprd import params
-from pipelines.image import content_tag
 
 STEP = re.compile(r"--function_to_execute (\S+)")
 DONE = re.compile(r"^\S+ (?P<name>\S+).* done in (?P<seconds>\d+) s$")
@@ -42,7 +41,13 @@ def main() -> None:
     """Run the pipeline once, with nothing done before, and save."""
     name = sys.argv[1] if sys.argv[1:2] and not sys.argv[1].startswith("-") else "distill"
     options = sys.argv[2:] if sys.argv[1:2] == [name] else sys.argv[1:]
-    image, peaks, ended = content_tag("cpu"), Counter[str](), threading.Event()
+    image = subprocess.run(["cliprd", "pipeline", "image", "cpu"], capture_output=True, text=True, check=True).stdout
+    image, peaks, ended = image.strip(), Counter[str](), threading.Event()
+    try:
+        docker.from_env().images.get(image)
+    except docker.errors.DockerException as error:
+        print(f"not measured: {error}; make images")
+        return
     with tempfile.TemporaryDirectory() as place:
         watcher = threading.Thread(target=watch, args=(image, ended, peaks), daemon=True)
         watcher.start()
