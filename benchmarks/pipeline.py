@@ -29,7 +29,7 @@ def watch(image: str, ended: threading.Event, peaks: Counter[str]) -> None:
     client = docker.from_env()
     while not ended.wait(0.2):
         for container in client.containers.list(filters={"ancestor": image}):
-            with contextlib.suppress(docker.errors.APIError, KeyError):  # it ended meanwhile
+            with contextlib.suppress(docker.errors.APIError, KeyError, ValueError):  # it ended meanwhile
                 found = STEP.search(" ".join(container.attrs["Config"]["Cmd"]))
                 memory = container.stats(stream=False, one_shot=True)["memory_stats"]
                 cached = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))

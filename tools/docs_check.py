@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -12,6 +13,7 @@ from cliprd.errors import ParamsError
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "results" / "comparison.md"
+COSTS = ROOT / "benchmarks" / "results" / "pipeline.json"
 
 
 def commands(text: str) -> list[str]:
@@ -38,6 +40,14 @@ def check_cliprd(words: list[str]) -> str | None:
     return None
 
 
+def cost_table() -> str:
+    """What `benchmarks/pipeline.py` measured, as Markdown."""
+    measured = json.loads(COSTS.read_text(encoding="utf-8"))
+    lines = ["| step | seconds | memory, highest seen (MiB) | output (MiB) |", "|---|---:|---:|---:|"]
+    lines += [f"| {r['step']} | {r['seconds']} | {r['memory_MiB']} | {r['output_MiB']:g} |" for r in measured["rows"]]
+    return "\n".join(lines) + "\n"
+
+
 def check(document: Path, targets: set[str]) -> list[str]:
     """All that is wrong in one document."""
     text = document.read_text(encoding="utf-8")
@@ -57,6 +67,9 @@ def check(document: Path, targets: set[str]) -> list[str]:
             wrong.append(f"`{line}`: {problem}")
         if words[:1] == ["make"]:
             wrong += [f"`{line}`: no such target" for word in words[1:] if "=" not in word and word not in targets]
+    costs = re.search(r"<!-- costs -->\n(.*?)<!-- /costs -->", text, re.DOTALL)
+    if costs and costs.group(1) != cost_table():
+        wrong.append(f"the table of costs is not that of {COSTS.relative_to(ROOT)}; it is:\n{cost_table()}")
     if document.name == "README.md" and document.parent == ROOT:
         table = re.search(r"<!-- results -->\n(.*?)<!-- /results -->", text, re.DOTALL)
         if not table or not TABLE.is_file() or table.group(1).strip() != TABLE.read_text(encoding="utf-8").strip():

@@ -32,6 +32,6 @@ def bar(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
         return tqdm(iterable, **options)
     options["leave"] = True  # with a delay: what is done before the first line is due says nothing
     return tqdm(
-        iterable, file=_Lines(), ascii=True, ncols=100, mininterval=SECONDS_PER_LINE, maxinterval=2 * SECONDS_PER_LINE,
+        iterable, file=_Lines(), ascii=True, mininterval=SECONDS_PER_LINE, maxinterval=2 * SECONDS_PER_LINE,
         delay=SECONDS_PER_LINE, **options,
     )  # fmt: skip

@@ -119,7 +119,7 @@ def train_heads(pairs: Pairs, settings: params.Aligned) -> tuple[AlignedHeads, d
                 raise DivergedError(
                     "The teacher's heads diverged: the loss is not finite.", "Lower teacher.aligned.lr."
                 )
-            bar.set_postfix(loss=f"{loss.item():.3f}")
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         bar.close()
     heads.load_state_dict(mean)
     heads.blend(LEARNED)
