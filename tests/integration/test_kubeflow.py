@@ -267,8 +267,8 @@ def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):
     """Streamed, not copied through artifacts; a lost pod's training goes on elsewhere; gated, promoted, recorded."""
     root, env = bucket
     overrides = (
-        "data.path=s3://bucket/data/train", "benchmark.tasks=s3://bucket/data/benchmark", "distill.epochs=50",
-        "kubernetes.store=s3://bucket/store", "promote.champion=s3://bucket/champion", "distill.checkpoint_every=10",
+        "data.path=s3://bucket/data/train", "benchmark.tasks=s3://bucket/data/benchmark", "distill.epochs=12",
+        "kubernetes.store=s3://bucket/store", "promote.champion=s3://bucket/champion",
     )  # fmt: skip
     arguments = [part for override in overrides for part in ("--set", override)]
 
@@ -282,10 +282,14 @@ def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):
     left = []
 
     def kill(container):
+        if "distill" not in " ".join(container.attrs["Config"]["Cmd"]):
+            return
         found = sorted(path.name for path in root.glob("store/distill/*/.checkpoint/*.json"))
-        if found and "distill" in " ".join(container.attrs["Config"]["Cmd"]):
+        if found:
             container.kill()
             left.extend(found)
+        elif list(root.glob("store/distill/*/.work.json")):  # it trains: so slowly that its checkpoints can follow
+            container.update(cpu_period=100_000, cpu_quota=10_000)
 
     with docker_engine.watched(image, kill):
         failed = retrain(check=False)
