@@ -21,7 +21,7 @@ from cliprd import manifest, params, storage
 from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
 from cliprd.machine import limit_threads
 from cliprd.manifest import Manifest, digest, write_json
-from cliprd.params import Params
+from cliprd.params import Benchmark, Params
 from cliprd.storage import Location, TakenOverError
 
 T = TypeVar("T")
@@ -86,7 +86,6 @@ def plan(sections: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], text: s
         Fingerprints of the source data and of the benchmark's tasks. Handed on to the steps that read them, they make
         Kubeflow's cache see what changed behind an unchanged name.
     """
-    from cliprd.benchmark.tasks import load_tasks
     from cliprd.data import sources
     from cliprd.plan import plan as describe
     from cliprd.stages.compare import reference_method
@@ -108,11 +107,10 @@ def plan(sections: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], text: s
         )
         described = {tree.distill.method: describe(tree) for tree in trees}
         source = _attempts(lambda: sources.fingerprint(trees[0].data))
-        section = trees[0].benchmark
-        tasks = _attempts(lambda: load_tasks(storage.fetch_tree(section.tasks), section.names))
+        tasks = _attempts(lambda: _tasks_version(trees[0].benchmark))
         written = "".join(f"## {method}\n\n```\n{lines}```\n\n" for method, lines in described.items())
         Path(text).write_text(f"# {len(trees)} training(s)\n\n{written}", encoding="utf-8")
-        return source, digest({task.name: task.fingerprint for task in tasks})
+        return source, tasks
 
 
 def merge(sections: Mapping[str, Any], shards: str, parts: Sequence[str], output: str, *, store: str = "") -> Manifest:
@@ -246,6 +244,19 @@ def _here(folder: str) -> Path:
 
 def _tree(sections: Mapping[str, Any], *, where: str) -> Params:
     return params.validate({name: _whole_numbers(section) for name, section in sections.items()}, where=where)
+
+
+def _tasks_version(section: Benchmark) -> str:
+    """Identifies the tasks' content; those in S3 are not brought here for it."""
+    from cliprd.benchmark.tasks import load_tasks
+
+    if not storage.is_s3(section.tasks):
+        return digest({task.name: task.fingerprint for task in load_tasks(Path(section.tasks), section.names)})
+    found = storage.versions(section.tasks)
+    tasks = sorted({name.split("/")[0] for name in found if "/" in name})
+    if absent := [name for name in section.names or tasks[:1] or ("any",) if name not in tasks]:
+        raise ParamsError(f"{section.tasks} has no task '{absent[0]}'.", f"It has {', '.join(tasks) or 'none'}.")
+    return digest({name: value for name, value in found.items() if name.split("/")[0] in (section.names or tasks)})
 
 
 def _attempts(work: Callable[[], T]) -> T:

@@ -101,7 +101,8 @@ class Teacher(Section):
     """The large model that is distilled."""
 
     name: str = "aligned"
-    """`aligned` (trained here on packaged weights) or `open_clip:<architecture>:<pretrained tag or file>`."""
+    """`aligned` (trained here on packaged weights) or `open_clip:<architecture>:<pretrained tag or file>`; the file may
+    lie in s3://, for machines that reach no model hub."""
     aligned: Aligned = Aligned()
 
     @field_validator("name")

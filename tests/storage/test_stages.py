@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from cliprd import cli, component, manifest, storage
 from cliprd.data.shards import ShardSet
-from cliprd.errors import InputError
+from cliprd.errors import InputError, ParamsError
+from cliprd.params import validate
 from cliprd.stages import cache, distill, prepare
 from cliprd.storage import mirror
 from cliprd.teacher_cache import TeacherCache
@@ -164,7 +166,6 @@ def test_benchmark_and_compare(url, tmp_path):
 
 
 def grid_params(seeds=(0,)):
-    from cliprd.params import validate
 
     ablation = {"methods": ["clip_kd"], "seeds": list(seeds)}
     return validate({"ablation": ablation, "tracking": {"uri": ""}}, where="test")
@@ -228,3 +229,38 @@ def test_two_steps_that_do_the_same_at_once_make_it_once(trained, bucket, url, t
     assert "another step has begun the same work" in ends[0][1]
     assert ends[0][0] == ends[1][0]
     assert manifest.verify(tmp_path / "first") == manifest.verify(tmp_path / "second")
+
+
+def test_a_teachers_weights_may_lie_in_s3(bucket, url, tmp_path):
+    """And are read again by every stage that loads it; what is not there is said by name."""
+    from cliprd.models import config as configs
+    from cliprd.models.load import load_encoder
+    from cliprd.models.student import build_model
+    from cliprd.stages import teacher
+
+    model = build_model(configs.named("ViT-T-16"), where="test")
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "w.safetensors")
+    storage.upload(tmp_path / "w.safetensors", f"{url}/w.safetensors")
+    tree = validate({"teacher": {"name": f"open_clip:ViT-T-16:{url}/w.safetensors"}}, where="test")
+    made = teacher.run(tree, {}, tmp_path / "teacher")
+    assert load_encoder(tmp_path / "teacher", tree).weights_sha256 == made.facts["weights_sha256"]
+    gone = validate({"teacher": {"name": f"open_clip:ViT-T-16:{url}/v.safetensors"}}, where="test")
+    with pytest.raises(InputError, match=r"v\.safetensors"):
+        teacher.run(gone, {}, tmp_path / "other")
+
+
+def test_the_version_of_tasks_in_s3_changes_with_them_and_nothing_is_brought_here(bucket, url, scratch, tmp_path):
+    def version(**settings):
+        return component._tasks_version(validate({"benchmark": {"tasks": url, **settings}}, where="test").benchmark)
+
+    for name in ("a/test/0.tar", "b/test/0.tar"):
+        (tmp_path / "file").write_bytes(name.encode())
+        storage.upload(tmp_path / "file", f"{url}/{name}")
+    first, only_a = version(), version(names=["a"])
+    (tmp_path / "file").write_bytes(b"new")
+    storage.upload(tmp_path / "file", f"{url}/b/test/0.tar")
+    assert version() != first
+    assert version(names=["a"]) == only_a
+    assert not list(scratch.glob("trees/*"))
+    with pytest.raises(ParamsError, match=r"has no task 'c'. It has a, b"):
+        version(names=["c"])

@@ -14,6 +14,7 @@ from open_clip.model import set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import Tensor, nn
 
+from cliprd import storage
 from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.image_spec import ImageSpec
 from cliprd.models import config as configs
@@ -66,7 +67,7 @@ class OpenClipTeacher:
 
 
 def build_teacher(name: str, *, device: torch.device | None = None) -> OpenClipTeacher:
-    """Load `open_clip:<architecture>:<pretrained tag or file>`.
+    """Load `open_clip:<architecture>:<pretrained tag or file>`; the file may lie in S3.
 
     Files are read as safetensors, or by torch with `weights_only=True`: no pickled code runs.
 
@@ -79,7 +80,7 @@ def build_teacher(name: str, *, device: torch.device | None = None) -> OpenClipT
     _, arch, pretrained = name.split(":", 2)
     model_cfg = configs.named(arch)
     tag = open_clip.get_pretrained_cfg(arch, pretrained)
-    path = _download(arch, pretrained, tag) if tag else Path(pretrained)
+    path = _download(arch, pretrained, tag) if tag else storage.fetch_file(pretrained)
     if not path.is_file():
         _refuse(arch, pretrained)
     model = build_model(model_cfg, where=f"teacher.name = {name}")

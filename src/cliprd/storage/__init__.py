@@ -6,12 +6,20 @@ credentials. What is kept on this machine lies under `scratch()`.
 """
 
 from cliprd.storage.cache import local_file
-from cliprd.storage.folder import await_finished, fetch_folder, fetch_tree, put_folder, resolve, write_pointer
+from cliprd.storage.folder import (
+    await_finished,
+    fetch_file,
+    fetch_folder,
+    fetch_tree,
+    put_folder,
+    resolve,
+    write_pointer,
+)
 from cliprd.storage.listing import expand_braces, list_files
 from cliprd.storage.paths import Location, is_s3, join, parse, scratch
 from cliprd.storage.s3 import Missing, TakenOverError
 from cliprd.storage.streams import open_stream, read_bytes, write_bytes
-from cliprd.storage.transfer import copy, download, etag, list_folder, remove, upload
+from cliprd.storage.transfer import copy, download, etag, list_folder, remove, upload, versions
 
 __all__ = [
     "Location",
@@ -22,6 +30,7 @@ __all__ = [
     "download",
     "etag",
     "expand_braces",
+    "fetch_file",
     "fetch_folder",
     "fetch_tree",
     "is_s3",
@@ -37,6 +46,7 @@ __all__ = [
     "resolve",
     "scratch",
     "upload",
+    "versions",
     "write_bytes",
     "write_pointer",
 ]

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from cliprd import manifest
 from cliprd.errors import InputError
+from cliprd.storage import s3
 from cliprd.storage.paths import Location, below, is_s3, join, label, parse, scratch
 from cliprd.storage.streams import read_bytes
-from cliprd.storage.transfer import download, entries, upload
+from cliprd.storage.transfer import download, entries, head, upload
 
 POINTER = "location.json"
 
@@ -81,6 +82,21 @@ def fetch_folder(location: Location) -> Path:
         download(join(place, f"{manifest.VOLATILE_DIR}/{name}"), below(folder / manifest.VOLATILE_DIR, name))
     download(join(place, manifest.NAME), folder / manifest.NAME)
     return folder
+
+
+def fetch_file(location: str) -> Path:
+    """A single file on this machine: a local one as it is, there or not; of one in S3 a copy of its present version.
+
+    Raises:
+        Missing: it is not in S3. InputError: forbidden. RetryableError: the network or the store failed.
+    """
+    if not is_s3(location):
+        return Path(location)
+    there = s3.retrying(lambda: head(location))
+    path = scratch("objects", label(location + there.etag)) / location.rsplit("/", 1)[1]
+    if not (path.is_file() and path.stat().st_size == there.size):
+        download(location, path, size=there.size)
+    return path
 
 
 def put_folder(folder: Path, location: Location) -> None:

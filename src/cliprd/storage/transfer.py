@@ -73,6 +73,15 @@ def list_folder(url: str) -> dict[str, int]:
     return {name: entry.size for name, entry in entries(url).items()}
 
 
+def versions(url: str) -> dict[str, str]:
+    """Relative name → what identifies the content of every object in a folder, without reading any.
+
+    Raises:
+        InputError: no such bucket, forbidden. RetryableError: the network or the store failed.
+    """
+    return {name: f"{entry.etag} {entry.size}" for name, entry in entries(url).items()}
+
+
 def head(url: str) -> Entry:
     """Size and ETag of one object.
 
