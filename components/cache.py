@@ -38,7 +38,7 @@ def cache(
         keep=bool(store),
         part=part,
     )
-    embeddings.metadata.update(component.metadata(made))
+    embeddings.metadata.update(component.metadata(made, location=embeddings.path))
 
 
 def merge(
@@ -60,4 +60,4 @@ def merge(
     from cliprd import component
 
     made = component.merge({}, shards.path, [part.path for part in parts], embeddings.path, store=store)
-    embeddings.metadata.update(component.metadata(made))
+    embeddings.metadata.update(component.metadata(made, location=embeddings.path))

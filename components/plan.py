@@ -15,11 +15,15 @@ def plan(
     benchmark: dict,
     compare: dict,
     tracking: dict,
+    store: str,
+    cache_parts: int,
     text: Output[Markdown],
     runs: list = [],  # noqa: B006 (KFP's default of an input)
     method: str = "",
     seed: int = 0,
-) -> NamedTuple("Outputs", [("source", str), ("tasks", str)]):  # type: ignore[valid-type]
+    promote: dict = {},  # noqa: B006
+    champion: str = "",
+) -> NamedTuple("Outputs", [("source", str), ("tasks", str), ("weights", str)]):  # type: ignore[valid-type]
     """Check all parameters before any work is done, and look at what the data and the tasks are now.
 
     Args:
@@ -32,19 +36,26 @@ def plan(
         benchmark: section of params.yaml.
         compare: section of params.yaml.
         tracking: section of params.yaml.
+        store: s3:// prefix of the steps' work, or empty.
+        cache_parts: pods that the teacher cache is embedded in.
         runs: every training as {"method": ..., "seed": ...}; left out, the one of the next two.
         method: of the one training.
         seed: of the one training.
+        promote: section of params.yaml.
+        champion: folder of the champion, as s3:// prefix.
 
     Returns:
         text: shapes, parameters and cost.
         source: fingerprint of the source data.
         tasks: fingerprint of the benchmark's tasks.
+        weights: fingerprint of the teacher's weights.
     """
     from cliprd import component
 
     sections = {
         "data": data, "teacher": teacher, "augmentation": augmentation, "cache": cache, "student": student,
         "distill": distill, "benchmark": benchmark, "compare": compare, "tracking": tracking,
+        "kubernetes": {"store": store, "cache_parts": cache_parts}, "promote": promote,
     }  # fmt: skip
-    return component.plan(sections, runs or [{"method": method, "seed": seed}], text.path)
+    runs = runs or [{"method": method, "seed": seed}]
+    return component.plan(sections, runs, text.path, places=[store, champion])

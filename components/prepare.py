@@ -19,6 +19,6 @@ def prepare(data: dict, source: str, store: str, parts: int, shards: Output[Data
     from cliprd import component
 
     made = component.run("prepare", {"data": data}, {}, shards.path, store=store, content=source, keep=bool(store))
-    shards.metadata.update(component.metadata(made))
+    shards.metadata.update(component.metadata(made, location=shards.path))
     several = min(parts, made.facts["shards"])
     return [f"{number}/{several}" for number in range(several)]

@@ -7,6 +7,7 @@ def gate(
     settings: dict,
     compare: dict,
     champion: str,
+    run: str,
     results: Input[Dataset],
     decision: Output[Dataset],
     gain: Output[Metrics],
@@ -17,6 +18,7 @@ def gate(
         settings: section `promote` of params.yaml; its champion is replaced by the input below.
         compare: section `compare` of params.yaml: the protocol.
         champion: folder of the champion, as s3:// prefix.
+        run: name of the run, under which `record` finds what was said here.
         results: the student's scores.
 
     Returns:
@@ -27,19 +29,25 @@ def gate(
     from cliprd import component
 
     sections = {"promote": {**settings, "champion": champion}, "compare": compare}
-    made = component.run("gate", sections, {"candidate": results.path}, decision.path)
+    made = component.gate(sections, results.path, decision.path, run_name=run)
     decision.metadata.update(component.metadata(made))
     component.log_metrics(gain, component.gains(decision.path))
     return bool(made.facts["passed"])
 
 
 def promote(
-    champion: str, model: Input[Model], results: Input[Dataset], decision: Input[Dataset], promoted: Output[Metrics]
+    champion: str,
+    run: str,
+    model: Input[Model],
+    results: Input[Dataset],
+    decision: Input[Dataset],
+    promoted: Output[Metrics],
 ) -> None:
     """Make the student the champion.
 
     Args:
         champion: folder of the champion, as s3:// prefix.
+        run: name of the run, under which `record` finds what was done here.
         model: the student.
         results: its scores.
         decision: of the gate.
@@ -49,6 +57,6 @@ def promote(
     """
     from cliprd import component
 
-    version = component.promote(champion, model.path, results.path, decision.path)
+    version = component.promote(champion, model.path, results.path, decision.path, run_name=run)
     promoted.metadata["version"] = version
     component.log_metrics(promoted, component.scores(results.path))

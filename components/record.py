@@ -3,23 +3,19 @@
 from kfp.dsl import Markdown, Output, PipelineTaskFinalStatus
 
 
-def record(champion: str, ending: Output[Markdown], status: PipelineTaskFinalStatus) -> None:
+def record(champion: str, run: str, ending: Output[Markdown], status: PipelineTaskFinalStatus) -> str:
     """Record how the run ended, whatever happened in it.
 
     Args:
         champion: folder of the champion, as s3:// prefix: the record joins its `runs/`.
+        run: name of the run.
         status: of the run; Kubeflow gives it.
 
     Returns:
-        ending: state, and the error where there was one.
+        Output: promoted, not promoted or failed.
+        ending: that, the reason, and Kubeflow's own word.
     """
     from cliprd import component
 
-    component.record(
-        champion,
-        ending.path,
-        run=status.pipeline_job_resource_name,
-        task=status.pipeline_task_name,
-        state=status.state,
-        error=status.error_message or "",
-    )
+    error = status.error_message or ""
+    return component.record(champion, ending.path, run_name=run, state=status.state, error=error)

@@ -3,11 +3,12 @@
 from kfp.dsl import Dataset, Input, Model, Output
 
 
-def teacher(settings: dict, store: str, shards: Input[Dataset], model: Output[Model]) -> None:
+def teacher(settings: dict, weights: str, store: str, shards: Input[Dataset], model: Output[Model]) -> None:
     """Make the teacher ready: an open_clip model by name or file, or the demo's aligned one, trained here.
 
     Args:
         settings: section `teacher` of params.yaml.
+        weights: fingerprint of its weights, so that new ones are never taken for old.
         store: s3:// prefix to work in, or empty.
         shards: pairs on which the aligned teacher is trained.
 
@@ -16,5 +17,7 @@ def teacher(settings: dict, store: str, shards: Input[Dataset], model: Output[Mo
     """
     from cliprd import component
 
-    made = component.run("teacher", {"teacher": settings}, {"shards": shards.path}, model.path, store=store)
+    made = component.run(
+        "teacher", {"teacher": settings}, {"shards": shards.path}, model.path, store=store, content=weights
+    )
     model.metadata.update(component.metadata(made))

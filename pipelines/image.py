@@ -16,6 +16,7 @@ from cliprd.params import Kubernetes
 ROOT = Path(__file__).parents[1]
 CONTENT = (
     "docker/Dockerfile",
+    "LICENSE",
     "pyproject.toml",
     "params.yaml",
     "requirements.lock",

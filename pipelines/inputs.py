@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
+from cliprd.component import whole_numbers
 from cliprd.errors import ParamsError
-from cliprd.params import Params, parse_method, validate
+from cliprd.params import Params, check_runs, parse_method, validate
 
 KINDS: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
@@ -54,7 +55,18 @@ def check(given: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str,
             )
     if missing := [name for name, value in definitions.items() if not value.get("isOptional") and name not in given]:
         raise ParamsError(f"Input '{missing[0]}' has no default.", f"Give --input {missing[0]}=VALUE")
-    return {name: _checked(name, value, definitions[name]["parameterType"]) for name, value in given.items()}
+    return {
+        name: _checked(name, _whole(value, definitions[name]), definitions[name]["parameterType"])
+        for name, value in given.items()
+    }
+
+
+def _whole(value: Any, definition: Mapping[str, Any]) -> Any:
+    """A section of which some keys are given, with the pipeline's own defaults for the others."""
+    default = definition.get("defaultValue")
+    if isinstance(value, dict) and isinstance(default, Mapping):
+        return {**whole_numbers(default), **value}
+    return value
 
 
 def _checked(name: str, value: Any, kind: str) -> Any:
@@ -66,7 +78,9 @@ def _checked(name: str, value: Any, kind: str) -> Any:
     if name == "seed":
         validate({"distill": {"seed": value}}, where="--input seed")
     if name == "runs":
-        _runs(value)
+        check_runs(value)
+    if name in ("store", "cache_parts"):
+        validate({"kubernetes": {name: value}}, where=f"--input {name}")
     return value
 
 
@@ -85,22 +99,6 @@ def _section(name: str, value: dict[str, Any]) -> dict[str, Any]:
     if validate({name: value}, where=where) != validate({name: bare}, where=where):
         raise ParamsError(f"{where}: a key is null whose default is not, and KFP carries no null.", "Leave it out.")
     return bare
-
-
-def _runs(runs: list[Any]) -> None:
-    if not runs:
-        raise ParamsError("--input runs: is empty.", 'For example --input \'runs=[{"method": "clip_kd", "seed": 0}]\'')
-    seen = []
-    for run in runs:
-        if not isinstance(run, dict) or set(run) != {"method", "seed"} or not isinstance(run["method"], str):
-            raise ParamsError(
-                f"--input runs: {run!r} is no run.", "Each is a method and a seed: {method: clip_kd, seed: 0}"
-            )
-        _method(run["method"], "runs")
-        validate({"distill": {"seed": run["seed"]}}, where="--input runs")
-        if run in seen:
-            raise ParamsError(f"--input runs: {run!r} stands there twice.", "Name each method and seed once.")
-        seen.append(run)
 
 
 def _method(value: str, name: str) -> None:

@@ -56,15 +56,25 @@ def build(params: Params, image: str) -> Any:
             "data": data, "teacher": teacher, "augmentation": augmentation, "cache": cache, "student": student,
             "distill": distill, "benchmark": benchmark, "compare": compare, "tracking": tracking,
         }  # fmt: skip
-        with dsl.ExitHandler(steps.record(champion=champion)):
-            made = steps.teacher_side(sections, store=store, cache_parts=cache_parts, method=method, seed=seed)
+        run = dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER
+        with dsl.ExitHandler(steps.record(champion=champion, run=run)):
+            made = steps.teacher_side(
+                sections,
+                store=store,
+                cache_parts=cache_parts,
+                method=method,
+                seed=seed,
+                promote=promote,
+                champion=champion,
+            )
             trained, scored = steps.student_side(sections, made, store=store, method=method, seed=seed)
             decided = steps.gate(
-                settings=promote, compare=compare, champion=champion, results=scored.outputs["results"]
+                settings=promote, compare=compare, champion=champion, run=run, results=scored.outputs["results"]
             )
             with dsl.If(decided.outputs["Output"] == True):  # noqa: E712 (an expression of the pipeline)
                 steps.promote(
                     champion=champion,
+                    run=run,
                     model=trained.outputs["model"],
                     results=scored.outputs["results"],
                     decision=decided.outputs["decision"],

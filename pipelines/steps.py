@@ -22,9 +22,6 @@ from components.teacher import teacher
 FUNCTIONS = (
     plan, prepare, teacher, cache, merge, distill, benchmark_teacher, benchmark, compare, report, gate, promote, record,
 )  # fmt: skip
-# Kubeflow repeats a step whatever it failed of. So only those are repeated that are worth going on with after a lost
-# pod; `plan` has refused wrong parameters before, and every step itself repeats what the network did.
-LONG = {"teacher", "cache", "distill"}
 # Argo counts the longest back-off from the first attempt's start: a step that runs for longer is not repeated at all.
 LONGEST = f"{30 * 24 * 3600}s"
 # `plan` looks at what the world is now; the last two change it, or say what came of it.
@@ -76,10 +73,14 @@ class Steps:
         self, sections: Mapping[str, Any], *, store: Any, cache_parts: Any, **runs: Any
     ) -> dict[str, dsl.PipelineTask]:
         """What every pipeline begins with: shards, teacher, its cache and its scores; made once for all students."""
-        planned = self.plan(**{name: sections[name] for name in DESCRIBED}, **runs)
+        planned = self.plan(
+            **{name: sections[name] for name in DESCRIBED}, store=store, cache_parts=cache_parts, **runs
+        )
         prepared = self.prepare(data=sections["data"], source=planned.outputs["source"], store=store, parts=cache_parts)
         shards = prepared.outputs["shards"]
-        model = self.teacher(settings=sections["teacher"], store=store, shards=shards)
+        model = self.teacher(
+            settings=sections["teacher"], weights=planned.outputs["weights"], store=store, shards=shards
+        )
         with dsl.ParallelFor(prepared.outputs["Output"], parallelism=self._kubernetes.parallelism) as part:
             embedded = self.cache(
                 settings=sections["cache"],
@@ -125,7 +126,9 @@ def _configure(task: dsl.PipelineTask, step: str, kubernetes: Kubernetes) -> Non
 
     asked = kubernetes.steps.get(step, kubernetes.default)
     task.set_caching_options(enable_caching=step not in UNCACHED)
-    if kubernetes.retries and step in LONG:
+    # Kubeflow repeats a step whatever it failed of. `plan`, which refuses wrong parameters, fails at once; what failed
+    # later of its input says so again at once, where it could be noted (`cliprd.component`).
+    if kubernetes.retries and step != "plan":
         task.set_retry(
             kubernetes.retries, backoff_duration=kubernetes.backoff, backoff_factor=2.0, backoff_max_duration=LONGEST
         )
@@ -143,13 +146,20 @@ def _configure(task: dsl.PipelineTask, step: str, kubernetes: Kubernetes) -> Non
     for label, value in asked.node_selector.items():
         k8s.add_node_selector(task, label_key=label, label_value=value)
     for toleration in asked.tolerations:
-        k8s.add_toleration(task, **toleration.model_dump(exclude_none=True))
-    for volume, path, size, medium in (
-        ("shm", "/dev/shm", asked.shared_memory, "Memory"),  # noqa: S108
-        ("scratch", "/tmp", asked.scratch, None),  # noqa: S108
-    ):
-        if size:
-            k8s.empty_dir_mount(task, volume_name=volume, mount_path=path, medium=medium, size_limit=size)
+        operator = "Equal" if toleration.value else "Exists"
+        k8s.add_toleration(task, operator=operator, **toleration.model_dump(exclude_none=True))
+    # All that is written outside of artifacts is in /tmp: the root file system may be read-only.
+    k8s.empty_dir_mount(task, volume_name="scratch", mount_path="/tmp", size_limit=asked.scratch)  # noqa: S108
+    if asked.shared_memory or asked.accelerators > 1:
+        k8s.empty_dir_mount(
+            task,
+            volume_name="shm",
+            mount_path="/dev/shm",  # noqa: S108
+            medium="Memory",
+            size_limit=asked.shared_memory,
+        )
+    if asked.timeout:
+        k8s.set_timeout(task, asked.timeout)
     for secret in kubernetes.secrets:
         k8s.use_secret_as_env(task, secret_name=secret.name, secret_key_to_env=dict(secret.keys))
     for mounted in kubernetes.volumes:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import math
+import os
 import random
 import shutil
 import sys
@@ -28,6 +30,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 5
 FIRST_PAUSE = 2.0  # seconds; doubled each time, and spread over half to once and a half of it
+TERMINATION_LOG = Path("/dev/termination-log")
 MOST_CLASSES = 50  # a larger confusion matrix cannot be read in the Kubeflow UI
 
 
@@ -66,7 +69,8 @@ def run(
             made: Manifest = _attempts(lambda: module.run(tree, folders, storage.parse(output), **options))
             return made
         url = _address(store, stage, sections, folders, [content, options])
-        made = _attempts(lambda: _made_once(url, lambda: module.run(tree, folders, url, **options)))
+        with _failing_at_once(f"{url}.failed.json"):
+            made = _attempts(lambda: _made_once(url, lambda: module.run(tree, folders, url, **options)))
         if keep:
             storage.write_pointer(Path(output), url)
         else:
@@ -74,30 +78,32 @@ def run(
         return made
 
 
-def plan(sections: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], text: str) -> tuple[str, str]:
+def plan(
+    sections: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], text: str, *, places: Sequence[str] = ()
+) -> tuple[str, str, str]:
     """Check everything that can be wrong before any work is done, and write what it will be.
 
     Args:
         sections: the whole parameter tree, as the pipeline's inputs have it.
         runs: `{"method": ..., "seed": ...}` of each training.
         text: file for the plan, Markdown.
+        places: that will be written to: a wrong bucket or credential is told now.
 
     Returns:
-        Fingerprints of the source data and of the benchmark's tasks. Handed on to the steps that read them, they make
-        Kubeflow's cache see what changed behind an unchanged name.
+        Fingerprints of the source data, of the benchmark's tasks and of the teacher's weights. Handed on to the steps
+        that read them, they make Kubeflow's cache see what changed behind an unchanged name.
     """
     from cliprd.data import sources
+    from cliprd.models.teacher import weights_version
     from cliprd.plan import plan as describe
     from cliprd.stages.compare import reference_method
 
     with _one_line():
-        if not runs:
-            raise ParamsError("The pipeline's input 'runs' is empty.", 'Give [{"method": "clip_rd-exp", "seed": 0}].')
+        methods, seeds = params.check_runs(whole_numbers(list(runs)))
         trees = [
-            _tree({**sections, "distill": {**sections["distill"], **run}}, where=f"run {number}")
-            for number, run in enumerate(_whole_numbers(list(runs)))
+            _tree({**sections, "distill": {**sections["distill"], "method": method, "seed": seeds[0]}}, where="plan")
+            for method in methods
         ]
-        methods, seeds = ({getattr(tree.distill, key): None for tree in trees} for key in ("method", "seed"))
         grid = {"methods": list(methods), "seeds": list(seeds)}
         reference = sections["compare"]["reference"] if len(methods) > 1 else trees[0].distill.method
         reference_method(
@@ -108,9 +114,12 @@ def plan(sections: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], text: s
         described = {tree.distill.method: describe(tree) for tree in trees}
         source = _attempts(lambda: sources.fingerprint(trees[0].data))
         tasks = _attempts(lambda: _tasks_version(trees[0].benchmark))
+        weights = _attempts(lambda: weights_version(trees[0].teacher.name))
+        for place in filter(None, places):
+            _attempts(lambda place=place: storage.read_bytes(storage.join(place, manifest.NAME)))  # type: ignore[misc]
         written = "".join(f"## {method}\n\n```\n{lines}```\n\n" for method, lines in described.items())
-        Path(text).write_text(f"# {len(trees)} training(s)\n\n{written}", encoding="utf-8")
-        return source, tasks
+        Path(text).write_text(f"# {len(runs)} training(s)\n\n{written}", encoding="utf-8")
+        return source, tasks, weights
 
 
 def merge(sections: Mapping[str, Any], shards: str, parts: Sequence[str], output: str, *, store: str = "") -> Manifest:
@@ -149,33 +158,69 @@ def compare(
         )
 
 
-def promote(champion: str, student: str, benchmark: str, decision: str) -> str:
-    """Publish the student as champion. Returns its version."""
+def gate(sections: Mapping[str, Any], candidate: str, output: str, *, run_name: str) -> Manifest:
+    """`gate`, with a note for `record` of what it said."""
+    made = run("gate", sections, {"candidate": candidate}, output)
+    with _one_line():
+        note = {"passed": made.facts["passed"], "reason": made.facts["reason"]}
+        _note(sections["promote"]["champion"], f"{run_name}/gate.json", note)
+    return made
+
+
+def promote(champion: str, student: str, benchmark: str, decision: str, *, run_name: str) -> str:
+    """Publish the student as champion, with a note for `record`. Returns its version."""
     from cliprd.tracking.champion import publish
 
     with _one_line():
         found = json.loads((Path(decision) / "decision.json").read_text(encoding="utf-8"))
         if not found["passed"]:
             raise InputError(f"The gate refused: {found['reason']}.", "Nothing was promoted.")
-        return _attempts(lambda: publish(champion, Path(student), Path(benchmark), found))
+        version = _attempts(lambda: publish(champion, Path(student), Path(benchmark), found))
+        _note(champion, f"{run_name}/promote.json", {"version": version})
+        return version
 
 
-def record(champion: str, text: str, **ending: str) -> None:
-    """Write how a run ended as Markdown, and as JSON beside the champion."""
+def record(champion: str, text: str, *, run_name: str, state: str, error: str) -> str:
+    """Write how a run ended as Markdown, and as JSON beside the champion. Returns it in a word.
+
+    What `gate` and `promote` have left decides. Kubeflow's own word is told beside it: its backend derives that from
+    the steps that ran last, and says RUNNING of runs whose last steps came from its cache or were left out.
+    """
     with _one_line():
-        lines = [f"- {name}: {' '.join(value.split())}" for name, value in ending.items() if value]
+        gated, promoted = (_noted(champion, f"{run_name}/{step}.json") for step in ("gate", "promote"))
+        if promoted:
+            ending, why = "promoted", f"version {promoted['version']} is the champion"
+        elif gated and not gated["passed"]:
+            ending, why = "not promoted", gated["reason"]
+        else:
+            ending, why = "failed", f"{'after' if gated else 'before'} the gate: look at the run's failed step"
+        if not champion:
+            ending, why = "not promoted", "promote.champion names no place for a champion, nor for notes on the run"
+        found = {"run": run_name, "ending": ending, "why": why, "kubeflow": state, "error": error}
+        lines = [f"- {name}: {' '.join(value.split())}" for name, value in found.items() if value]
         Path(text).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        if champion:
-            name = ending["run"].rpartition("/")[2]
-            data = (json.dumps(ending, indent=2, sort_keys=True) + "\n").encode()
-            _attempts(lambda: storage.write_bytes(storage.join(champion, f"runs/{name}.json"), data))
+        _note(champion, f"{run_name}/ending.json", found)
+        return ending
 
 
-def metadata(made: Manifest) -> dict[str, Any]:
-    """What an artifact's page shows: fingerprints, code version and the facts that are single values."""
+def metadata(made: Manifest, *, location: str = "") -> dict[str, Any]:
+    """What an artifact's page shows: fingerprints, code version, the facts that are single values, and where it lies.
+
+    Args:
+        location: folder of the artifact; where it is a pointer, the address in the store is told.
+    """
     facts = {name: value for name, value in made.facts.items() if isinstance(value, str | int | float)}
     inputs = {f"input_{name}": value for name, value in made.inputs.items()}
-    return {**facts, **inputs, "fingerprint": made.fingerprint, "code": made.code, "stage": made.stage}
+    place = storage.resolve(location) if location else Path()
+    where = {} if isinstance(place, Path) else {"location": place}
+    return {
+        **facts,
+        **inputs,
+        **where,
+        "fingerprint": made.fingerprint,
+        "code": made.code,
+        "stage": made.stage,
+    }
 
 
 def scores(folder: str) -> dict[str, float]:
@@ -225,9 +270,10 @@ def log_metrics(artifact: Any, values: Mapping[str, float]) -> None:
 
     KFP keeps metrics in the metadata alone, and its local cache takes an output without a file for lost.
     """
-    for name, value in values.items():
+    found = {name: value for name, value in values.items() if math.isfinite(value)}  # others fail the step
+    for name, value in found.items():
         artifact.log_metric(name, value)
-    write_json(Path(artifact.path), dict(values))
+    write_json(Path(artifact.path), found)
 
 
 def log_confusion(artifact: Any, folder: str) -> None:
@@ -242,8 +288,19 @@ def _here(folder: str) -> Path:
     return storage.fetch_folder(folder).resolve()
 
 
+def _note(champion: str, name: str, note: Mapping[str, Any]) -> None:
+    if champion:
+        data = (json.dumps(note, indent=2, sort_keys=True) + "\n").encode()
+        _attempts(lambda: storage.write_bytes(storage.join(champion, f"runs/{name}"), data))
+
+
+def _noted(champion: str, name: str) -> dict[str, Any] | None:
+    data = _attempts(lambda: storage.read_bytes(storage.join(champion, f"runs/{name}"))) if champion else None
+    return json.loads(data) if data else None
+
+
 def _tree(sections: Mapping[str, Any], *, where: str) -> Params:
-    return params.validate({name: _whole_numbers(section) for name, section in sections.items()}, where=where)
+    return params.validate({name: whole_numbers(section) for name, section in sections.items()}, where=where)
 
 
 def _tasks_version(section: Benchmark) -> str:
@@ -271,6 +328,25 @@ def _attempts(work: Callable[[], T]) -> T:
     return work()
 
 
+@contextlib.contextmanager
+def _failing_at_once(note: str) -> Iterator[None]:
+    """What cannot heal is noted, for Kubeflow repeats a step whatever it failed of: the repetition ends by the note."""
+    if int(os.environ.get("KFP_RETRY_INDEX") or 0) == 0:
+        _attempts(lambda: storage.remove(note))
+    elif data := _attempts(lambda: storage.read_bytes(note)):
+        found = json.loads(data)
+        kinds = {kind.exit_code: kind for kind in CliprdError.__subclasses__()}
+        raise kinds.get(found["exit_code"], CliprdError)(found["problem"], found["remedy"])
+    try:
+        yield
+    except CliprdError as error:
+        if not error.retryable:
+            told = {"exit_code": error.exit_code, "problem": error.problem, "remedy": error.remedy}
+            with contextlib.suppress(CliprdError):  # its own failure is not what is to be told
+                storage.write_bytes(note, json.dumps(told).encode())
+        raise
+
+
 def _made_once(url: str, work: Callable[[], Manifest]) -> Manifest:
     """`work()`; or the same work by another step that began it later, which is let go on and waited for."""
     while True:
@@ -293,7 +369,7 @@ def _address(
         return manifest.read(folder).fingerprint
 
     found = {name: fingerprint(folder) for name, folder in inputs.items()}
-    shaping = {name: _whole_numbers(section) for name, section in sections.items() if name != "tracking"}
+    shaping = {name: whole_numbers(section) for name, section in sections.items() if name != "tracking"}
     name = digest([stage, shaping, found, manifest.code_version(), *others])[:20]
     return storage.join(store, f"{stage}/{name}")
 
@@ -312,12 +388,12 @@ def _benchmarked(folder: Path) -> str:
     return f"{model['method']}-{model['seed']}"
 
 
-def _whole_numbers(value: Any) -> Any:
+def whole_numbers(value: Any) -> Any:
     """KFP keeps every number as a double, so 5 comes back as 5.0; the schema takes whole numbers for whole ones."""
     if isinstance(value, Mapping):
-        return {key: _whole_numbers(item) for key, item in value.items()}
+        return {key: whole_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_whole_numbers(item) for item in value]
+        return [whole_numbers(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -326,5 +402,9 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except CliprdError as error:
-        print("cliprd: error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
+        line = " ".join(str(error).split())
+        print(f"cliprd: error: {line}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # in a pod: Kubernetes shows it as the reason, and Kubeflow at the step
+            if TERMINATION_LOG.exists():
+                TERMINATION_LOG.write_text(line[:4000], encoding="utf-8")
         raise SystemExit(error.exit_code) from None

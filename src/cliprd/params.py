@@ -249,12 +249,16 @@ class Tracking(Section):
     experiment: str = "cliprd"
 
 
+Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[kMGTPE]i?)?$")]
+"""As Kubernetes writes it: `4`, `500m`, `16Gi`."""
+
+
 class Toleration(Section):
     """A taint that a step's pod may stand."""
 
     key: str
-    operator: Literal["Equal", "Exists"] = "Exists"
     value: str | None = None
+    """Null: any."""
     effect: Literal["NoExecute", "NoSchedule", "PreferNoSchedule"] | None = None
 
 
@@ -277,19 +281,22 @@ class Volume(Section):
 class Resources(Section):
     """What a step's pod asks for; null: the cluster's default."""
 
-    cpu: str | None = None
-    """Cores, as Kubernetes writes them: `4` or `500m`."""
-    memory: str | None = None
-    """As Kubernetes writes it: `16Gi`."""
+    cpu: Quantity | None = None
+    """Cores: `4` or `500m`."""
+    memory: Quantity | None = None
+    """`16Gi`."""
     accelerator: str | None = None
     """Resource name, such as `nvidia.com/gpu`."""
     accelerators: Annotated[int, Field(ge=0, le=16)] = 0
     node_selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
-    shared_memory: str | None = None
-    """Size of `/dev/shm`, for the loader: `8Gi`."""
-    scratch: str | None = None
+    shared_memory: Quantity | None = None
+    """Size of `/dev/shm`: `8Gi`; processes that share GPUs' work talk through it, and get one in any case."""
+    scratch: Quantity | None = None
     """Size of the volume at `/tmp`, through which data from s3:// passes: `50Gi`; null: the node's own disk."""
+
+    timeout: Positive | None = None
+    """Seconds after which the pod is ended, waiting for its image, secrets or volumes included."""
 
     @model_validator(mode="after")
     def _both(self) -> Resources:
@@ -322,11 +329,11 @@ class Kubernetes(Section):
     cache_parts: Positive = 1
     """Pods that the teacher cache is embedded in, at most one a shard."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """Of the long steps (teacher, cache, distill), whose pod may be lost; every step retries network errors itself."""
+    """Of a step whose pod has failed, all but the first; network errors are tried again inside every step as well."""
     backoff: Annotated[str, Field(pattern=r"^[1-9]\d*s$")] = "30s"
     """Before the first retry; doubled each time."""
     parallelism: Positive = 4
-    """Most students trained, or parts of the cache embedded, at once."""
+    """Most students trained, or parts of the cache embedded, at once; fixed when the pipeline is compiled."""
 
     @field_validator("environment")
     @classmethod
@@ -334,6 +341,14 @@ class Kubernetes(Section):
         for name in value:
             if re.search("SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY", name, re.IGNORECASE):
                 raise ValueError(f"{name} looks like a secret, and this stands in the compiled pipeline; use `secrets`")
+        return value
+
+    @field_validator("volumes")
+    @classmethod
+    def _once(cls, value: tuple[Volume, ...]) -> tuple[Volume, ...]:
+        claims = [volume.claim for volume in value]
+        if twice := [claim for claim in claims if claims.count(claim) > 1]:
+            raise ValueError(f"claim '{twice[0]}' is mounted twice; Kubeflow can do that once")
         return value
 
     @field_validator("steps")
@@ -387,6 +402,32 @@ def validate(tree: Mapping[str, Any], *, where: str) -> Params:
         return Params.model_validate_json(json.dumps(tree, default=str))  # JSON: strict, yet lists become tuples
     except ValidationError as error:
         raise ParamsError(f"{where}: " + "; ".join(_explain(item) for item in error.errors()) + ".") from error
+
+
+def check_runs(runs: Sequence[Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Methods and seeds of a pipeline's `runs`, `{"method": ..., "seed": ...}` each.
+
+    Raises:
+        ParamsError: there is none, one is no such mapping or stands there twice, or they are not all methods with all
+            seeds, which `compare` needs.
+    """
+    example = "For example [{method: clip_kd, seed: 0}, {method: clip_rd-exp, seed: 0}]"
+    if not runs:
+        raise ParamsError("runs is empty.", example)
+    pairs: list[tuple[str, int]] = []
+    for run in runs:
+        if not isinstance(run, Mapping) or set(run) != {"method", "seed"}:
+            raise ParamsError(f"runs: {run!r} is no run.", f"Each is a method and a seed. {example}")
+        found = validate({"distill": dict(run)}, where="runs").distill
+        if (found.method, found.seed) in pairs:
+            raise ParamsError(f"runs: {run!r} stands there twice.", "Name each method and seed once.")
+        pairs.append((found.method, found.seed))
+    methods, seeds = (tuple(dict.fromkeys(column)) for column in zip(*pairs, strict=True))
+    if absent := [(method, seed) for method in methods for seed in seeds if (method, seed) not in pairs]:
+        raise ParamsError(
+            f"runs: {absent[0][0]} with seed {absent[0][1]} is not there.", "Train every method with every seed."
+        )
+    return typing.cast(tuple[str, ...], methods), typing.cast(tuple[int, ...], seeds)
 
 
 def _set(tree: dict[str, Any], override: str) -> None:

@@ -275,9 +275,10 @@ def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):
     def retrain(check: bool = True):
         return pipeline(repo, "retrain", *arguments, runner="docker", check=check, env=env)
 
-    def ending() -> str:
-        (record,) = (root / "champion" / "runs").iterdir()
-        return json.loads(record.read_text())["state"]
+    def ending() -> tuple[str, str]:
+        newest = max((root / "champion" / "runs").iterdir(), key=lambda path: path.name)
+        found = json.loads((newest / "ending.json").read_text())
+        return found["ending"], found["kubeflow"]
 
     left = []
 
@@ -295,7 +296,7 @@ def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):
         failed = retrain(check=False)
     assert left, failed.stdout + failed.stderr
     assert failed.returncode == 1
-    assert ending() == "FAILED"
+    assert ending() == ("failed", "FAILED")
     assert not (root / "champion" / "champion.json").exists()
     assert not list(root.glob("store/distill/*/manifest.json"))
 
@@ -306,7 +307,7 @@ def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):
     first = re.search(r"goes on from step (\d+)", log)
     assert first is not None
     assert int(first[1]) >= int(re.search(r"\d+", left[0])[0])
-    assert ending() == "SUCCEEDED"
+    assert ending() == ("promoted", "SUCCEEDED")
     champion = json.loads((root / "champion" / "champion.json").read_text())
     assert champion["decision"]["reason"] == "there is no champion yet"
     student = root / "champion" / champion["version"] / "student"
@@ -318,6 +319,7 @@ def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):
         assert {file.name for file in path.parent.iterdir()} == {"location.json", "manifest.json"}
 
     again = retrain()
+    assert ending() == ("not promoted", "SUCCEEDED")
     assert "steps run 3, finished before 8" in again.stdout  # plan, gate, record: this is the champion
     assert json.loads((root / "champion" / "champion.json").read_text()) == champion
 

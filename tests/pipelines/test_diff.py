@@ -44,7 +44,7 @@ def test_image_inputs_resources_and_retries_are_told_apart():
     for line in (
         f"image: {IMAGE} -> {OTHER}",
         "input distill.chunk_size: added, 64",
-        "step distill: resources.resourceCpuLimit: added, '8'",
+        "step distill: resources.resourceCpuLimit: '2' -> '8'",
         "step distill: resources.accelerator.resourceCount: added, '4'",
         "step distill: nodeSelector.labels.gpu: added, 'h100'",
         "step cache (in for-loop-1): retries.maxRetryCount: 2 -> 3",

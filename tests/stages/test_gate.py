@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from cliprd import component, manifest
-from cliprd.errors import InputError
+from cliprd.errors import InputError, ParamsError
 from cliprd.params import validate
 from cliprd.stages import gate
 from cliprd.tracking import champion
@@ -33,7 +33,9 @@ def decide(grid, place, method, output, **promote):
 
 
 def publish(grid, place, method, **decision):
-    name = f"{method}-0"
+    """Held against whoever is champion now, unless the decision says otherwise."""
+    name, held = f"{method}-0", champion.current(place)
+    decision = {"champion": held.version if held else None, **decision}
     return champion.publish(place, grid["students"] / name, grid["benchmarks"] / name, decision)
 
 
@@ -107,14 +109,50 @@ def test_what_the_gate_refused_is_not_promoted(grid, place, tmp_path, capsys):
     held = (tmp_path / "champion" / champion.POINTER).read_bytes()
     folder = [str(grid[kind] / "baseline-0") for kind in ("students", "benchmarks")]
     with pytest.raises(SystemExit) as end:
-        component.promote(place, *folder, str(tmp_path / "decision"))
+        component.promote(place, *folder, str(tmp_path / "decision"), run_name="retrain-1")
     assert end.value.code == 3
     assert "The gate refused" in capsys.readouterr().err
     assert (tmp_path / "champion" / champion.POINTER).read_bytes() == held
 
 
-def test_the_end_of_a_run_is_recorded(place, tmp_path):
-    text = tmp_path / "ending"
-    component.record(place, str(text), run="projects/1/pipelineJobs/retrain-7", task="t", state="FAILED", error="a\nb")
-    assert text.read_text() == "- run: projects/1/pipelineJobs/retrain-7\n- task: t\n- state: FAILED\n- error: a b\n"
-    assert json.loads((tmp_path / "champion" / "runs" / "retrain-7.json").read_text())["state"] == "FAILED"
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(grid, place):
+    first = publish(grid, place, "baseline")
+    with pytest.raises(InputError, match=f"{first} has become champion since"):
+        publish(grid, place, "clip_kd", champion=None)
+    assert champion.current(place).version == first
+    assert publish(grid, place, "baseline", champion=None) == first  # a repetition of the same promotion
+
+
+def test_without_a_place_nothing_is_promoted(grid, tmp_path):
+    made, _ = decide(grid, "", "clip_kd", tmp_path / "out")
+    assert made.facts["passed"] is False
+    assert "names no place" in made.facts["reason"]
+    with pytest.raises(ParamsError, match="names no place"):
+        champion.publish("", grid["students"] / "clip_kd-0", grid["benchmarks"] / "clip_kd-0", {"champion": None})
+
+
+def test_the_end_of_a_run_is_what_gate_and_promotion_have_left(grid, place, tmp_path):
+    """Whatever Kubeflow says of it: its backend says RUNNING of runs whose last steps were cached or left out."""
+
+    def ending(run_name: str, state: str = "RUNNING", error: str = "") -> str:
+        found = component.record(place, str(tmp_path / "text"), run_name=run_name, state=state, error=error)
+        note = json.loads((tmp_path / "champion" / "runs" / run_name / "ending.json").read_text())
+        assert (note["ending"], note["kubeflow"]) == (found, state)
+        assert f"- ending: {found}\n" in (tmp_path / "text").read_text()
+        return found
+
+    def gated(run_name: str, method: str) -> str:
+        sections = {"promote": {"champion": place}}
+        component.gate(sections, str(grid["benchmarks"] / f"{method}-0"), str(tmp_path / run_name), run_name=run_name)
+        return str(tmp_path / run_name)
+
+    assert ending("early", "FAILED", "a\nb") == "failed"
+    assert "- error: a b\n" in (tmp_path / "text").read_text()
+    decision = gated("first", "clip_kd")
+    assert ending("first") == "failed"  # the gate let it pass, and then came nothing
+    folders_of = [str(grid[kind] / "clip_kd-0") for kind in ("students", "benchmarks")]
+    component.promote(place, *folders_of, decision, run_name="first")
+    assert ending("first") == "promoted"
+    gated("second", "baseline")
+    assert ending("second") == "not promoted"
+    assert "not surely better" in (tmp_path / "text").read_text()

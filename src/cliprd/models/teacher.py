@@ -14,7 +14,7 @@ from open_clip.model import set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import Tensor, nn
 
-from cliprd import storage
+from cliprd import manifest, storage
 from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.image_spec import ImageSpec
 from cliprd.models import config as configs
@@ -64,6 +64,18 @@ class OpenClipTeacher:
     def parameters_count(self) -> int:
         """Parameters of both towers and the scale."""
         return count_parameters([self._model])
+
+
+def weights_version(name: str) -> str:
+    """What identifies the weights behind a teacher's name; empty where the name alone does: a tag, the aligned one.
+
+    Raises:
+        InputError: a file in S3 is missing or forbidden. RetryableError: the network or the store failed.
+    """
+    pretrained = name.split(":", 2)[-1]
+    if storage.is_s3(pretrained):
+        return storage.etag(pretrained)
+    return manifest.sha256_file(Path(pretrained)) if Path(pretrained).is_file() else ""
 
 
 def build_teacher(name: str, *, device: torch.device | None = None) -> OpenClipTeacher:

@@ -51,6 +51,8 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
 
 
 def _decide(candidate: Run, reigning: Run | None, params: Params) -> dict[str, Any]:
+    if not params.promote.champion:
+        return {"passed": False, "reason": "promote.champion names no place for a champion"}
     if reigning is None:
         return {"passed": True, "reason": "there is no champion yet"}
     if reigning.manifest.fingerprint == candidate.manifest.fingerprint:

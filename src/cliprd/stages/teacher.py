@@ -28,7 +28,7 @@ from cliprd.models import aligned
 from cliprd.models.aligned import AlignedTeacher, Backbones
 from cliprd.models.aligned_train import Pairs, train_heads
 from cliprd.models.encoder import resolve_device, state_sha256
-from cliprd.models.teacher import build_teacher
+from cliprd.models.teacher import build_teacher, weights_version
 from cliprd.params import Params
 from cliprd.storage import Location
 from cliprd.workspace import Workspace
@@ -62,7 +62,9 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
             shutil.rmtree(work.path / FEATURES, ignore_errors=True)
             return written
     section = {"teacher": {"name": params.teacher.name}}  # training pairs do not change a finished model
-    with Workspace(output, stage="teacher", params=section, inputs={}) as work:
+    version = weights_version(params.teacher.name)
+    inputs_found = {"weights": version} if version else {}
+    with Workspace(output, stage="teacher", params=section, inputs=inputs_found) as work:
         if work.finished:
             return work.finished
         teacher = build_teacher(params.teacher.name, device=device)

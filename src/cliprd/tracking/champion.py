@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cliprd import manifest, storage
-from cliprd.errors import InputError
+from cliprd.errors import InputError, ParamsError
 
 POINTER = "champion.json"
 
@@ -39,24 +39,43 @@ def current(place: str) -> Champion | None:
     Raises:
         InputError: the pointer is damaged, or what it names is not whole.
     """
-    data = storage.read_bytes(storage.join(place, POINTER))
-    if data is None:
+    version = _version(place)
+    if version is None:
         return None
-    try:
-        version = json.loads(data)["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{storage.join(place, POINTER)} is damaged.", "Restore it, or promote again.") from error
     benchmark = storage.fetch_folder(storage.join(place, f"{version}/benchmark"))
     manifest.verify(benchmark, stage="benchmark")
     return Champion(version, benchmark)
 
 
 def publish(place: str, student: Path, benchmark: Path, decision: Mapping[str, Any]) -> str:
-    """Make `student` the champion; earlier ones stay where they are. Returns its version."""
+    """Make `student` the champion; earlier ones stay where they are. Returns its version.
+
+    Args:
+        decision: of the gate; its `champion` is the version that the student was held against.
+
+    Raises:
+        ParamsError: no place is named. InputError: a folder is damaged, or there is another champion by now.
+    """
+    if not place:
+        raise ParamsError("promote.champion names no place for a champion.", "Give an s3:// prefix.")
     prints = [manifest.verify(student, stage="distill"), manifest.verify(benchmark, stage="benchmark")]
     version = manifest.digest([found.fingerprint for found in prints])[:20]
+    held = _version(place)
+    if held not in (decision["champion"], version):
+        raise InputError(
+            f"{place}: {held} has become champion since the gate held the student against {decision['champion']}.",
+            "Run the gate again.",
+        )
     for name, folder in (("student", student), ("benchmark", benchmark)):
         storage.put_folder(folder, storage.join(place, f"{version}/{name}"))
     pointer = {"version": version, "decision": dict(decision)}
     storage.write_bytes(storage.join(place, POINTER), (json.dumps(pointer, indent=2, sort_keys=True) + "\n").encode())
     return version
+
+
+def _version(place: str) -> str | None:
+    data = storage.read_bytes(storage.join(place, POINTER))
+    try:
+        return None if data is None else str(json.loads(data)["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{storage.join(place, POINTER)} is damaged.", "Restore it, or promote again.") from error
