@@ -18,7 +18,7 @@ def gate(
         settings: section `promote` of params.yaml; its champion is replaced by the input below.
         compare: section `compare` of params.yaml: the protocol.
         champion: folder of the champion, as s3:// prefix.
-        run: name of the run, under which `record` finds what was said here.
+        run: id of the run, under which `record` finds what was said here.
         results: the student's scores.
 
     Returns:
@@ -47,7 +47,7 @@ def promote(
 
     Args:
         champion: folder of the champion, as s3:// prefix.
-        run: name of the run, under which `record` finds what was done here.
+        run: id of the run, under which `record` finds what was done here.
         model: the student.
         results: its scores.
         decision: of the gate.

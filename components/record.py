@@ -8,7 +8,7 @@ def record(champion: str, run: str, ending: Output[Markdown], status: PipelineTa
 
     Args:
         champion: folder of the champion, as s3:// prefix: the record joins its `runs/`.
-        run: name of the run.
+        run: id of the run, as the UI shows it.
         status: of the run; Kubeflow gives it.
 
     Returns:

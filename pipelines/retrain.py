@@ -56,7 +56,7 @@ def build(params: Params, image: str) -> Any:
             "data": data, "teacher": teacher, "augmentation": augmentation, "cache": cache, "student": student,
             "distill": distill, "benchmark": benchmark, "compare": compare, "tracking": tracking,
         }  # fmt: skip
-        run = dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER
+        run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         with dsl.ExitHandler(steps.record(champion=champion, run=run)):
             made = steps.teacher_side(
                 sections,

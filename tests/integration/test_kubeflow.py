@@ -276,7 +276,7 @@ def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):
         return pipeline(repo, "retrain", *arguments, runner="docker", check=check, env=env)
 
     def ending() -> tuple[str, str]:
-        newest = max((root / "champion" / "runs").iterdir(), key=lambda path: path.name)
+        newest = max((root / "champion" / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
         found = json.loads((newest / "ending.json").read_text())
         return found["ending"], found["kubeflow"]
 

@@ -264,3 +264,31 @@ def test_the_version_of_tasks_in_s3_changes_with_them_and_nothing_is_brought_her
     assert not list(scratch.glob("trees/*"))
     with pytest.raises(ParamsError, match=r"has no task 'c'. It has a, b"):
         version(names=["c"])
+
+
+def test_what_cannot_heal_ends_kubeflows_repetition_at_once(trained, bucket, url, tmp_path, monkeypatch, capsys):
+    tree = distill_rooms.make_params(trained, batch_size=4096).model_dump(mode="json")
+    sections = {name: tree[name] for name in ("student", "distill", "augmentation")} | {"tracking": {"uri": ""}}
+    inputs = {"shards": str(trained / "shards"), "cache": str(trained / "cache")}
+    trainings = []
+    real = distill.run
+
+    def counted(*arguments, **options):
+        trainings.append(1)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(distill, "run", counted)
+
+    def attempt(index: str) -> tuple[int, str]:
+        monkeypatch.setenv("KFP_RETRY_INDEX", index)
+        with pytest.raises(SystemExit) as end:
+            component.run("distill", sections, inputs, str(tmp_path / "out"), store=url)
+        return end.value.code, capsys.readouterr().err.splitlines()[-1]
+
+    first = attempt("0")
+    assert first[0] == 2
+    assert "distill.batch_size = 4096" in first[1]
+    assert attempt("1") == first
+    assert len(trainings) == 1
+    assert attempt("0") == first  # another run begins anew
+    assert len(trainings) == 2
