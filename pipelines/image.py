@@ -18,7 +18,6 @@ CONTENT = (
     "docker/Dockerfile",
     "LICENSE",
     "pyproject.toml",
-    "params.yaml",
     "requirements.lock",
     "requirements-image.lock",
     "requirements-uv.lock",

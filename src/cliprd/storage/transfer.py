@@ -95,10 +95,17 @@ def head(url: str) -> Entry:
             # Not HEAD: a reply that breaks off within a header would give another size. A byte behind them proves them.
             if reply["Body"].read(1):
                 return Entry(int(reply["ContentRange"].rpartition("/")[2]), reply["ETag"])
+            if _is_empty(bucket, key, reply["ETag"]):  # a store that does not refuse a range of nothing
+                return Entry(0, reply["ETag"])
         raise RetryableError(f"{url}: the reply broke off.", "Try again.")
     except s3.Empty:
         with s3.errors(url):
             return Entry(0, s3.client().head_object(Bucket=bucket, Key=key)["ETag"])
+
+
+def _is_empty(bucket: str, key: str, version: str) -> bool:
+    found = s3.client().head_object(Bucket=bucket, Key=key)
+    return bool(found["ContentLength"] == 0 and found["ETag"] == version)
 
 
 def etag(url: str) -> str:
