@@ -213,12 +213,13 @@ def test_an_interrupt_says_that_the_run_goes_on(server, tmp_path):
     with subprocess.Popen(
         [*command, "--host", server.host], cwd=ROOT, env={**os.environ, "HOME": str(tmp_path)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     ) as running:  # fmt: skip
         assert running.stdout
         while "running" not in running.stdout.readline():
             pass
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate()
+        _, err = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "cliprd: the run goes on: http" in err
     assert "Traceback" not in err
