@@ -24,7 +24,7 @@ FUNCTIONS = (
 )  # fmt: skip
 # Argo counts the longest back-off from the first attempt's start: a step that runs for longer is not repeated at all.
 LONGEST = f"{30 * 24 * 3600}s"
-# `plan` looks at what the world is now; the last two change it, or say what came of it.
+# These look at what the world is now, change it, or say what came of it.
 UNCACHED = {"plan", "gate", "promote", "record"}
 DESCRIBED = (  # sections that the plan is made of
     "data", "teacher", "augmentation", "cache", "student", "distill", "benchmark", "compare", "tracking",

@@ -72,9 +72,9 @@ def run(
         with _failing_at_once(f"{url}.failed.json"):
             made = _attempts(lambda: _made_once(url, lambda: module.run(tree, folders, url, **options)))
         if keep:
-            storage.write_pointer(Path(output), url)
+            _attempts(lambda: storage.write_pointer(Path(output), url))
         else:
-            shutil.copytree(storage.fetch_folder(url), output, dirs_exist_ok=True)
+            shutil.copytree(_attempts(lambda: storage.fetch_folder(url)), output, dirs_exist_ok=True)
         return made
 
 
@@ -211,7 +211,8 @@ def metadata(made: Manifest, *, location: str = "") -> dict[str, Any]:
     """
     facts = {name: value for name, value in made.facts.items() if isinstance(value, str | int | float)}
     inputs = {f"input_{name}": value for name, value in made.inputs.items()}
-    place = storage.resolve(location) if location else Path()
+    with _one_line():
+        place = _attempts(lambda: storage.resolve(location)) if location else Path()
     where = {} if isinstance(place, Path) else {"location": place}
     return {
         **facts,
@@ -285,7 +286,7 @@ def log_confusion(artifact: Any, folder: str) -> None:
 
 
 def _here(folder: str) -> Path:
-    return storage.fetch_folder(folder).resolve()
+    return _attempts(lambda: storage.fetch_folder(folder)).resolve()
 
 
 def _note(champion: str, name: str, note: Mapping[str, Any]) -> None:
