@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from cliprd import manifest, storage
-from cliprd.errors import InputError
+from cliprd.errors import InputError, RetryableError
 
 pytestmark = pytest.mark.integration
 URL = "s3://pairs/folder/student"
@@ -144,6 +144,12 @@ def test_a_folder_without_a_manifest(made, bucket):
     bucket.put_object(Bucket="pairs", Key="folder/student/deep/b", Body=b"new")
     assert (storage.fetch_tree(URL, ["deep"]) / "deep/b").read_bytes() == b"new"
     assert storage.fetch_tree(str(made)) == made
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RetryableError, match=r"deep/c was replaced while"):
+        listed = storage.folder.entries(URL)
+        patch.setattr(storage.folder, "entries", lambda url: listed)
+        bucket.put_object(Bucket="pairs", Key="folder/student/deep/c", Body=b"and newer")
+        shutil.rmtree(here.parent.parent)
+        storage.fetch_tree(URL)
     with pytest.raises(InputError, match="does not exist"):
         storage.fetch_tree("s3://pairs/folder/none")
 

@@ -231,3 +231,28 @@ def test_what_hidden_files_speak_of_is_sent_with_or_before_them(url):
         assert next(looked)[0] == ".progress/a"
         put(it.path, "a", "whole")  # as if both had come while the folder was walked
         assert [name for name, _ in looked] == ["a"]
+
+
+def test_what_the_stopped_writer_still_sends_while_it_is_taken_over_is_taken_as_it_is(url, scratch, monkeypatch):
+    """Timings differ between two writers of the same work; what is listed may be replaced before it is fetched."""
+    lost_machine(
+        url, scratch, {"volatile/speed.csv": "1", ".checkpoint/3": "c"}, ["volatile/speed.csv", ".checkpoint/3"]
+    )
+    listed = mirror.entries
+
+    def entries(at):
+        found = listed(at)
+        if at == url and "volatile/speed.csv" in found and not late:
+            late.append(storage.write_bytes(f"{url}/volatile/speed.csv", b"1, and more"))
+        return found
+
+    late = []
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror, "entries", entries)
+        with work(url) as begun:
+            assert late
+            assert (begun.path / "volatile/speed.csv").read_text() == "1, and more"
+            assert (begun.path / ".checkpoint/3").read_text() == "c"
+            put(begun.path, "student", "s")
+            begun.finish()
+    assert storage.read_bytes(f"{url}/volatile/speed.csv") == b"1, and more"

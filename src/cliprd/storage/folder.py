@@ -158,5 +158,5 @@ def fetch_tree(location: Location, names: Sequence[str] | None = None) -> Path:
         if names is not None and top not in names:
             (folder / top).mkdir(parents=True, exist_ok=True)  # what else there is, for messages
         elif not (path.is_file() and path.stat().st_size == entry.size):
-            download(join(place, name), path, size=entry.size)
+            download(join(place, name), path, version=entry)
     return folder

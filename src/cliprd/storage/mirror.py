@@ -222,10 +222,11 @@ class Mirror:
             if left.name != LOCK:
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         self._sent = {}
-        for name, entry in there.items():
+        for name in there:
             path = below(self.path, name)
-            with contextlib.suppress(Missing):  # a writer that has not yet seen that we took over may still tidy up
-                download(join(self.url, name), path, size=entry.size)
+            with contextlib.suppress(Missing):
+                # As it is now, not as it was listed: a writer that has not yet seen that we took over may send it anew.
+                entry = s3.retrying(lambda name=name, path=path: download(join(self.url, name), path))  # type: ignore[misc]
                 self._note(name, _stamp(path), entry.etag)
         if there:
             manifest.write_json(self.path / MARKER, identity)  # last: half of them are none

@@ -192,7 +192,9 @@ def abandon_uploads(url: str) -> None:
             s3.client().abort_multipart_upload(Bucket=bucket, Key=item["Key"], UploadId=item["UploadId"])
 
 
-def download(url: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
+def download(
+    url: str, path: Path, *, size: int | None = None, sha256: str | None = None, version: Entry | None = None
+) -> Entry:
     """Fetch an object, in parts where it is large, and move it into place when it is whole and what it should be.
 
     What an interrupted call has fetched lies in `.<name>.<version>.part` beside it; the next call goes on from there.
@@ -201,12 +203,18 @@ def download(url: str, path: Path, *, size: int | None = None, sha256: str | Non
         url: of the object.
         path: file to write.
         size, sha256: that it must have, where they are known.
+        version: as it was listed; another one is not fetched.
+
+    Returns:
+        What the store says of the version that was fetched.
 
     Raises:
         Missing: it is not there. InputError: it is of another size or content than it must be, or forbidden.
         RetryableError: the network or the store failed, or it was replaced meanwhile.
     """
     there = s3.retrying(lambda: head(url))
+    if version is not None and there != version:
+        raise RetryableError(f"{url} was replaced while its folder was fetched.", "Try again.")
     if size is not None and there.size != size:
         raise _damaged(url, f"{there.size} bytes, expected {size}")
     part = path.with_name(f".{path.name}.{label(there.etag)}.part")
@@ -217,7 +225,7 @@ def download(url: str, path: Path, *, size: int | None = None, sha256: str | Non
                 fcntl.flock(file, fcntl.LOCK_EX)
             if not part.exists() or os.fstat(file.fileno()).st_ino != part.stat().st_ino:
                 if path.is_file() and path.stat().st_size == there.size:
-                    return  # another thread or process has brought it meanwhile
+                    return there  # another thread or process has brought it meanwhile
                 continue
             done = os.fstat(file.fileno()).st_size
             file.seek(0)
@@ -237,7 +245,7 @@ def download(url: str, path: Path, *, size: int | None = None, sha256: str | Non
                 ) from error
             if sha256 is None or known.hexdigest() == sha256:
                 os.replace(part, path)
-                return
+                return there
             part.unlink()
             if not done:  # else the part that was here already may be the damaged one
                 raise _damaged(url, f"sha256 {known.hexdigest()[:12]}…, expected {sha256[:12]}…")
