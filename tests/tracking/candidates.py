@@ -44,7 +44,11 @@ def params(place: str, uri: str = "", **promote: object) -> Params:
 
 
 def main(given: str) -> None:
-    """Promote as told, stopping inside the claim until a file allows it: `inside` is made, `go` is waited for."""
+    """Promote as told.
+
+    With `stop`, a folder, wait inside the claim: `inside` is made there, and `go` waited for. With `looked`, make that
+    file after each look at the others' claims.
+    """
     from cliprd.errors import CliprdError
     from cliprd.tracking import champion, registry, registry_claims
 
@@ -60,6 +64,15 @@ def main(given: str) -> None:
                 time.sleep(0.02)
 
         registry._tell = stopping
+    if task.get("looked"):
+        looking = registry_claims._claims
+
+        def looked(*arguments: object) -> object:
+            found = looking(*arguments)
+            Path(task["looked"]).touch()
+            return found
+
+        registry_claims._claims = looked
     tree = params(task["place"], task["uri"])
     decision = {"passed": True, "champion": task["champion"], "reason": "told so"}
     try:

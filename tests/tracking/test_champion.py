@@ -165,10 +165,11 @@ def test_the_version_leads_to_its_training(registry, made, tmp_path):
     assert client.get_model_version(place.removeprefix("models:/"), number).run_id == run.info.run_id
 
 
-def promoting(registry, folders, who, stop=None):
+def promoting(registry, folders, who, **files):
     task = {
         "place": registry[0], "uri": registry[1], "student": str(folders[0]), "benchmark": str(folders[1]),
-        "champion": "1", "asked_by": {"who": who, "what": "a race"}, "stop": str(stop) if stop else None,
+        "champion": "1", "asked_by": {"who": who, "what": "a race"},
+        **{name: str(path) for name, path in files.items()},
     }  # fmt: skip
     command = [sys.executable, "-m", "tests.tracking.candidates", json.dumps(task)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -196,9 +197,8 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(registry, made
         publish(registry, made[name], act=champion.refuse, passed=False)
     winner = promoting(registry, made[first], "Ada", stop=tmp_path)
     wait_for((tmp_path / "inside").exists)
-    loser = promoting(registry, made[second], "Bob")
-    wait_for(lambda: len(claims(registry)) > 1 or loser.poll() is not None)
-    assert loser.poll() is None
+    loser = promoting(registry, made[second], "Bob", looked=tmp_path / "looked")
+    wait_for((tmp_path / "looked").exists)
     assert version(registry) == "1"
     (tmp_path / "go").touch()
     won, lost = (json.loads(process.communicate(timeout=LIMIT)[0]) for process in (winner, loser))
@@ -207,6 +207,28 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(registry, made
     assert lost["code"] == InputError.exit_code
     assert f"version {won['version']} has become champion" in lost["error"]
     assert "asked for by Ada (a race)" in lost["error"]
+    assert not claims(registry)
+
+
+def test_never_do_two_hold_a_claim(registry, made):
+    """Several at once, with equal, earlier and later versions, again and again."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    publish(registry, made["baseline-0"])
+    publish(registry, made["clip_kd-0"], act=champion.refuse, passed=False)
+    client, name, inside, entered = MlflowClient(registry[1]), registry[0].removeprefix("models:/"), set(), []
+
+    def work(number):
+        for _ in range(3):
+            with registry_claims.claimed(client, name, "12"[number % 2], ASKED):
+                inside.add(number)
+                entered.append(set(inside))
+                time.sleep(0.02)
+                inside.remove(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert [len(seen) for seen in entered] == [1] * 12
     assert not claims(registry)
 
 

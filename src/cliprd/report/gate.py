@@ -76,22 +76,20 @@ def several(
     candidates: Mapping[str, Side], champions: Mapping[str, Side], confidence: float, *, seed: int = SEED
 ) -> dict[str, dict[str, Any]]:
     """`differences` of many pairs over examples of the same number, at the cost of one (for simulations)."""
-    rows = {f"a{name}": side for name, side in candidates.items()} | {f"b{name}": s for name, s in champions.items()}
-    averaged = {
-        name: {task: values.mean(axis=0, keepdims=True) for task, values in side.items()} for name, side in rows.items()
+    # A resampled difference of means is the resampled mean of the differences.
+    paired = {
+        name: {
+            task: rows.mean(axis=0, keepdims=True) - champions[name][task].mean(axis=0, keepdims=True)
+            for task, rows in side.items()
+        }
+        for name, side in candidates.items()
     }
-    drawn = aggregate.draw(averaged, resamples=RESAMPLES, seed=seed)
     found = {}
-    for name in candidates:
+    for name, drawn in aggregate.draw(paired, resamples=RESAMPLES, seed=seed).items():
         noise = _training_noise(candidates[name], champions[name], seed)
-        ours, theirs = drawn[f"a{name}"], drawn[f"b{name}"]
         intervals = {
-            key: aggregate.interval(
-                ours.value[key] - theirs.value[key],
-                ours.resampled[key] - theirs.resampled[key] + noise.get(key, 0.0),
-                confidence,
-            )
-            for key in ours.value
+            key: aggregate.interval(value, drawn.resampled[key] + noise.get(key, 0.0), confidence)
+            for key, value in drawn.value.items()
         }
         mean = intervals.pop(None)
         found[name] = {"mean": mean, "tasks": intervals}
