@@ -101,7 +101,8 @@ def test_images_and_texts_become_embeddings(served, own):
     answer = ask(served, rows)
     np.testing.assert_allclose(answer, torch.cat([images, words]).numpy(), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(answer, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(ask(served, [{"image": "data:image/png;base64," + encoded(pictures()[0])}]), answer[:1])
+    address = "data:image/png;base64," + encoded(pictures()[0])
+    np.testing.assert_allclose(ask(served, [{"image": address}]), answer[:1], atol=1e-5)
 
 
 def test_images_and_class_names_become_probabilities(served, own):

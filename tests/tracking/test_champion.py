@@ -262,7 +262,8 @@ def test_one_of_many_swaps_wins(tmp_path, bucket):
             if before:
                 storage.write_bytes(place, before)
             with ThreadPoolExecutor(8) as pool:
-                won = list(pool.map(lambda i: storage.swap(place, f"{i}".encode(), instead_of=before), range(8)))  # noqa: B023
+                tries = [pool.submit(storage.swap, place, f"{i}".encode(), instead_of=before) for i in range(8)]
+            won = [attempt.result() for attempt in tries]
             assert sum(won) == 1
             assert storage.read_bytes(place) == f"{won.index(True)}".encode()
         assert storage.swap(place, b"x", instead_of=b"another") is False
