@@ -89,7 +89,8 @@ def test_a_champion_is_replaced_and_brought_back(where, made):
     first = publish(where, made["baseline-0"])
     assert publish(where, made["baseline-0"], champion_then=None) == first  # a repetition of the same promotion
     held = champion.current(where[0], candidates.params(*where))
-    assert (held.version, held.withdrawn, held.lineage) == (first, (), None)
+    assert (held.version, held.withdrawn) == (first, ())
+    assert held.lineage["params"] == {"method": "baseline", "seed": 0}
     assert manifest.verify(held.student()).fingerprint == manifest.read(made["baseline-0"][0]).fingerprint
     second = publish(where, made["clip_kd-0"], made["clip_kd-1"])
     assert version(where) == second != first
@@ -152,7 +153,8 @@ def test_the_registry_tells_of_both_versions_who_asked_and_why(registry, made):
     told = json.loads(held.tags[f"cliprd.challenger.{refused}"])
     assert (told["reason"], told["passed"], told["asked_by"]) == ("surely worse", False, ASKED)
     assert candidate.description.startswith("# baseline-0\n")
-    assert "## Licences of the training data" in candidate.description
+    for line in ("distilled from `aligned`", "1 source files", "samples 640", "## Licences of the training data"):
+        assert line in candidate.description
 
 
 def test_the_version_leads_to_its_training(registry, made, tmp_path):
