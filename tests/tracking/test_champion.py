@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from cliprd import manifest, storage
+from cliprd import component, manifest, storage
 from cliprd.errors import InputError
 from cliprd.storage import s3
 from cliprd.tracking import champion, registry_claims
@@ -104,7 +104,9 @@ def test_a_champion_is_replaced_and_brought_back(where, made):
     assert version(where) == third
     assert rollback(where) == second
     withdrawn = champion.current(where[0], candidates.params(*where)).withdrawn
-    assert withdrawn == (manifest.read(made["clip_rd-exp-0"][0]).fingerprint,)
+    assert withdrawn == champion.marks_of(made["clip_rd-exp-0"][1])
+    assert withdrawn[0] == manifest.read(made["clip_rd-exp-0"][0]).fingerprint
+    assert len(set(withdrawn)) == 2
     assert rollback(where) == first
     with pytest.raises(InputError, match="none before it"):
         rollback(where)
@@ -165,6 +167,31 @@ def test_the_version_leads_to_its_training(registry, made, tmp_path):
     manifest.write_json(student / "volatile" / "mlflow.json", {"run_id": run.info.run_id})
     number = publish(registry, (student, benchmark))
     assert client.get_model_version(place.removeprefix("models:/"), number).run_id == run.info.run_id
+
+
+def test_what_is_registered_twice_at_once_is_one_version(registry, made):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def register(_):
+        return publish(registry, made["clip_kd-0"], act=champion.refuse, champion_then=None, passed=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert set(pool.map(register, range(2))) == {"1"}
+    found = MlflowClient(registry[1]).search_model_versions(f"name = '{registry[0].removeprefix('models:/')}'")
+    assert [one.version for one in found] == ["1"]
+
+
+def test_a_pipelines_steps_promote_in_the_registry(registry, made, tmp_path):
+    sections = {"promote": {"champion": registry[0]}, "tracking": {"uri": registry[1]}}
+    student, benchmark = map(str, made["clip_kd-0"])
+    decided = component.gate(sections, benchmark, str(tmp_path / "gate"), run_name="run-1")
+    assert decided.facts["passed"] is True
+    assert component.promote(sections, student, benchmark, str(tmp_path / "gate"), run_name="run-1") == "1"
+    told = component.record(sections, str(tmp_path / "text"), run_name="run-1", state="SUCCEEDED", error="")
+    assert told == "promoted"
+    assert champion.noted(registry[0], candidates.params(*registry), "run-1/ending")["ending"] == "promoted"
+    asked = MlflowClient(registry[1]).get_model_version(registry[0].removeprefix("models:/"), "1").tags
+    assert asked["cliprd.asked_by.what"] == "Kubeflow run run-1"
 
 
 def promoting(registry, folders, who, **files):

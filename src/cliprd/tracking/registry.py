@@ -7,7 +7,7 @@ one in use: that alias is the one fact, replaced in one step; all else is writte
 | tag of a version                 | what                                                                             |
 |----------------------------------|----------------------------------------------------------------------------------|
 | `cliprd.version`                 | digest of student and benchmarks: equal ones are registered once                 |
-| `cliprd.student`                 | the student's fingerprint                                                        |
+| `cliprd.marks`                   | what the student is recognised by (`champion.marks_of`), as JSON                 |
 | `cliprd.benchmarks`              | how many benchmark folders it holds                                              |
 | `cliprd.gate`, `.gate.reason`    | the decision as JSON; its reason                                                 |
 | `cliprd.asked_by.who`, `.what`   | who asked, and for what                                                          |
@@ -112,16 +112,14 @@ def current(place: str, params: Params) -> Champion | None:
             return None
         names = registry_package.benchmark_names(int(held.tags.get("cliprd.benchmarks", "1")))
         benchmarks = tuple(registry.fetch(held, name) for name in names)
-        withdrawn = {
-            found.tags["cliprd.student"] for found in registry.versions() if "cliprd.rolled_back" in found.tags
-        }
+        gone = [found.tags for found in registry.versions() if "cliprd.rolled_back" in found.tags]
     lineage = benchmarks[0] / registry_package.LINEAGE
     return Champion(
         version=str(held.version),
         benchmarks=benchmarks,
         lineage=json.loads(lineage.read_text(encoding="utf-8")) if lineage.is_file() else None,
         student=functools.partial(_student, registry, held),
-        withdrawn=tuple(sorted(withdrawn)),
+        withdrawn=tuple(mark for tags in gone for mark in _marks(tags) if mark not in _marks(held.tags)),
     )
 
 
@@ -262,7 +260,7 @@ def _upload(registry: _Registry, package: Package, decision: Mapping[str, Any]) 
             registry.name,
             source=f"{SCHEME}{model.model_id}",
             run_id=run.info.run_id if run else None,
-            tags={**tags, "cliprd.student": package.fingerprint, "cliprd.benchmarks": str(len(package.benchmarks))},
+            tags={**tags, "cliprd.marks": json.dumps(package.marks), "cliprd.benchmarks": str(len(package.benchmarks))},
             description=_description(card),
             model_id=model.model_id,
         )
@@ -296,6 +294,11 @@ def _no_longer(registry: _Registry, version: str) -> None:
             registry.client.delete_model_version_tag(registry.name, version, "cliprd.rolled_back")
         if str(registry.client.get_model_version_by_alias(registry.name, CANDIDATE).version) == version:
             registry.client.delete_registered_model_alias(registry.name, CANDIDATE)
+
+
+def _marks(tags: Mapping[str, str]) -> list[str]:
+    found: list[str] = json.loads(tags.get("cliprd.marks", "[]"))
+    return found
 
 
 def _before(registry: _Registry, version: Any) -> list[str]:
