@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cliprd import component, manifest, storage
-from cliprd.errors import InputError
+from cliprd.errors import InputError, ParamsError
 from cliprd.storage import s3
 from cliprd.tracking import champion, registry_claims
 from tests import s3_server
@@ -276,11 +276,18 @@ def test_a_killed_promotion_changes_nothing_and_heals(registry, made, tmp_path, 
     assert not claims(registry)
 
 
-def test_a_damaged_champion_is_told(registry, made, tmp_path):
+def test_what_is_damaged_here_is_fetched_again_and_what_is_not_ours_is_told(registry, made):
+    tree = candidates.params(*registry)
     publish(registry, made["clip_kd-0"])
-    held = champion.current(registry[0], candidates.params(*registry))
-    (held.benchmarks[0] / "results.json").write_text("{}")  # what was fetched is fetched again
-    assert manifest.verify(champion.current(registry[0], candidates.params(*registry)).benchmarks[0])
+    held = champion.current(registry[0], tree)
+    (held.benchmarks[0] / "results.json").write_text("{}")
+    assert manifest.verify(champion.current(registry[0], tree).benchmarks[0])
+    client, name = MlflowClient(registry[1]), registry[0].removeprefix("models:/")
+    with pytest.raises(ParamsError, match=r"needs tracking\.uri"):
+        champion.current(registry[0], candidates.params(registry[0]))
+    client.delete_model_version_tag(name, "1", "cliprd.version")
+    with pytest.raises(InputError, match="version 1, which cliprd has not registered"):
+        champion.current(registry[0], tree)
 
 
 def test_one_of_many_swaps_wins(tmp_path, bucket):

@@ -65,7 +65,13 @@ class _Registry:
 
     def champion(self) -> Any | None:
         """The version in use; None where none was promoted."""
-        return _unless_missing(lambda: self.client.get_model_version_by_alias(self.name, CHAMPION))
+        found = _unless_missing(lambda: self.client.get_model_version_by_alias(self.name, CHAMPION))
+        if found is not None and "cliprd.version" not in found.tags:
+            raise InputError(
+                f"{self.place}: alias '{CHAMPION}' is on version {found.version}, which cliprd has not registered.",
+                "Remove the alias, or name another model in promote.champion.",
+            )
+        return found
 
     def versions(self) -> list[Any]:
         """All, the oldest first."""
@@ -330,12 +336,12 @@ def _student(registry: _Registry, version: Any) -> Path:
 
 
 def _run(registry: _Registry, student: Path) -> Any | None:
-    """The MLflow run of the training, where this server has it."""
+    """The MLflow run of the training, where this server has it; a training that never reached one has none."""
     file = student / manifest.VOLATILE_DIR / "mlflow.json"
     if not file.is_file():
         return None
-    run_id = json.loads(file.read_text(encoding="utf-8"))["run_id"]
-    return _unless_missing(lambda: registry.client.get_run(run_id))
+    run_id = json.loads(file.read_text(encoding="utf-8")).get("run_id")
+    return _unless_missing(lambda: registry.client.get_run(run_id)) if run_id else None
 
 
 def _experiment(registry: _Registry) -> str:
