@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from cliprd import manifest, storage, teacher_cache
+from cliprd import lineage, manifest, storage, teacher_cache
 from cliprd.data.shards import ShardSet
 from cliprd.errors import ParamsError
 from cliprd.manifest import Manifest
@@ -23,7 +23,8 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, par
     Args:
         params: `cache` and `augmentation` are used.
         inputs: `shards` (folder of `prepare`) and `teacher` (folder of `teacher`).
-        output: folder to write. Files that an interrupted run of the same work had finished are kept.
+        output: folder to write. Files that an interrupted run of the same work had finished are kept; so are those of
+            an earlier cache of other shards, as far as they are the same (not in S3).
         part: `2/8` embeds the third of eight runs of shards, on whatever machine; stage `merge` joins all of them.
             A caption that occurs in two parts is embedded in each.
 
@@ -33,16 +34,26 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, par
     """
     shards = ShardSet.open(inputs["shards"])
     teacher = storage.fetch_folder(inputs["teacher"])
-    fingerprints = {"shards": shards.fingerprint, "teacher": manifest.verify(teacher).fingerprint}
+    made_with = manifest.verify(teacher)
+    fingerprints = {"shards": shards.fingerprint, "teacher": made_with.fingerprint}
     sections = params.model_dump(mode="json", include={"cache", "augmentation"})
     stage = "cache"
     if part is not None:
         shards, stage, sections = _part(shards, part), PART_STAGE, {**sections, "part": part}
-    with Workspace(output, stage=stage, params=sections, inputs=fingerprints) as work:
+    code = {part: sha for part, sha in lineage.code_parts().items() if part in ("data", "models", "teacher_cache")}
+    with Workspace(
+        output,
+        stage=stage,
+        params=sections,
+        inputs=fingerprints,
+        way={"code": code, "params": sections},
+        keep=lambda folder: teacher_cache.keep(folder, shards),
+    ) as work:
         if work.finished:
             return work.finished
         encoder = load_encoder(teacher, params)
-        return work.finish(facts=teacher_cache.build(shards, encoder, params, work.path))
+        facts = teacher_cache.build(shards, encoder, params, work.path)
+        return work.finish(facts={**facts, "made_with": lineage.of_teacher(made_with)})
 
 
 def _part(shards: ShardSet, part: str) -> ShardSet:
