@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cliprd.manifest import Manifest
@@ -171,7 +171,9 @@ def parser() -> argparse.ArgumentParser:
     plan = command("plan", _plan, "shapes, parameter counts and cost of a configuration, without training it")
     plan.add_argument("--samples", type=int, metavar="N", help="size of the training set, for the cost")
     lineage = command("lineage", _lineage, "where a student comes from, back to the raw shards, with its scores")
-    lineage.add_argument("path", type=_folder, metavar="DIR", help="a student, its benchmark, or a folder of both")
+    lineage.add_argument(
+        "path", type=_folder, metavar="DIR", help="a student, its benchmark, a folder of both, or models:/<name>"
+    )
     lineage.add_argument("--json", action="store_true", help="print the file instead")
     command("doctor", _doctor, "versions, devices, and which optional parts are missing and how to get them")
     return root
@@ -438,12 +440,24 @@ def _lineage(options: argparse.Namespace) -> int:
 
     from cliprd import lineage
 
-    tree = lineage.of(options.path)
+    place = str(options.path)
+    tree = _champions_lineage(options, place) if place.startswith("models:/") else lineage.of(options.path)
     if options.json:
         print(json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False))
     else:
         sys.stdout.write(lineage.describe(tree))
     return 0
+
+
+def _champions_lineage(options: argparse.Namespace, place: str) -> dict[str, Any]:
+    from cliprd.errors import InputError
+    from cliprd.tracking import champion
+
+    held = champion.current(place, _load(options))
+    if held is None or held.lineage is None:
+        what = "no champion" if held is None else f"a champion without lineage, version {held.version}"
+        raise InputError(f"{place} has {what}.", "Promote a student that `cliprd benchmark` has scored.")
+    return held.lineage
 
 
 def _doctor(options: argparse.Namespace) -> int:

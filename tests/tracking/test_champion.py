@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from cliprd import component, manifest, storage
+from cliprd import cli, component, manifest, storage
 from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.storage import s3
 from cliprd.tracking import champion, registry_claims
@@ -157,6 +157,24 @@ def test_the_registry_tells_of_both_versions_who_asked_and_why(registry, made):
     assert candidate.description.startswith("# baseline-0\n")
     for line in ("distilled from `aligned`", "1 source files", "samples 640", "## Licences of the training data"):
         assert line in candidate.description
+
+
+def test_the_command_tells_a_champions_lineage(registry, made, tmp_path, capsys):
+    words = [
+        "lineage",
+        registry[0],
+        "--json",
+        "--params",
+        str(tmp_path / "p.yaml"),
+        "--set",
+        f"tracking.uri={registry[1]}",
+    ]
+    (tmp_path / "p.yaml").write_text("")
+    assert cli.main(words) == 3
+    assert "has no champion" in capsys.readouterr().err
+    publish(registry, made["clip_kd-0"])
+    assert cli.main(words) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((made["clip_kd-0"][1] / "lineage.json").read_text())
 
 
 def test_the_version_leads_to_its_training(registry, made, tmp_path):
