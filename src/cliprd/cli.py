@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cliprd.manifest import Manifest
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 EPILOG = """folders (DIR) may lie in S3: s3://bucket/prefix
 
 exit codes: 0 done, 2 wrong parameters, 3 wrong or damaged input, 4 training diverged, 5 machine not fit,
-75 may succeed if tried again, 1 a failed run, a difference (diff), or a defect in cliprd (see it with --debug)"""
+75 may succeed if tried again, 1 a failed run, a difference (diff), a refusal (promote), or a defect in cliprd
+(see it with --debug)"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,6 +92,26 @@ def parser() -> argparse.ArgumentParser:
         benchmarks="!|folder of benchmark folders",
         students="!|folder of student folders",
     )
+    promote = command(
+        "promote",
+        _promote,
+        "make a student the champion if it is surely better (params: promote); exit code 1: it was refused",
+    )
+    promote.add_argument("--student", type=_folder, required=True, metavar="DIR", help="folder of `distill`")
+    promote.add_argument(
+        "--benchmark",
+        type=_folder,
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="folder of `benchmark`; again for each further seed",
+    )
+    promote.add_argument("--output", type=_folder, required=True, metavar="DIR", help="folder for the decision")
+    promote.add_argument("--dry-run", action="store_true", help="decide, and change nothing")
+    promote.add_argument("--reason", default="", metavar="TEXT", help="kept with the decision; default: CI's run")
+    rollback = command("rollback", _rollback, "make the champion before this one the champion again (params: promote)")
+    rollback.add_argument("--to", metavar="VERSION", help="that one instead of the one before")
+    rollback.add_argument("--reason", default="", metavar="TEXT", help="kept with it; default: CI's run")
     pipeline = commands.add_parser(
         "pipeline",
         help="Kubeflow pipelines: compile, run here, submit to a cluster",
@@ -150,7 +171,9 @@ def parser() -> argparse.ArgumentParser:
     plan = command("plan", _plan, "shapes, parameter counts and cost of a configuration, without training it")
     plan.add_argument("--samples", type=int, metavar="N", help="size of the training set, for the cost")
     lineage = command("lineage", _lineage, "where a student comes from, back to the raw shards, with its scores")
-    lineage.add_argument("path", type=_folder, metavar="DIR", help="a student, its benchmark, or a folder of both")
+    lineage.add_argument(
+        "path", type=_folder, metavar="DIR", help="a student, its benchmark, a folder of both, or models:/<name>"
+    )
     lineage.add_argument("--json", action="store_true", help="print the file instead")
     command("doctor", _doctor, "versions, devices, and which optional parts are missing and how to get them")
     return root
@@ -221,6 +244,36 @@ def _run_stage(options: argparse.Namespace) -> int:
         return 0
     facts = ", ".join(f"{key} {value}" for key, value in manifest.facts.items() if isinstance(value, int | float | str))
     print(f"{options.command}: {options.output} is whole{': ' + facts if facts else ''}")
+    return 0
+
+
+def _promote(options: argparse.Namespace) -> int:
+    tree = _load(options)
+    from cliprd.stages.promote import promote
+    from cliprd.tracking.champion import asker
+
+    done = promote(
+        tree,
+        options.student,
+        options.benchmark,
+        options.output,
+        asked_by=asker(options.reason),
+        dry_run=options.dry_run,
+    )
+    if options.dry_run:
+        word = f"would {'' if done.decision['passed'] else 'not '}be promoted"
+    else:
+        word = f"version {done.version} is the champion" if done.promoted else "not promoted"
+    print(f"promote: {word}: {done.decision['reason']} ({options.output})")
+    return 0 if done.promoted or done.decision["passed"] else 1
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    tree = _load(options)
+    from cliprd.tracking.champion import asker, rollback
+
+    version = rollback(tree.promote.champion, tree, asker(options.reason), options.to)
+    print(f"rollback: version {version} is the champion")
     return 0
 
 
@@ -387,12 +440,24 @@ def _lineage(options: argparse.Namespace) -> int:
 
     from cliprd import lineage
 
-    tree = lineage.of(options.path)
+    place = str(options.path)
+    tree = _champions_lineage(options, place) if place.startswith("models:/") else lineage.of(options.path)
     if options.json:
         print(json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False))
     else:
         sys.stdout.write(lineage.describe(tree))
     return 0
+
+
+def _champions_lineage(options: argparse.Namespace, place: str) -> dict[str, Any]:
+    from cliprd.errors import InputError
+    from cliprd.tracking import champion
+
+    held = champion.current(place, _load(options))
+    if held is None or held.lineage is None:
+        what = "no champion" if held is None else f"a champion without lineage, version {held.version}"
+        raise InputError(f"{place} has {what}.", "Promote a student that `cliprd benchmark` has scored.")
+    return held.lineage
 
 
 def _doctor(options: argparse.Namespace) -> int:
