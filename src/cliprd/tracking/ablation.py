@@ -123,11 +123,12 @@ def view(keys: Sequence[str]) -> dict[str, Any]:
     tasks = [key for key in keys if key.startswith("score/") and key.count("/") == 1 and key != "score/mean"]
     terms = [f"loss/{term}" for term in TERMS if f"loss/{term}" in keys]
     weights = [f"weight/{term}" for term in ("vrd", "vrd_ce", "xrd") if f"params/weight/{term}" in keys]
+    last = [key for key in ("loss/total", "loss/vrd", "loss/xrd") if key in terms]
     columns = [_column("metrics", key) for key in ("score/mean", "low/mean", "high/mean", *tasks)]
     columns += [_column("params", key) for key in ("method", "scale_mode", "seed", *weights)]
-    columns += [_column("metrics", key) for key in terms if key in ("loss/total", "loss/vrd", "loss/xrd")]
-    columns += [_column("attributes", "Version"), _column("attributes", "Dataset")]
-    lines = [*terms, *(key for key in keys if key.startswith("scale/")), "grad_norm"]
+    columns += [_column("metrics", key) for key in last]
+    columns += [_column("tags", "mlflow.source.git.commit"), _column("attributes", "Dataset")]
+    lines = [*last, *(key for key in terms if key not in last), *(key for key in keys if key.startswith("scale/"))]
     return {
         "searchFilter": f"tags.`{KIND}` = 'training'",
         "orderByKey": _column("metrics", "score/mean"),
@@ -136,13 +137,18 @@ def view(keys: Sequence[str]) -> dict[str, Any]:
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
-        "selectedColumns": columns,
+        "selectedColumns": [_column("attributes", "Version") if "git.commit" in name else name for name in columns],
+        "columnOrder": columns,
+        "columnWidths": {name: max(96, 24 + 8 * len(name.split("`")[1])) for name in columns[:-2]},
         "runsHiddenMode": "SHOW_ALL",
         "compareRunSections": [
             {"uuid": "cliprd", "name": "cliprd", "display": True, "isReordered": False, "deleted": False,
              "isGenerated": False},
         ],
-        "compareRunCharts": [_bar("score/mean"), *(_bar(key) for key in tasks), *(_line(key) for key in lines)],
+        "compareRunCharts": [
+            *(_bar(key) for key in ("score/mean", *tasks)),
+            *(_line(key) for key in (*lines, "grad_norm")),
+        ],
         "isAccordionReordered": True,
     }  # fmt: skip
 
