@@ -17,7 +17,7 @@ from cliprd.tracking.spool import Entry, Spool
 
 WITNESS = "loss/total"  # in every record
 MOST = 1000  # metrics in one request: MLflow's limit
-LINGER = 1.0  # seconds in which records gather, so that a fast training sends few requests
+LINGER = 5.0  # seconds in which records gather, so that a fast training sends few requests
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
 
