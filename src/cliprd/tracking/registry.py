@@ -35,6 +35,7 @@ from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.params import Params
 from cliprd.tracking import registry_package
 from cliprd.tracking.registry_claims import claimed
+from cliprd.tracking.runs import run_of
 
 if TYPE_CHECKING:
     from cliprd.tracking.champion import Champion, Package
@@ -337,10 +338,7 @@ def _student(registry: _Registry, version: Any) -> Path:
 
 def _run(registry: _Registry, student: Path) -> Any | None:
     """The MLflow run of the training, where this server has it; a training that never reached one has none."""
-    file = student / manifest.VOLATILE_DIR / "mlflow.json"
-    if not file.is_file():
-        return None
-    run_id = json.loads(file.read_text(encoding="utf-8")).get("run_id")
+    run_id = run_of(registry.params, student)
     return _unless_missing(lambda: registry.client.get_run(run_id)) if run_id else None
 
 
