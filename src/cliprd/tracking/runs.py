@@ -132,9 +132,9 @@ def flush(params: Params, folder: Path) -> str | None:
     Raises:
         Exception: whatever the server or the network raises.
     """
-    if not params.tracking.uri or not (folder / RUN_FILE).is_file():
-        return None
     note = _Note.read(folder / RUN_FILE)
+    if not params.tracking.uri or note is None:
+        return None
     left = list(spool.entries(folder / SPOOL_FILE))
     if note.run_id is not None and not left:
         return note.run_id
@@ -162,9 +162,9 @@ def send_left(params: Params, student: Location) -> None:
 
 def run_of(params: Params, folder: Path) -> str | None:
     """Id of the run of the student in `folder`, None where it has none (yet). Asks the server only where it must."""
-    if not params.tracking.uri or not (folder / RUN_FILE).is_file():
-        return None
     note = _Note.read(folder / RUN_FILE)
+    if not params.tracking.uri or note is None:
+        return None
     if note.run_id is not None:
         return note.run_id
     client = server.connect(params.tracking.uri)
@@ -183,10 +183,14 @@ class _Note:
     training: Training
 
     @classmethod
-    def read(cls, file: Path) -> _Note:
-        body: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        told = {**body["training"], "datasets": tuple(body["training"]["datasets"])}
-        return cls(file, body["run_id"], body["experiment"], Training(**told))
+    def read(cls, file: Path) -> _Note | None:
+        """None where there is none, or one that an older cliprd has written or a kill has cut: no run is known."""
+        try:
+            body: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            told = {**body["training"], "datasets": tuple(body["training"]["datasets"])}
+            return cls(file, body["run_id"], body["experiment"], Training(**told))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
 
     def write(self) -> None:
         told = dataclasses.asdict(self.training)
@@ -196,9 +200,8 @@ class _Note:
 def _noted(params: Params, folder: Path, describe: Callable[[], Training]) -> tuple[_Note, bool]:
     """What the folder knows of its run, and whether it knew it before."""
     file = folder / RUN_FILE
-    if file.is_file():
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # of an older cliprd, or cut: a run of its own
-            return _Note.read(file), True
+    if (found := _Note.read(file)) is not None:
+        return found, True
     note = _Note(file, None, params.tracking.experiment, describe())
     note.write()
     return note, False
