@@ -16,6 +16,7 @@ FLOORS = [
     {"distill"},
     {"tracking"},
     {"stages"},
+    {"retrain"},
     {"cli", "component", "doctor", "plan"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,0 +1,212 @@
+"""Training by DVC, in the repository that is the present folder: `dvc repro` of what the retraining needs.
+
+The work is DVC's: what has not changed is not run again, and what its remote holds is brought from there. DVC's own
+run cache does not know stages whose folders persist (a killed stage goes on from its leftovers), so a finished
+retraining leaves its `dvc.lock` in the remote, under a name made of what went in: the run after the merge finds what
+the pull request's run has trained. A lock is a hint only: DVC compares everything with what is here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cliprd import storage
+from cliprd.distill.launch import end_with_parent
+from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError, RetryableError
+from cliprd.manifest import atomic_write
+from cliprd.params import Params, load
+from cliprd.retrain.plan import Plan
+from cliprd.retrain.run import Judged, settle
+from cliprd.stages import gate
+
+LOCK = Path("dvc.lock")
+LOCKS = "cliprd/locks"
+_EXITED = re.compile(r"exited with (-?\d+)")
+_STAGE = re.compile(r"^Running stage '([^']+)'")
+
+
+class Repository:
+    """The DVC repository in the present folder: a `Runner`.
+
+    Raises:
+        EnvironmentError_: DVC is not installed. InputError: there is no repository here.
+        ParamsError: `dvc repro` would train something else than these parameters say.
+    """
+
+    name = "dvc"
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        if shutil.which("dvc") is None:
+            raise EnvironmentError_("dvc is not on the PATH.", "Activate the environment of `make setup`.")
+        if not Path("dvc.yaml").is_file():
+            raise InputError("There is no dvc.yaml here.", "Run it where dvc.yaml lies, or use --runner kfp.")
+        self._same_parameters()
+        grid = params.ablation
+        self.names = [f"{params.retrain.method}-{seed}" for seed in params.retrain.seeds]
+        if params.retrain.method not in grid.methods:
+            raise ParamsError(
+                f"retrain.method = '{params.retrain.method}' is not in ablation.methods ({', '.join(grid.methods)}), "
+                "which are the stages of dvc.yaml.",
+                "Add it there.",
+            )
+        if absent := [seed for seed in params.retrain.seeds if seed not in grid.seeds]:
+            raise ParamsError(
+                f"retrain.seeds: {absent[0]} is not in ablation.seeds ({', '.join(map(str, grid.seeds))}), "
+                "which are the stages of dvc.yaml.",
+                "Add it there.",
+            )
+        self.remote = _config("core.remote")
+
+    @property
+    def targets(self) -> list[str]:
+        """Stages that a retraining wants, and all that they depend on with them."""
+        return [f"{stage}@{name}" for name in self.names for stage in ("distill", "benchmark")]
+
+    def _same_parameters(self) -> None:
+        """DVC reads params.yaml, whatever the command line says."""
+        file = load(Path("params.yaml"))
+        for section in Params.model_fields:
+            if section not in ("retrain", "promote") and getattr(file, section) != getattr(self.params, section):
+                raise ParamsError(
+                    f"`dvc repro` reads params.yaml, whose section '{section}' is another one than was given here.",
+                    "Write it into params.yaml; only retrain and promote can be set for one run.",
+                )
+
+    def would_run(self) -> list[str]:
+        """Stages that `train` would run now."""
+        ran = subprocess.run(
+            ["dvc", "repro", "--dry", "--allow-missing", *self.targets], capture_output=True, text=True, check=False
+        )
+        if ran.returncode:
+            raise InputError(f"dvc repro --dry: {_last(ran.stderr)}", "Look at `dvc status`.")
+        return [match[1] for line in ran.stdout.splitlines() if (match := _STAGE.match(line))]
+
+    def retrain(self, made: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
+        """Train and ask the gate; then push; then promote or refuse. See `Runner.retrain`."""
+        student, benchmarks = self.train(made.inputs)
+        names = ["candidate", *(f"candidate-{number:04d}" for number in range(1, len(benchmarks)))]
+        gate.run(self.params, dict(zip(names, benchmarks, strict=True)), output / "gate")
+        decision = json.loads((output / "gate" / gate.DECISION).read_text(encoding="utf-8"))
+        pushed = self.push(made.inputs)
+        version = settle(self.params, made, student, benchmarks, decision, asked_by) if promote else None
+        return Judged(decision, benchmarks, version, pushed)
+
+    def train(self, digest: str) -> tuple[Path, list[Path]]:
+        """Bring everything up to date.
+
+        Args:
+            digest: of all that goes in, the name under which the lock is looked up.
+
+        Returns:
+            Folders: of the first seed's student, and of its scores and the other seeds'.
+
+        Raises:
+            CliprdError: a stage failed; the error has its exit code.
+        """
+        if self.remote:
+            self._recall(digest)
+        options = ["--pull", "--allow-missing"] if self.remote else []
+        lines = _follow(["dvc", "repro", *options, *self.targets])
+        if lines is not None:
+            raise _stage_failure(lines)
+        if self.remote:  # what was found done elsewhere is not here yet
+            _pull(self.targets)
+        return Path("work/students") / self.names[0], [Path("work/benchmark") / name for name in self.names]
+
+    def push(self, digest: str) -> str:
+        """Bring the results into the remote, then the lock that names them. Returns what was done, for the report.
+
+        Raises:
+            RetryableError: not all of it arrived.
+        """
+        if not self.remote:
+            return "nothing was pushed: DVC has no default remote (`dvc remote add -d NAME URL`)"
+        lines = _follow(["dvc", "push", "--with-deps", *self.targets])
+        if lines is not None:
+            raise RetryableError(f"dvc push to '{self.remote}' failed: {_last(lines)}", "Run the same command again.")
+        self._remember(digest)
+        return f"pushed to DVC's remote '{self.remote}'"
+
+    def _place(self, digest: str) -> str | None:
+        """Where the lock of a retraining lies; None where the remote is of a kind that is DVC's alone to reach."""
+        url = _config(f"remote.{self.remote}.url")
+        return storage.join(url, f"{LOCKS}/{digest}.yaml") if storage.is_s3(url) or Path(url).is_absolute() else None
+
+    def _remember(self, digest: str) -> None:
+        if place := self._place(digest):
+            storage.write_bytes(place, LOCK.read_bytes())
+
+    def _recall(self, digest: str) -> None:
+        place = self._place(digest)
+        data = storage.read_bytes(place) if place else None
+        if data is None:
+            return
+        known = yaml.safe_load(LOCK.read_text(encoding="utf-8")) if LOCK.is_file() else {"schema": "2.0", "stages": {}}
+        merged = {**known, "stages": {**known["stages"], **yaml.safe_load(data)["stages"]}}
+        if merged != known:
+            with atomic_write(LOCK, "w") as file:
+                yaml.safe_dump(merged, file, sort_keys=False, allow_unicode=True)
+            print("retrain: the same inputs were trained before; DVC's remote has what came of it", flush=True)
+
+
+def revision() -> Mapping[str, Any]:
+    """Of git, for the report; empty outside a repository."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return {}
+    status = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=False
+    )
+    return {"revision": head.stdout.strip(), "changed": bool(status.stdout.strip())}
+
+
+def _config(name: str) -> str:
+    ran = subprocess.run(["dvc", "config", name], capture_output=True, text=True, check=False)
+    return ran.stdout.strip() if ran.returncode == 0 else ""
+
+
+def _pull(targets: Sequence[str]) -> None:
+    lines = _follow(["dvc", "pull", *targets])
+    if lines is not None:
+        raise RetryableError(f"dvc pull: {_last(lines)}", "Run the same command again.")
+
+
+def _follow(command: Sequence[str]) -> list[str] | None:
+    """Run it, its output going by; None if it went well, else what it said. It ends when this process does."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", preexec_fn=end_with_parent
+    )  # fmt: skip
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        lines.append(line.rstrip())
+    return lines if process.wait() else None
+
+
+def _stage_failure(lines: Sequence[str]) -> CliprdError:
+    """With the exit code of the stage that failed, which DVC does not pass on."""
+    code = next((int(match[1]) for line in reversed(lines) if (match := _EXITED.search(line))), 1)
+    said = [line.partition("cliprd: error: ")[2] for line in lines if "cliprd: error: " in line]
+    if not said and (lost := [line for line in lines if "Unable to acquire lock" in line]):
+        return EnvironmentError_(f"dvc repro: {lost[-1]}", "Wait for the other dvc command.")
+    error = next((kind for kind in CliprdError.__subclasses__() if kind.exit_code == code), CliprdError)
+    return error(f"dvc repro: {said[-1] if said else _last(lines)}", "The champion stays as it was.")
+
+
+def _last(lines: Sequence[str] | str) -> str:
+    lines = lines.splitlines() if isinstance(lines, str) else lines
+    told = [line for line in lines if line.strip()]
+    errors = [line for line in told if line.startswith("ERROR")]
+    return (errors or told or ["it said nothing"])[-1]
