@@ -42,7 +42,7 @@ def plan(
         method: of the one training.
         seed: of the one training.
         promote: section of params.yaml.
-        champion: folder of the champion, as s3:// prefix.
+        champion: models:/<name>, or the champion's folder as s3:// prefix.
 
     Returns:
         text: shapes, parameters and cost.
@@ -55,7 +55,8 @@ def plan(
     sections = {
         "data": data, "teacher": teacher, "augmentation": augmentation, "cache": cache, "student": student,
         "distill": distill, "benchmark": benchmark, "compare": compare, "tracking": tracking,
-        "kubernetes": {"store": store, "cache_parts": cache_parts}, "promote": promote,
+        "kubernetes": {"store": store, "cache_parts": cache_parts},
+        "promote": {**promote, "champion": champion},
     }  # fmt: skip
     runs = runs or [{"method": method, "seed": seed}]
-    return component.plan(sections, runs, text.path, places=[store, champion])
+    return component.plan(sections, runs, text.path, places=[store])

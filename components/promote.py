@@ -6,6 +6,7 @@ from kfp.dsl import Dataset, Input, Metrics, Model, Output
 def gate(
     settings: dict,
     compare: dict,
+    tracking: dict,
     champion: str,
     run: str,
     results: Input[Dataset],
@@ -17,7 +18,8 @@ def gate(
     Args:
         settings: section `promote` of params.yaml; its champion is replaced by the input below.
         compare: section `compare` of params.yaml: the protocol.
-        champion: folder of the champion, as s3:// prefix.
+        tracking: section `tracking` of params.yaml: the server of models:/.
+        champion: models:/<name>, or the champion's folder as s3:// prefix.
         run: id of the run, under which `record` finds what was said here.
         results: the student's scores.
 
@@ -28,7 +30,7 @@ def gate(
     """
     from cliprd import component
 
-    sections = {"promote": {**settings, "champion": champion}, "compare": compare}
+    sections = {"promote": {**settings, "champion": champion}, "compare": compare, "tracking": tracking}
     made = component.gate(sections, results.path, decision.path, run_name=run)
     decision.metadata.update(component.metadata(made))
     component.log_metrics(gain, component.gains(decision.path))
@@ -36,6 +38,8 @@ def gate(
 
 
 def promote(
+    settings: dict,
+    tracking: dict,
     champion: str,
     run: str,
     model: Input[Model],
@@ -46,7 +50,9 @@ def promote(
     """Make the student the champion.
 
     Args:
-        champion: folder of the champion, as s3:// prefix.
+        settings: section `promote` of params.yaml; its champion is replaced by the input below.
+        tracking: section `tracking` of params.yaml: the server of models:/.
+        champion: models:/<name>, or the champion's folder as s3:// prefix.
         run: id of the run, under which `record` finds what was done here.
         model: the student.
         results: its scores.
@@ -57,6 +63,7 @@ def promote(
     """
     from cliprd import component
 
-    version = component.promote(champion, model.path, results.path, decision.path, run_name=run)
+    sections = {"promote": {**settings, "champion": champion}, "tracking": tracking}
+    version = component.promote(sections, model.path, results.path, decision.path, run_name=run)
     promoted.metadata["version"] = version
     component.log_metrics(promoted, component.scores(results.path))

@@ -3,11 +3,12 @@
 from kfp.dsl import Markdown, Output, PipelineTaskFinalStatus
 
 
-def record(champion: str, run: str, ending: Output[Markdown], status: PipelineTaskFinalStatus) -> str:
+def record(tracking: dict, champion: str, run: str, ending: Output[Markdown], status: PipelineTaskFinalStatus) -> str:
     """Record how the run ended, whatever happened in it.
 
     Args:
-        champion: folder of the champion, as s3:// prefix: the record joins its `runs/`.
+        tracking: section `tracking` of params.yaml: the server of models:/.
+        champion: models:/<name>, or the champion's folder as s3:// prefix: the record joins its notes on runs.
         run: id of the run, as the UI shows it.
         status: of the run; Kubeflow gives it.
 
@@ -18,4 +19,5 @@ def record(champion: str, run: str, ending: Output[Markdown], status: PipelineTa
     from cliprd import component
 
     error = status.error_message or ""
-    return component.record(champion, ending.path, run_name=run, state=status.state, error=error)
+    sections = {"promote": {"champion": champion}, "tracking": tracking}
+    return component.record(sections, ending.path, run_name=run, state=status.state, error=error)

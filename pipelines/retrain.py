@@ -36,7 +36,7 @@ def build(params: Params, image: str) -> Any:
         """Distil a student and promote it if it is better than the champion.
 
         Args:
-            champion: s3:// prefix of the champion.
+            champion: models:/<name> in MLflow's registry, or s3:// prefix of the champion.
             method: baseline, clip_kd, vrd, xrd or clip_rd, with -raw or -exp for the scale mode.
             seed: of the training.
             data: section of params.yaml.
@@ -57,7 +57,7 @@ def build(params: Params, image: str) -> Any:
             "distill": distill, "benchmark": benchmark, "compare": compare, "tracking": tracking,
         }  # fmt: skip
         run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-        with dsl.ExitHandler(steps.record(champion=champion, run=run)):
+        with dsl.ExitHandler(steps.record(tracking=tracking, champion=champion, run=run)):
             made = steps.teacher_side(
                 sections,
                 store=store,
@@ -69,10 +69,17 @@ def build(params: Params, image: str) -> Any:
             )
             trained, scored = steps.student_side(sections, made, store=store, method=method, seed=seed)
             decided = steps.gate(
-                settings=promote, compare=compare, champion=champion, run=run, results=scored.outputs["results"]
+                settings=promote,
+                compare=compare,
+                tracking=tracking,
+                champion=champion,
+                run=run,
+                results=scored.outputs["results"],
             )
             with dsl.If(decided.outputs["Output"] == True):  # noqa: E712 (an expression of the pipeline)
                 steps.promote(
+                    settings=promote,
+                    tracking=tracking,
                     champion=champion,
                     run=run,
                     model=trained.outputs["model"],

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 EPILOG = """folders (DIR) may lie in S3: s3://bucket/prefix
 
 exit codes: 0 done, 2 wrong parameters, 3 wrong or damaged input, 4 training diverged, 5 machine not fit,
-75 may succeed if tried again, 1 a failed run, a difference (diff), or a defect in cliprd (see it with --debug)"""
+75 may succeed if tried again, 1 a failed run, a difference (diff), a refusal (promote), or a defect in cliprd
+(see it with --debug)"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,6 +93,26 @@ def parser() -> argparse.ArgumentParser:
         benchmarks="!|folder of benchmark folders",
         students="!|folder of student folders",
     )
+    promote = command(
+        "promote",
+        _promote,
+        "make a student the champion if it is surely better (params: promote); exit code 1: it was refused",
+    )
+    promote.add_argument("--student", type=_folder, required=True, metavar="DIR", help="folder of `distill`")
+    promote.add_argument(
+        "--benchmark",
+        type=_folder,
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="folder of `benchmark`; again for each further seed",
+    )
+    promote.add_argument("--output", type=_folder, required=True, metavar="DIR", help="folder for the decision")
+    promote.add_argument("--dry-run", action="store_true", help="decide, and change nothing")
+    promote.add_argument("--reason", default="", metavar="TEXT", help="kept with the decision; default: CI's run")
+    rollback = command("rollback", _rollback, "make the champion before this one the champion again (params: promote)")
+    rollback.add_argument("--to", metavar="VERSION", help="that one instead of the one before")
+    rollback.add_argument("--reason", default="", metavar="TEXT", help="kept with it; default: CI's run")
     again = command(
         "retrain",
         _retrain,
@@ -237,6 +258,36 @@ def _run_stage(options: argparse.Namespace) -> int:
         return 0
     facts = ", ".join(f"{key} {value}" for key, value in manifest.facts.items() if isinstance(value, int | float | str))
     print(f"{options.command}: {options.output} is whole{': ' + facts if facts else ''}")
+    return 0
+
+
+def _promote(options: argparse.Namespace) -> int:
+    tree = _load(options)
+    from cliprd.stages.promote import promote
+    from cliprd.tracking.champion import asker
+
+    done = promote(
+        tree,
+        options.student,
+        options.benchmark,
+        options.output,
+        asked_by=asker(options.reason),
+        dry_run=options.dry_run,
+    )
+    if options.dry_run:
+        word = f"would {'' if done.decision['passed'] else 'not '}be promoted"
+    else:
+        word = f"version {done.version} is the champion" if done.promoted else "not promoted"
+    print(f"promote: {word}: {done.decision['reason']} ({options.output})")
+    return 0 if done.promoted or done.decision["passed"] else 1
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    tree = _load(options)
+    from cliprd.tracking.champion import asker, rollback
+
+    version = rollback(tree.promote.champion, tree, asker(options.reason), options.to)
+    print(f"rollback: version {version} is the champion")
     return 0
 
 

@@ -87,7 +87,7 @@ def plan(
         sections: the whole parameter tree, as the pipeline's inputs have it.
         runs: `{"method": ..., "seed": ...}` of each training.
         text: file for the plan, Markdown.
-        places: that will be written to: a wrong bucket or credential is told now.
+        places: that will be written to, beside the champion's: a wrong bucket or credential is told now.
 
     Returns:
         Fingerprints of the source data, of the benchmark's tasks and of the teacher's weights. Handed on to the steps
@@ -117,6 +117,7 @@ def plan(
         weights = _attempts(lambda: weights_version(trees[0].teacher.name))
         for place in filter(None, places):
             _attempts(lambda place=place: storage.read_bytes(storage.join(place, manifest.NAME)))  # type: ignore[misc]
+        _noted({name: sections[name] for name in ("promote", "tracking") if name in sections}, "plan")
         written = "".join(f"## {method}\n\n```\n{lines}```\n\n" for method, lines in described.items())
         Path(text).write_text(f"# {len(runs)} training(s)\n\n{written}", encoding="utf-8")
         return source, tasks, weights
@@ -162,44 +163,52 @@ def gate(sections: Mapping[str, Any], candidate: str, output: str, *, run_name: 
     """`gate`, with a note for `record` of what it said."""
     made = run("gate", sections, {"candidate": candidate}, output)
     with _one_line():
-        note = {"passed": made.facts["passed"], "reason": made.facts["reason"]}
-        _note(sections["promote"]["champion"], f"{run_name}/gate.json", note)
+        _note(sections, f"{run_name}/gate", {"passed": made.facts["passed"], "reason": made.facts["reason"]})
     return made
 
 
-def promote(champion: str, student: str, benchmark: str, decision: str, *, run_name: str) -> str:
-    """Publish the student as champion, with a note for `record`. Returns its version."""
-    from cliprd.tracking.champion import publish
+def promote(sections: Mapping[str, Any], student: str, benchmark: str, decision: str, *, run_name: str) -> str:
+    """Publish the student as champion, with a note for `record`. Returns its version.
+
+    Args:
+        sections: `promote` and `tracking`.
+        student, benchmark: folders of the candidate.
+        decision: folder of the gate.
+        run_name: of the pipeline's run, which has asked for it.
+    """
+    from cliprd.tracking.champion import asker, publish
 
     with _one_line():
+        tree = _tree(sections, where="promote")
         found = json.loads((Path(decision) / "decision.json").read_text(encoding="utf-8"))
-        if not found["passed"]:
-            raise InputError(f"The gate refused: {found['reason']}.", "Nothing was promoted.")
-        version = _attempts(lambda: publish(champion, Path(student), Path(benchmark), found))
-        _note(champion, f"{run_name}/promote.json", {"version": version})
+        asked_by = asker(f"Kubeflow run {run_name}")
+        version = _attempts(
+            lambda: publish(tree.promote.champion, tree, Path(student), [Path(benchmark)], found, asked_by)
+        )
+        _note(sections, f"{run_name}/promote", {"version": version})
         return version
 
 
-def record(champion: str, text: str, *, run_name: str, state: str, error: str) -> str:
+def record(sections: Mapping[str, Any], text: str, *, run_name: str, state: str, error: str) -> str:
     """Write how a run ended as Markdown, and as JSON beside the champion. Returns it in a word.
 
     What `gate` and `promote` have left decides. Kubeflow's own word is told beside it: its backend derives that from
     the steps that ran last, and says RUNNING of runs whose last steps came from its cache or were left out.
     """
     with _one_line():
-        gated, promoted = (_noted(champion, f"{run_name}/{step}.json") for step in ("gate", "promote"))
+        gated, promoted = (_noted(sections, f"{run_name}/{step}") for step in ("gate", "promote"))
         if promoted:
             ending, why = "promoted", f"version {promoted['version']} is the champion"
         elif gated and not gated["passed"]:
             ending, why = "not promoted", gated["reason"]
         else:
             ending, why = "failed", f"{'after' if gated else 'before'} the gate: look at the run's failed step"
-        if not champion:
+        if not sections["promote"]["champion"]:
             ending, why = "not promoted", "promote.champion names no place for a champion, nor for notes on the run"
         found = {"run": run_name, "ending": ending, "why": why, "kubeflow": state, "error": error}
         lines = [f"- {name}: {' '.join(value.split())}" for name, value in found.items() if value]
         Path(text).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        _note(champion, f"{run_name}/ending.json", found)
+        _note(sections, f"{run_name}/ending", found)
         return ending
 
 
@@ -289,15 +298,19 @@ def _here(folder: str) -> Path:
     return _attempts(lambda: storage.fetch_folder(folder)).resolve()
 
 
-def _note(champion: str, name: str, note: Mapping[str, Any]) -> None:
-    if champion:
-        data = (json.dumps(note, indent=2, sort_keys=True) + "\n").encode()
-        _attempts(lambda: storage.write_bytes(storage.join(champion, f"runs/{name}"), data))
+def _note(sections: Mapping[str, Any], name: str, note: Mapping[str, Any]) -> None:
+    from cliprd.tracking import champion
+
+    tree = _tree(sections, where="champion")
+    if tree.promote.champion:
+        _attempts(lambda: champion.note(tree.promote.champion, tree, name, note))
 
 
-def _noted(champion: str, name: str) -> dict[str, Any] | None:
-    data = _attempts(lambda: storage.read_bytes(storage.join(champion, f"runs/{name}"))) if champion else None
-    return json.loads(data) if data else None
+def _noted(sections: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    from cliprd.tracking import champion
+
+    tree = _tree(sections, where="champion")
+    return _attempts(lambda: champion.noted(tree.promote.champion, tree, name)) if tree.promote.champion else None
 
 
 def _tree(sections: Mapping[str, Any], *, where: str) -> Params:

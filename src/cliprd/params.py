@@ -232,13 +232,42 @@ class Compare(Section):
     protocol: Literal["standard", "paper"] = "standard"
 
 
+Margin = Weight | Literal["none"]
+
+
+class Margins(Section):
+    """By how much a candidate may be worse than the champion and still be promoted; `none`: not guarded."""
+
+    tasks: Margin = 5.0
+    """Points (0 to 100) of each task's primary metric; the interval of the difference must end above minus that. Far
+    below the width of the smallest task's interval nothing is ever promoted: docs/promotion.md."""
+    fidelity: Margin = 0.05
+    """Of the mean rank correlation of image-text similarities with the teacher's (cross_rank); the same way."""
+    latency: Margin = 1.0
+    """Share of the champion's median latency: 1 is up to twice as slow. Timings of one machine at two times differ."""
+    size: Margin = 0.0
+    """Share of the champion's parameters and operations: 0 is exactly as large, or smaller."""
+
+
 class Promote(Section):
     """The gate before a student becomes the champion."""
 
     champion: str = ""
-    """Folder (local or s3://) that holds the champion; empty: there is none, and nothing is promoted."""
+    """`models:/<name>` in MLflow's registry at `tracking.uri`, or a folder (local or s3://) that holds the champion;
+    empty: there is none, and nothing is promoted."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """That the candidate's mean score is the better one, on the same examples."""
+    """Of the interval of the difference of mean scores, which must lie above zero as a whole. A student that is no
+    better is promoted with a chance of at most half of what lacks to 1."""
+    margins: Margins = Margins()
+    licence: str = ""
+    """Licences of the training data for the model card: a text, or a file that holds it."""
+
+    @field_validator("champion")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        if value.startswith("models:") and not re.fullmatch(r"models:/[^/@:]+", value):
+            raise ValueError("a model in the registry is written models:/<name>, without a version or an alias")
+        return value
 
 
 class Retrain(Section):

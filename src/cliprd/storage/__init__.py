@@ -19,6 +19,7 @@ from cliprd.storage.listing import expand_braces, list_files
 from cliprd.storage.paths import Location, is_s3, join, parse, scratch
 from cliprd.storage.s3 import Missing, TakenOverError
 from cliprd.storage.streams import open_stream, read_bytes, write_bytes
+from cliprd.storage.swap import swap
 from cliprd.storage.transfer import copy, download, etag, list_folder, remove, upload, versions
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "remove",
     "resolve",
     "scratch",
+    "swap",
     "upload",
     "versions",
     "write_bytes",

@@ -1,23 +1,26 @@
-"""Where the champion lies: a folder, local or s3://, whose `champion.json` names the student that is in use.
+"""The champion, the student that is in use, wherever `promote.champion` keeps it.
 
-    champion.json                    {"version": ..., "decision": {...}}; replaced last, so that it never names a part
-    <version>/student/ …benchmark/   the student's folder and its scores, as their stages wrote them
-
-This is the seam at which a registry takes over.
+`models:/<name>` is MLflow's registry at `tracking.uri` (`registry`), anything else a folder here or in S3
+(`champion_folder`). Both keep every candidate with what the gate said of it, who asked and for what; the champion is
+replaced in one step, by one of several that try at once; and the way back to earlier champions is kept.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import getpass
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from cliprd import manifest, storage
+from cliprd import manifest
 from cliprd.errors import InputError, ParamsError
+from cliprd.params import Params
 
-POINTER = "champion.json"
+REGISTRY = "models:/"
 
 
 @dataclass(frozen=True)
@@ -25,57 +28,161 @@ class Champion:
     """The student in use.
 
     Attributes:
-        version: of its student's and its benchmark's manifests.
-        benchmark: its scores, fetched and checked.
+        version: the registry's number, or a digest of the manifests.
+        benchmarks: its scores, fetched and checked; the student's own first, then those of its recipe's other seeds.
+        lineage: what its `lineage.json` says, where there is one.
+        student: brings the student's folder here, checked; may take long.
+        withdrawn: fingerprints of students that a rollback has taken out of use.
     """
 
     version: str
-    benchmark: Path
+    benchmarks: tuple[Path, ...]
+    lineage: dict[str, Any] | None
+    student: Callable[[], Path]
+    withdrawn: tuple[str, ...] = ()
 
 
-def current(place: str) -> Champion | None:
+@dataclass(frozen=True)
+class Package:
+    """A student with its scores, checked.
+
+    Attributes:
+        student, benchmarks: folders here; the student's own benchmark comes first.
+        fingerprint: of the student. scores: fingerprints of the benchmarks.
+    """
+
+    student: Path
+    benchmarks: tuple[Path, ...]
+    fingerprint: str
+    scores: tuple[str, ...]
+
+    @property
+    def version(self) -> str:
+        """Of student and benchmarks together: the same for the same."""
+        return manifest.digest([self.fingerprint, *self.scores])[:20]
+
+
+def current(place: str, params: Params) -> Champion | None:
     """The champion in `place`; None where none was promoted yet.
 
     Raises:
-        InputError: the pointer is damaged, or what it names is not whole.
+        InputError: it is damaged. RetryableError: a store or server failed.
     """
-    version = _version(place)
-    if version is None:
-        return None
-    benchmark = storage.fetch_folder(storage.join(place, f"{version}/benchmark"))
-    manifest.verify(benchmark, stage="benchmark")
-    return Champion(version, benchmark)
+    found: Champion | None = _backend(place).current(place, params)
+    return found
 
 
-def publish(place: str, student: Path, benchmark: Path, decision: Mapping[str, Any]) -> str:
-    """Make `student` the champion; earlier ones stay where they are. Returns its version.
+def publish(
+    place: str,
+    params: Params,
+    student: Path,
+    benchmarks: Sequence[Path],
+    decision: Mapping[str, Any],
+    asked_by: Mapping[str, str],
+) -> str:
+    """Make `student` the champion; earlier ones stay where they are. The same once more changes nothing.
 
     Args:
-        decision: of the gate; its `champion` is the version that the student was held against.
+        place: of the champion.
+        params: `tracking.uri` and `promote` are used.
+        student: folder of `distill`.
+        benchmarks: folders of `benchmark`; the student's own is among them, others are of its recipe's further seeds.
+        decision: of the gate. Its `champion` is the version that the candidate was held against.
+        asked_by: `{"who", "what"}`.
+
+    Returns:
+        The student's version.
 
     Raises:
-        ParamsError: no place is named. InputError: a folder is damaged, or there is another champion by now.
+        ParamsError: no place is named.
+        InputError: a folder is damaged, the decision is none for these folders or a refusal, or another student has
+            become champion meanwhile, who is named.
+        RetryableError: a store or server failed; the champion is as before, or the new one, and never a part.
     """
-    if not place:
-        raise ParamsError("promote.champion names no place for a champion.", "Give an s3:// prefix.")
-    prints = [manifest.verify(student, stage="distill"), manifest.verify(benchmark, stage="benchmark")]
-    version = manifest.digest([found.fingerprint for found in prints])[:20]
-    held = _version(place)
-    if held not in (decision["champion"], version):
-        raise InputError(
-            f"{place}: {held} has become champion since the gate held the student against {decision['champion']}.",
-            "Run the gate again.",
-        )
-    for name, folder in (("student", student), ("benchmark", benchmark)):
-        storage.put_folder(folder, storage.join(place, f"{version}/{name}"))
-    pointer = {"version": version, "decision": dict(decision)}
-    storage.write_bytes(storage.join(place, POINTER), (json.dumps(pointer, indent=2, sort_keys=True) + "\n").encode())
+    package = _package(place, student, benchmarks)
+    if not decision.get("passed"):
+        raise InputError(f"The gate refused: {decision.get('reason', 'no reason given')}.", "Nothing was promoted.")
+    if sorted(decision.get("candidate", package.scores)) != sorted(package.scores):
+        raise InputError("The gate's decision is of other benchmarks than these.", "Run the gate on them.")
+    version: str = _backend(place).publish(place, params, package, decision, asked_by)
     return version
 
 
-def _version(place: str) -> str | None:
-    data = storage.read_bytes(storage.join(place, POINTER))
-    try:
-        return None if data is None else str(json.loads(data)["version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{storage.join(place, POINTER)} is damaged.", "Restore it, or promote again.") from error
+def refuse(
+    place: str,
+    params: Params,
+    student: Path,
+    benchmarks: Sequence[Path],
+    decision: Mapping[str, Any],
+    asked_by: Mapping[str, str],
+) -> str:
+    """Keep `student` with the gate's refusal; the champion stays. Arguments and errors as of `publish`."""
+    package = _package(place, student, benchmarks)
+    version: str = _backend(place).refuse(place, params, package, decision, asked_by)
+    return version
+
+
+def rollback(place: str, params: Params, asked_by: Mapping[str, str], to: str | None = None) -> str:
+    """Bring the champion before this one back, or version `to`; the one that goes is not promoted again by the gate.
+
+    Returns:
+        The version that is champion now.
+
+    Raises:
+        InputError: there is none before, no such version, or another champion by now. ParamsError, RetryableError: as
+            of `publish`.
+    """
+    _named(place)
+    version: str = _backend(place).rollback(place, params, asked_by, to)
+    return version
+
+
+def note(place: str, params: Params, name: str, content: Mapping[str, Any]) -> None:
+    """Keep a small note on a run beside the champion, under a name such as `<run>/gate`."""
+    _backend(place).note(place, params, name, content)
+
+
+def noted(place: str, params: Params, name: str) -> dict[str, Any] | None:
+    """What `note` has kept; None where it has nothing."""
+    found: dict[str, Any] | None = _backend(place).noted(place, params, name)
+    return found
+
+
+def asker(reason: str = "") -> dict[str, str]:
+    """`asked_by` of this process: who is the CI's actor or the login name, what the reason or the CI run's address."""
+    environment = os.environ
+    who = environment.get("GITHUB_ACTOR") or environment.get("GITLAB_USER_LOGIN") or ""
+    if not who:
+        try:
+            who = getpass.getuser()
+        except (KeyError, OSError):  # a container's user without a name
+            who = f"uid {os.getuid()}"
+    run = ""
+    if environment.get("GITHUB_RUN_ID"):
+        server = environment.get("GITHUB_SERVER_URL", "https://github.com")
+        run = f"{server}/{environment.get('GITHUB_REPOSITORY', '')}/actions/runs/{environment['GITHUB_RUN_ID']}"
+    return {"who": who, "what": reason or run or environment.get("CI_JOB_URL", "") or "by hand"}
+
+
+def _package(place: str, student: Path, benchmarks: Sequence[Path]) -> Package:
+    _named(place)
+    trained = manifest.verify(student, stage="distill").fingerprint
+    found = [(folder, manifest.verify(folder, stage="benchmark")) for folder in benchmarks]
+    found.sort(key=lambda pair: (pair[1].inputs.get("model") != trained, pair[1].fingerprint))
+    if not found or found[0][1].inputs.get("model") != trained:
+        raise InputError(f"None of the benchmarks is of the student in {student}.", "Run `cliprd benchmark` of it.")
+    return Package(
+        student, tuple(folder for folder, _ in found), trained, tuple(sealed.fingerprint for _, sealed in found)
+    )
+
+
+def _named(place: str) -> None:
+    if not place:
+        raise ParamsError(
+            "promote.champion names no place for a champion.", "Give models:/<name>, a folder or an s3:// prefix."
+        )
+
+
+def _backend(place: str) -> ModuleType:
+    name = "registry" if place.startswith(REGISTRY) else "champion_folder"
+    return importlib.import_module(f"cliprd.tracking.{name}")
