@@ -189,6 +189,9 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("--schema", action="store_true", help="print the JSON schema instead")
     plan = command("plan", _plan, "shapes, parameter counts and cost of a configuration, without training it")
     plan.add_argument("--samples", type=int, metavar="N", help="size of the training set, for the cost")
+    lineage = command("lineage", _lineage, "where a student comes from, back to the raw shards, with its scores")
+    lineage.add_argument("path", type=_folder, metavar="DIR", help="a student, its benchmark, or a folder of both")
+    lineage.add_argument("--json", action="store_true", help="print the file instead")
     command("doctor", _doctor, "versions, devices, and which optional parts are missing and how to get them")
     return root
 
@@ -473,6 +476,19 @@ def _plan(options: argparse.Namespace) -> int:
     from cliprd.plan import plan
 
     sys.stdout.write(plan(_load(options), samples=options.samples))
+    return 0
+
+
+def _lineage(options: argparse.Namespace) -> int:
+    import json
+
+    from cliprd import lineage
+
+    tree = lineage.of(options.path)
+    if options.json:
+        print(json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False))
+    else:
+        sys.stdout.write(lineage.describe(tree))
     return 0
 
 

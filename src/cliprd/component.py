@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cliprd import manifest, params, storage
-from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
+from cliprd.errors import CliprdError, InputError, RetryableError
 from cliprd.machine import limit_threads
 from cliprd.manifest import Manifest, digest, write_json
 from cliprd.params import Benchmark, Params
@@ -319,15 +319,9 @@ def _tree(sections: Mapping[str, Any], *, where: str) -> Params:
 
 def _tasks_version(section: Benchmark) -> str:
     """Identifies the tasks' content; those in S3 are not brought here for it."""
-    from cliprd.benchmark.tasks import load_tasks
+    from cliprd.benchmark.tasks import versions
 
-    if not storage.is_s3(section.tasks):
-        return digest({task.name: task.fingerprint for task in load_tasks(Path(section.tasks), section.names)})
-    found = storage.versions(section.tasks)
-    tasks = sorted({name.split("/")[0] for name in found if "/" in name})
-    if absent := [name for name in section.names or tasks[:1] or ("any",) if name not in tasks]:
-        raise ParamsError(f"{section.tasks} has no task '{absent[0]}'.", f"It has {', '.join(tasks) or 'none'}.")
-    return digest({name: value for name, value in found.items() if name.split("/")[0] in (section.names or tasks)})
+    return digest(versions(section))
 
 
 def _attempts(work: Callable[[], T]) -> T:

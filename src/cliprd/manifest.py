@@ -45,11 +45,18 @@ def sha256_file(path: Path) -> str:
 @functools.cache
 def code_version() -> str:
     """Package version and a digest of its sources: the same on every machine that has the same code."""
+    return f"{__version__}+{code_digest('.')[:12]}"
+
+
+@functools.cache
+def code_digest(*parts: str) -> str:
+    """sha256 (hex) of the sources in files and folders of the package."""
     root = Path(__file__).parent
+    found = {path for part in parts for path in (root / part, *(root / part).rglob("*")) if path.is_file()}
     sources = hashlib.sha256()
-    for path in sorted(p for p in root.rglob("*") if p.suffix in {".py", ".json", ".j2"}):
+    for path in sorted(path for path in found if path.suffix in {".py", ".json", ".j2"}):
         sources.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"{__version__}+{sources.hexdigest()[:12]}"
+    return sources.hexdigest()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,9 @@
         return work.finish(facts=...)     # manifest last
 
 What identifies the work is its stage, parameters, input fingerprints and code version, kept in `.work.json`. Leftovers
-of other work are removed at the start, so a folder never mixes two.
+of other work are removed at the start, so a folder never mixes two. A stage whose files each prove what they were made
+of may say which ones to keep, if they were made in the same `way` (parameters and code, all but their inputs); the way
+is kept in `volatile/made.json`.
 
 An output in S3 is made in `work.path`, a folder here, and follows into S3 while the work goes on (`storage.mirror`).
 """
@@ -20,7 +22,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,9 +33,15 @@ from cliprd.manifest import Manifest
 from cliprd.storage import Location
 from cliprd.storage.mirror import LOCK, MARKER, Mirror
 
+MADE = f"{manifest.VOLATILE_DIR}/made.json"
+
 
 class Workspace:
     """Owns `output` while a stage writes it.
+
+    Args:
+        way: how files are made, beside what each is made of; with `keep`, which is asked before other work begins in a
+            folder of files made in this way, and names those of its entries that are to outlive it.
 
     Attributes:
         path: where to write: `output` itself, or the folder here whose files follow to it.
@@ -45,7 +53,16 @@ class Workspace:
         RetryableError: the output is in S3, and the network or the store failed.
     """
 
-    def __init__(self, output: Location, *, stage: str, params: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        output: Location,
+        *,
+        stage: str,
+        params: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        way: Mapping[str, Any] | None = None,
+        keep: Callable[[Path], Iterable[str]] | None = None,
+    ) -> None:
         place = storage.parse(output)
         self._mirror: Mirror | None = None
         if isinstance(place, Path):
@@ -56,6 +73,8 @@ class Workspace:
         self.stage = stage
         self.params = json.loads(manifest.canonical(dict(params)))
         self.inputs = dict(inputs)
+        self._way = None if way is None else json.loads(manifest.canonical(dict(way)))
+        self._keep = keep
         self.finished: Manifest | None = None
         self.resumed = False
 
@@ -103,7 +122,9 @@ class Workspace:
                 self._mirror.open(self.identity)
             self.finished = self._whole(self.path)
             if self.finished is None and not self._same_leftovers():
-                self._clear()
+                self._clear(self._worth_keeping())
+                if self._way is not None:
+                    manifest.write_json(self.path / MADE, self._way)
                 manifest.write_json(self.path / MARKER, self.identity)
             if self._mirror and self.finished:
                 self._mirror.finish(self.finished.files)  # a kill came when all but this was done
@@ -132,10 +153,19 @@ class Workspace:
         self.resumed = marker == self.identity and not (self.path / manifest.NAME).exists()
         return self.resumed
 
-    def _clear(self) -> None:
+    def _worth_keeping(self) -> Collection[str]:
+        if self._way is None or self._keep is None:
+            return ()
+        try:
+            made = json.loads((self.path / MADE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return ()
+        return set(self._keep(self.path)) if made == self._way else ()
+
+    def _clear(self, keep: Collection[str]) -> None:
         (self.path / manifest.NAME).unlink(missing_ok=True)  # first: what is half removed must not look finished
         for entry in self.path.iterdir():
-            if entry.name == LOCK:
+            if entry.name == LOCK or entry.name in keep:
                 continue
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)

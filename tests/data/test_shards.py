@@ -59,13 +59,13 @@ def packed(tmp_path):
 def test_a_set_knows_its_counts(packed):
     shards = ShardSet.open(packed)
     assert [shard.samples for shard in shards.shards] == [2, 2, 1]
-    assert [shard.stem for shard in shards.shards] == ["00000", "00001", "00002"]
+    assert [shard.stem for shard in shards.shards] == ["0-00000", "0-00001", "0-00002"]
     assert shards.samples == 5
     assert [sample.key for shard in shards.shards for sample in shards.read(shard)] == [f"{i:09d}" for i in range(5)]
     assert all(shard.size == (packed / shard.name).stat().st_size for shard in shards.shards)
 
 
-@pytest.mark.parametrize("name", ["00001.tar", "index.json", "rejected.jsonl", "manifest.json"])
+@pytest.mark.parametrize("name", ["0-00001.tar", "index.json", "rejected.jsonl", "manifest.json"])
 def test_a_flipped_byte_anywhere_is_named(packed, name):
     path = packed / name
     if not path.stat().st_size:
@@ -79,14 +79,14 @@ def test_a_flipped_byte_anywhere_is_named(packed, name):
 
 
 def test_a_missing_shard_is_named(packed):
-    (packed / "00000.tar").unlink()
-    with pytest.raises(InputError, match=r"00000\.tar is missing"):
+    (packed / "0-00000.tar").unlink()
+    with pytest.raises(InputError, match=r"0-00000\.tar is missing"):
         ShardSet.open(packed)
 
 
 def test_a_shard_that_changes_after_opening_does_not_go_unseen(packed):
     shards = ShardSet.open(packed)
-    write_shard(packed / "00000.tar", list(read_shard(packed / "00002.tar")))
+    write_shard(packed / "0-00000.tar", list(read_shard(packed / "0-00002.tar")))
     with pytest.raises(InputError, match="holds 1 samples, expected 2"):
         list(shards.read(shards.shards[0]))
 

@@ -4,14 +4,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from cliprd import manifest
 from cliprd import params as parameters
-from cliprd import teacher_cache
 from cliprd.data.shards import ShardSet
-from cliprd.models.student import build_student, load_student, save_student
+from cliprd.models.student import build_student, save_student
 from cliprd.params import Params
-from cliprd.stages import prepare
+from cliprd.stages import cache, prepare
 from cliprd.teacher_cache import TeacherCache
-from cliprd.workspace import Workspace
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "brown", "pink")
 SHAPES = ("circle", "square", "triangle", "cross", "line", "ring")
@@ -81,9 +80,8 @@ def build(folder: Path) -> None:
     prepare.run(params, {}, folder / "shards")
     teacher = Params.model_validate({"student": {"config": TEACHER}}).student
     save_student(build_student(teacher, seed=1), teacher, folder / "teacher")
-    shards, encoder = ShardSet.open(folder / "shards"), load_student(folder / "teacher")
-    with Workspace(folder / "cache", stage="cache", params={}, inputs={"shards": shards.fingerprint}) as work:
-        work.finish(facts=teacher_cache.build(shards, encoder, params, work.path))
+    manifest.write(folder / "teacher", stage="distill", params={}, inputs={})
+    cache.run(params, {"shards": folder / "shards", "teacher": folder / "teacher"}, folder / "cache")
 
 
 def open_rooms(folder: Path, params: Params) -> tuple[ShardSet, TeacherCache]:

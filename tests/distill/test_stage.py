@@ -21,6 +21,7 @@ from tests.distill.rooms import SAMPLES, make_params
 
 ROOT = Path(__file__).parents[2]
 FILES = {
+    "lineage.json",
     "history.csv",
     "image.onnx",
     "loss.safetensors",
@@ -148,7 +149,7 @@ def test_other_parameters_start_anew(rooms, tmp_path):
 
 
 def test_a_flipped_byte_in_an_input_is_named(rooms, tmp_path):
-    for name, file in (("shards", "00001.tar"), ("cache", "00002.safetensors")):
+    for name, file in (("shards", "pictures-00001.tar"), ("cache", "pictures-00002.safetensors")):
         copy = tmp_path / f"copy-{name}"
         shutil.copytree(rooms, copy)
         path = copy / name / file

@@ -134,11 +134,11 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "command"),
     [
-        ("work/shards/00001.tar", "cache"),
+        ("work/shards/00000-00001.tar", "cache"),
         ("work/shards/index.json", "distill"),
         ("work/shards/manifest.json", "teacher"),
         ("work/teacher/heads.safetensors", "cache"),
-        ("work/cache/00002.safetensors", "distill"),
+        ("work/cache/00000-00002.safetensors", "distill"),
         ("work/cache/manifest.json", "distill"),
         ("work/students/clip_kd-0/open_clip_model.safetensors", "benchmark"),
         ("work/students/clip_kd-0/loss.safetensors", "benchmark"),
@@ -161,7 +161,7 @@ def test_a_flipped_byte_is_found_and_named(copy, target, command):
 
 
 def test_dvc_mends_a_flipped_byte_by_running_the_stage_again(copy, repo):
-    flip(copy / "work/cache/00001.safetensors")
+    flip(copy / "work/cache/00000-00001.safetensors")
     out = run(copy, "dvc", "repro")
-    assert "work/cache/00001.safetensors" in out.stderr + out.stdout
+    assert "work/cache/00000-00001.safetensors" in out.stderr + out.stdout
     assert manifests(copy) == manifests(repo)

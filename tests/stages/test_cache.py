@@ -63,8 +63,15 @@ def test_the_manifest_holds_the_whole_fingerprint(room):
         "shards": {shard.name: shard.sha256 for shard in shards.shards},
         "samples": rooms.SAMPLES,
         "captions": sum(len(s.captions) for shard in shards.shards for s in shards.read(shard)),
+        "made_with": {
+            "stage": "distill",
+            "fingerprint": manifest.read(folder / "teacher").fingerprint,
+            "params": {},
+            "inputs": {},
+            "facts": {},
+        },
     }
-    assert set(made.files) == {f"{i:05d}.safetensors" for i in range(5)}
+    assert set(made.files) == {f"0-{i:05d}.safetensors" for i in range(5)}
     assert made.inputs == {
         "shards": shards.fingerprint,
         "teacher": manifest.verify(folder / "teacher").fingerprint,
@@ -151,7 +158,7 @@ def test_other_shards_are_refused(copy):
     write_tar(source / "0.tar", pairs(13))
     tree = params.model_copy(update={"data": params.data.model_copy(update={"path": str(source)})})
     prepare.run(tree, {}, folder / "shards")
-    with pytest.raises(InputError, match=r"other shards: 00000\.tar has sha256 \w{12}…, the cache embeds \w{12}…"):
+    with pytest.raises(InputError, match=r"other shards: 0-00000\.tar has sha256 \w{12}…, the cache embeds \w{12}…"):
         opened(folder, params)
 
 
@@ -160,15 +167,17 @@ def test_fewer_or_more_shards_are_refused(copy, samples):
     folder, params = copy
     found, _ = folder / "shards", params
     shards = ShardSet.open(found)
-    extra = Shard("00005.tar", 1, 1, "ab" * 32)
+    extra = Shard("0-00005.tar", 1, 1, "ab" * 32)
     more = (*shards.shards, extra) if samples > 26 else shards.shards[:2]
     other = ShardSet(found, shards.fingerprint, more)
-    with pytest.raises(InputError, match="knows nothing of 00005" if samples > 26 else "00002.tar, which it embeds"):
+    with pytest.raises(
+        InputError, match="knows nothing of 0-00005" if samples > 26 else "0-00002.tar, which it embeds"
+    ):
         TeacherCache.open(folder / "cache", other, params.augmentation)
 
 
 @pytest.mark.parametrize(
-    "name", ["cache/00002.safetensors", "cache/manifest.json", "shards/00001.tar", "shards/manifest.json"]
+    "name", ["cache/0-00002.safetensors", "cache/manifest.json", "shards/0-00001.tar", "shards/manifest.json"]
 )
 @pytest.mark.parametrize("place", [0.0, 0.5, 0.99])
 def test_a_flipped_byte_is_found_and_named(copy, name, place):
@@ -183,14 +192,14 @@ def test_a_flipped_byte_is_found_and_named(copy, name, place):
 
 def test_a_damaged_file_is_mended_by_running_again(copy, capsys):
     folder, params = copy
-    path = folder / "cache/00002.safetensors"
+    path = folder / "cache/0-00002.safetensors"
     good = path.read_bytes()
     path.write_bytes(good[:-1] + b"\xff")
     before = (folder / "cache/manifest.json").read_bytes()
     cache.run(params, inputs(folder), folder / "cache")
     assert path.read_bytes() == good
     assert (folder / "cache/manifest.json").read_bytes() == before
-    assert "00002.safetensors is damaged" in capsys.readouterr().err
+    assert "0-00002.safetensors is damaged" in capsys.readouterr().err
 
 
 def test_a_damaged_teacher_is_refused(copy):
@@ -220,8 +229,8 @@ def test_sigkill_and_again(room, tmp_path):
         "import os, signal, sys, cliprd.teacher_cache.build; from cliprd.cli import main\n"
         "room = sys.modules['cliprd.teacher_cache.build']; real = room.write_rows\n"
         "def write(path, *rest):\n"
-        "    if path.name == '00003.safetensors':\n"
-        "        (path.parent / '.00003.safetensors.x.tmp').write_bytes(b'part')\n"
+        "    if path.name == '0-00003.safetensors':\n"
+        "        (path.parent / '.0-00003.safetensors.x.tmp').write_bytes(b'part')\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    real(path, *rest)\n"
         "room.write_rows = write; sys.exit(main(sys.argv[1:]))"
@@ -231,7 +240,7 @@ def test_sigkill_and_again(room, tmp_path):
     out = tmp_path / "out"
     assert not (out / "manifest.json").exists()
     left = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in out.glob("*.safetensors")}
-    assert sorted(left) == [f"{i:05d}.safetensors" for i in range(3)]
+    assert sorted(left) == [f"0-{i:05d}.safetensors" for i in range(3)]
     cache.run(params, inputs(folder), out)
     assert {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in left} == left
     for path in (folder / "cache").glob("*.safetensors"):

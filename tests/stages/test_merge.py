@@ -67,7 +67,7 @@ def test_a_part_that_is_none_is_refused(room, tmp_path, part):
 def test_a_missing_part_is_named_by_its_shards(copy):
     folder, params = copy
     shutil.rmtree(folder / "parts" / "1")
-    with pytest.raises(InputError, match=r"2 shards are in no part: 00001.tar, 00002.tar"):
+    with pytest.raises(InputError, match=r"2 shards are in no part: 0-00001.tar, 0-00002.tar"):
         merged(folder, params)
     shutil.rmtree(folder / "parts" / "0")
     shutil.rmtree(folder / "parts" / "2")
@@ -96,11 +96,11 @@ def test_a_part_by_another_teacher_is_refused(copy):
 
 def test_a_damaged_or_unfinished_part_is_refused(copy):
     folder, params = copy
-    path = folder / "parts" / "2" / "00004.safetensors"
+    path = folder / "parts" / "2" / "0-00004.safetensors"
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"00004.safetensors"):
+    with pytest.raises(InputError, match=r"0-00004.safetensors"):
         merged(folder, params)
     (folder / "parts" / "2" / "manifest.json").unlink()
     with pytest.raises(InputError, match=r"parts/2"):

@@ -88,10 +88,15 @@ def test_every_ill_has_its_reason(ills, tmp_path):
     assert [line["key"] for line in lines] == list(REASONS)  # in the order of the source
     assert all(set(line) == {"source", "key", "reason", "detail"} for line in lines)
     assert lines[-1]["source"] == f"{ills}/00001.tar:000000001"
+    told = made.facts.pop("sources")
+    assert [(part["name"], part["samples"], part["rejected"]) for part in told] == [
+        ("00000.tar", 3, 10),
+        ("00001.tar", 2, 1),
+    ]
     assert made.facts == {
         "samples": 5,
         "captions": 5,
-        "shards": 1,
+        "shards": 2,
         "rejected": 11,
         "reasons": dict(Counter(REASONS.values())),
     }
@@ -204,7 +209,7 @@ def test_a_stopped_run_goes_on_without_decoding_again(ills, tmp_path, monkeypatc
     real, calls = prepare.write_shard, []
 
     def dying(path, samples):
-        if path.name == "00001.tar":
+        if path.name == "00000-00001.tar":
             raise KeyboardInterrupt
         real(path, samples)
 
@@ -212,12 +217,12 @@ def test_a_stopped_run_goes_on_without_decoding_again(ills, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         run(ills, tmp_path / "out", **options)
     monkeypatch.setattr(prepare, "write_shard", real)
-    inode = (tmp_path / "out/00000.tar").stat().st_ino
+    inode = (tmp_path / "out/00000-00000.tar").stat().st_ino
     pack = prepare.pack
     monkeypatch.setattr(prepare, "pack", lambda raw, data: calls.append(raw.key) or pack(raw, data))
     run(ills, tmp_path / "out", **options)
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
-    assert (tmp_path / "out/00000.tar").stat().st_ino == inode
+    assert (tmp_path / "out/00000-00000.tar").stat().st_ino == inode
     assert "000000000" not in calls
     assert len(calls) == 16 - 2
 
@@ -230,7 +235,7 @@ def test_leftovers_that_are_not_whole_are_not_believed(tmp_path, monkeypatch, da
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "s", tmp_path / "out", samples_per_shard=2)
     monkeypatch.undo()
-    path = tmp_path / "out" / (".progress/00001.tar.json" if damage == "note" else "00001.tar")
+    path = tmp_path / "out" / (".progress/0-00001.tar.json" if damage == "note" else "0-00001.tar")
     if damage == "remove":
         path.unlink()
     else:
@@ -253,8 +258,8 @@ def test_sigkill_and_again(tmp_path):
         "import os, signal, sys; from cliprd.stages import prepare; from cliprd.cli import main\n"
         "real = prepare.write_shard\n"
         "def write(path, samples):\n"
-        "    if path.name == '00030.tar':\n"
-        "        (path.parent / '.00030.tar.x.tmp').write_bytes(b'part'); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if path.name == '0-00030.tar':\n"
+        "        (path.parent / '.0-00030.tar.x.tmp').write_bytes(b'part'); os.kill(os.getpid(), signal.SIGKILL)\n"
         "    real(path, samples)\n"
         "prepare.write_shard = write; main(sys.argv[1:])"
     )

@@ -102,11 +102,11 @@ def test_prepare_and_cache_through_a_bad_network(room, url, faults, scratch, mon
 def test_a_flipped_byte_in_a_streamed_file_is_named(room, url, bucket):
     folder, params = room
     put(folder / "shards", f"{url}/shards")
-    key = storage.paths.split(f"{url}/shards/00002.tar")[1]
-    data = bytearray((folder / "shards/00002.tar").read_bytes())
+    key = storage.paths.split(f"{url}/shards/0-00002.tar")[1]
+    data = bytearray((folder / "shards/0-00002.tar").read_bytes())
     data[700] ^= 1
     bucket.put_object(Bucket="pairs", Key=key, Body=bytes(data))
-    with pytest.raises(InputError, match=r"shards/00002\.tar is damaged: sha256"):
+    with pytest.raises(InputError, match=r"shards/0-00002\.tar is damaged: sha256"):
         cache.run(params, {"shards": f"{url}/shards", "teacher": folder / "teacher"}, f"{url}/cache")
     assert "manifest.json" not in storage.list_folder(f"{url}/cache")
 

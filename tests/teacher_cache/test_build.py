@@ -150,11 +150,11 @@ def test_leftovers_that_are_damaged_or_another_teachers_are_made_anew(room, tmp_
     good = {path.name: path.read_bytes() for path in (folder / "cache").glob("*.safetensors")}
     for name, data in good.items():
         (tmp_path / name).write_bytes(data)
-    flipped = bytearray(good["00001.safetensors"])
+    flipped = bytearray(good["0-00001.safetensors"])
     flipped[len(flipped) // 2] ^= 1
-    (tmp_path / "00001.safetensors").write_bytes(flipped)
-    (tmp_path / "00003.safetensors").write_bytes(good["00003.safetensors"][:-1])
-    (tmp_path / "00004.safetensors").write_bytes(good["00002.safetensors"])  # whole, but of another shard
+    (tmp_path / "0-00001.safetensors").write_bytes(flipped)
+    (tmp_path / "0-00003.safetensors").write_bytes(good["0-00003.safetensors"][:-1])
+    (tmp_path / "0-00004.safetensors").write_bytes(good["0-00002.safetensors"])  # whole, but of another shard
     counting = Counting(encoder)
     build(shards, counting, params, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")} == good
@@ -169,7 +169,7 @@ def test_more_views_than_a_batch_holds(room, tmp_path):
     _, params, shards, encoder, _ = room
     more = params.model_copy(update={"cache": params.cache.model_copy(update={"views": 10})})
     build(shards, Counting(encoder), more, tmp_path)
-    rows = read_rows(tmp_path / "00000.safetensors")
+    rows = read_rows(tmp_path / "0-00000.safetensors")
     assert rows.image.shape == (6, 10, 24)
     assert np.abs(rows.image[:, 1] - live(room, shards.shards[0], 1).numpy()).max() <= HALF + 1e-6
 
@@ -183,7 +183,7 @@ def test_a_teacher_that_gives_nan_is_told(room, tmp_path):
             rows[0, 0] = float("nan")
             return rows
 
-    with pytest.raises(InputError, match=r"NaN or Inf for a sample of 00000\.tar"):
+    with pytest.raises(InputError, match=r"NaN or Inf for a sample of 0-00000\.tar"):
         build(shards, Broken(encoder), params, tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))
 
@@ -205,5 +205,5 @@ def test_an_image_that_does_not_decode_is_told(room, tmp_path, monkeypatch):
 
     monkeypatch.setattr(sys.modules["cliprd.teacher_cache.build"], "decode", refuse)
     _, params, shards, encoder, _ = room
-    with pytest.raises(InputError, match=r"00000\.tar: sample '000' cannot be decoded: truncated_image"):
+    with pytest.raises(InputError, match=r"0-00000\.tar: sample '000' cannot be decoded: truncated_image"):
         build(shards, encoder, params, tmp_path)

@@ -18,10 +18,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprd import storage
 from cliprd.benchmark.tar import members
 from cliprd.data.images import EXTENSIONS
 from cliprd.errors import InputError, ParamsError
 from cliprd.manifest import digest, sha256_file
+from cliprd.params import Benchmark
 
 Kind = Literal["classification", "retrieval"]
 CLASSES, TEMPLATES, TYPE, SPLIT = "classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt", "test"
@@ -100,6 +102,28 @@ def load_tasks(root: Path, names: Sequence[str] | None = None) -> tuple[Task, ..
             hint = f"Did you mean '{near[0]}'? " if near else ""
             raise ParamsError(f"benchmark.names: no task '{name}' in {root}.", f"{hint}There are: {', '.join(found)}.")
     return tuple(load_task(root / name) for name in (dict.fromkeys(names) if names is not None else found))
+
+
+def versions(section: Benchmark, tasks: Sequence[Task] | None = None) -> dict[str, str]:
+    """Task → what identifies its content: of tasks in S3 without bringing them here, and for them alone, ETags.
+
+    Args:
+        section: whose tasks. tasks: as loaded of it, where they are.
+
+    Raises:
+        ParamsError: a name is not there. InputError: a task is damaged. RetryableError: the network or store failed.
+    """
+    if not storage.is_s3(section.tasks):
+        loaded = load_tasks(Path(section.tasks), section.names) if tasks is None else tasks
+        return {task.name: task.fingerprint for task in loaded}
+    found = storage.versions(section.tasks)
+    names = sorted({name.split("/")[0] for name in found if "/" in name})
+    if absent := [name for name in section.names or names[:1] or ("any",) if name not in names]:
+        raise ParamsError(f"{section.tasks} has no task '{absent[0]}'.", f"It has {', '.join(names) or 'none'}.")
+    return {
+        task: digest({name: version for name, version in found.items() if name.startswith(f"{task}/")})
+        for task in section.names or names
+    }
 
 
 def load_task(folder: Path) -> Task:

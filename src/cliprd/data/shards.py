@@ -94,6 +94,12 @@ def read_captions(path: Path) -> Iterator[tuple[str, ...]]:
                 yield tuple(member.read().decode().split("\n"))
 
 
+def read_keys(path: Path) -> Iterator[str]:
+    """Keys of a shard's samples, in order; the rest is skipped, not read."""
+    with tarfile.open(path, mode="r:") as tar:
+        yield from (entry.name.removesuffix(".txt") for entry in tar if entry.name.endswith(".txt"))
+
+
 class ShardSet:
     """The output folder of `prepare`, here or in S3, from where one shard at a time is fetched."""
 

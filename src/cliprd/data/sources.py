@@ -13,10 +13,12 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -31,6 +33,9 @@ _SUFFIXES = {
     "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".txt"),
     "folder": (*EXTENSIONS, ".txt"),
 }
+
+
+_SUFFIX = re.compile(r"\.(tar|tar\.gz|tgz|[ct]sv|[ct]sv\.gz|txt)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -52,28 +57,62 @@ class Raw:
     fault: tuple[str, str] | None = None
 
 
-def records(data: Data) -> Iterator[Raw]:
-    """All records of the source that `data` names, in a fixed order, streaming.
+@dataclass(frozen=True)
+class Source:
+    """A part of the data that can come, go or change by itself: a tar, a table with its images, or a whole folder.
+
+    Attributes:
+        place: the file, or `data.path` for a folder.
+        name: its place below what all have in common; unique, and the same wherever the data lie.
+        fingerprint: of its content: sha256 of what is here, ETag and size of what is in S3.
+        stem: unique, fit for the names of files made from it.
+    """
+
+    place: str
+    name: str
+    fingerprint: str
+    stem: str
+
+
+def inventory(data: Data) -> list[Source]:
+    """All sources that `data` names, in their order. Those here are read for it, those in S3 are asked about.
+
+    A table in S3 is identified by itself alone; replacing an image under an unchanged name there is not seen.
+
+    Raises:
+        InputError: the source is missing or empty, or a table is damaged. RetryableError: the store failed.
+    """
+    places = _listed(data)
+    contents = {"webdataset": _identities, "csv": _identities_of_tables, "folder": _identity_of_folder}[data.kind]
+    found = contents(places, data)
+    names = {place: _name(place, data.path) for place in found}
+    stems = {place: safe_key(_SUFFIX.sub("", name)) for place, name in names.items()}
+    counts = Counter(stems.values())
+    return [
+        # `a.tar` beside `a.tar.gz`: the suffix tells them apart
+        Source(place, names[place], content, stems[place] if counts[stems[place]] == 1 else safe_key(names[place]))
+        for place, content in found.items()
+    ]
+
+
+def records(data: Data, source: Source | None = None) -> Iterator[Raw]:
+    """All records of what `data` names, or of one source, in a fixed order, streaming.
 
     Raises:
         InputError: the source is missing or empty, or a tar or table is damaged (it is named).
     """
-    return {"webdataset": _tars, "csv": _tables, "folder": _folder}[data.kind](data)
+    read = {"webdataset": _tars, "csv": _tables, "folder": _folder}[data.kind]
+    return read(data, _listed(data) if source is None or data.kind == "folder" else [source.place])
 
 
 def fingerprint(data: Data) -> str:
-    """sha256 of what the source holds: contents of local files, ETag and size of S3 objects.
+    """sha256 of what the data hold and where they are; see `inventory`."""
+    return combined(inventory(data))
 
-    A CSV in S3 is identified by itself alone; replacing an image under an unchanged name there is not seen.
-    """
-    digest = hashlib.sha256()
-    for place in _inventory(data):
-        digest.update(f"{place}\0{storage.etag(place) if storage.is_s3(place) else _sha256(place)}\n".encode())
-        if data.kind == "csv" and not storage.is_s3(place):
-            for path in dict.fromkeys(row.image for row in _rows(place, data) if row.image):
-                if not storage.is_s3(path) and Path(path).is_file():
-                    digest.update(f"{path}\0{_sha256(path)}\n".encode())
-    return digest.hexdigest()
+
+def combined(found: Sequence[Source]) -> str:
+    """The fingerprint of all sources together."""
+    return hashlib.sha256("".join(f"{part.place}\0{part.fingerprint}\n" for part in found).encode()).hexdigest()
 
 
 def safe_key(name: str) -> str:
@@ -87,8 +126,57 @@ def safe_key(name: str) -> str:
     return f"{clean[-67:].strip('_') or 'sample'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
-def _inventory(data: Data) -> list[str]:
+def _listed(data: Data) -> list[str]:
     return storage.list_files(data.path, _SUFFIXES[data.kind], recursive=data.kind == "folder")
+
+
+def _name(place: str, path: str) -> str:
+    """`place` below the part of `data.path` that is no pattern."""
+    plain = re.split(r"[*?\[{]", path, maxsplit=1)[0]
+    if place == path.rstrip("/"):
+        return place.rsplit("/", 1)[-1]
+    base = plain if plain == path else _folder_of(plain)
+    return place.removeprefix(base).lstrip("/") if storage.is_s3(place) else os.path.relpath(place, base or ".")
+
+
+def _folder_of(place: str) -> str:
+    return place[: place.rfind("/") + 1]
+
+
+def _identities(places: Sequence[str], data: Data) -> dict[str, str]:
+    """Place → fingerprint. One listing answers for all objects of a folder in S3."""
+    folders = Counter(_folder_of(place) for place in places if storage.is_s3(place))
+    listed = {
+        f"{folder}{name}": version
+        for folder, count in folders.items()
+        if count > 1
+        for name, version in storage.versions(folder).items()
+    }
+    return {
+        place: (listed.get(place) or storage.etag(place)) if storage.is_s3(place) else _sha256(place)
+        for place in places
+    }
+
+
+def _identities_of_tables(places: Sequence[str], data: Data) -> dict[str, str]:
+    return {
+        place: content
+        if storage.is_s3(place)
+        else hashlib.sha256(f"{content}\n{_images(place, data)}".encode()).hexdigest()
+        for place, content in _identities(places, data).items()
+    }
+
+
+def _images(table: str, data: Data) -> str:
+    """The images that a table names and that are here, with what they hold."""
+    named = dict.fromkeys(row.image for row in _rows(table, data) if row.image)
+    here = [path for path in named if not storage.is_s3(path) and Path(path).is_file()]
+    return "".join(f"{path}\0{_sha256(path)}\n" for path in here)
+
+
+def _identity_of_folder(places: Sequence[str], data: Data) -> dict[str, str]:
+    found = "".join(f"{place}\0{content}\n" for place, content in _identities(places, data).items())
+    return {data.path: hashlib.sha256(found.encode()).hexdigest()}
 
 
 def _sha256(place: str) -> str:
@@ -111,8 +199,8 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(f"{error} at byte {tar.offset}") from error
 
 
-def _tars(data: Data) -> Iterator[Raw]:
-    for url in _inventory(data):
+def _tars(data: Data, places: Sequence[str]) -> Iterator[Raw]:
+    for url in places:
         with storage.open_stream(url) as file:
             try:
                 plain = file if url.lower().endswith(".tar") else gzip.GzipFile(fileobj=file)
@@ -183,9 +271,9 @@ class _Row:
     caption: bytes | None
 
 
-def _tables(data: Data) -> Iterator[Raw]:
+def _tables(data: Data, places: Sequence[str]) -> Iterator[Raw]:
     """Neighbouring rows of one image (COCO's five captions) are one sample with several captions."""
-    for url in _inventory(data):
+    for url in places:
         for _, rows in itertools.groupby(_rows(url, data), key=lambda row: row.image or row.source):
             group = list(rows)
             first = group[0]
@@ -227,9 +315,8 @@ def _rows(url: str, data: Data) -> Iterator[_Row]:
 # --- captioned folder
 
 
-def _folder(data: Data) -> Iterator[Raw]:
+def _folder(data: Data, places: Sequence[str]) -> Iterator[Raw]:
     """Images with a .txt of the same name, one caption a line; a .txt without an image is reported, not passed over."""
-    places = _inventory(data)
     images = {place.rsplit(".", 1)[0] for place in places if not place.lower().endswith(".txt")}
     for place in places:
         stem = place.rsplit(".", 1)[0]

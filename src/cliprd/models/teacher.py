@@ -21,6 +21,7 @@ from cliprd.models import config as configs
 from cliprd.models.encoder import count_parameters, state_sha256
 from cliprd.models.student import TextTower, build_model, encode_image_features
 from cliprd.models.text import embed_texts, tokenizer_id, tokenizer_of
+from cliprd.params import Teacher
 
 
 class OpenClipTeacher:
@@ -76,6 +77,11 @@ def weights_version(name: str) -> str:
     if storage.is_s3(pretrained):
         return storage.etag(pretrained)
     return manifest.sha256_file(Path(pretrained)) if Path(pretrained).is_file() else ""
+
+
+def shaping(teacher: Teacher) -> dict[str, Any]:
+    """What of the section makes a teacher what it is: training settings do not change a finished model."""
+    return teacher.model_dump(mode="json") if teacher.name == "aligned" else {"name": teacher.name}
 
 
 def build_teacher(name: str, *, device: torch.device | None = None) -> OpenClipTeacher:

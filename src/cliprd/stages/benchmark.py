@@ -11,6 +11,8 @@ only with a reference, and only values that are defined. Metrics of classificati
 `image_cosine text_cosine image_rank text_rank cross_rank image_cka text_cka image_cka_debiased text_cka_debiased`.
 All are shares or correlations (0.42, not 42).
 
+`lineage.json`: the student's (see `cliprd.lineage`), with these scores.
+
 `results.json`:
 
     {"schema": 1,
@@ -76,7 +78,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from cliprd import manifest, storage, tracking
+from cliprd import lineage, manifest, storage, tracking
 from cliprd.benchmark import fidelity, prompts, speed
 from cliprd.benchmark.cost import cost
 from cliprd.benchmark.embed import Embeddings, embed_once, load
@@ -85,6 +87,7 @@ from cliprd.benchmark.outcomes import Outcomes
 from cliprd.benchmark.prompts import Protocol
 from cliprd.benchmark.retrieval import retrieve
 from cliprd.benchmark.tasks import Task, load_tasks
+from cliprd.benchmark.tasks import versions as task_versions
 from cliprd.benchmark.towers import Towers, read_projections
 from cliprd.benchmark.zeroshot import classify
 from cliprd.errors import InputError
@@ -173,6 +176,9 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
             manifest.write_json(
                 work.path / manifest.VOLATILE_DIR / "speed.json", speed.measure(encoder, batch_size=section.batch_size)
             )
+        if lineage.NAME in model.files:
+            versions = task_versions(section, tasks)
+            manifest.write_json(work.path / lineage.NAME, lineage.with_scores(lineage.of(folder), scores, versions))
         if model.stage == "distill":
             tracking.log_scores(params, folder, scores, work.path)
         return work.finish(facts={"model": encoder.id, "tasks": [task.name for task in tasks]})

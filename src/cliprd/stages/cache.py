@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from cliprd import manifest, storage, teacher_cache
+from cliprd import lineage, manifest, storage, teacher_cache
 from cliprd.data.shards import ShardSet
 from cliprd.errors import ParamsError
 from cliprd.manifest import Manifest
@@ -33,7 +33,8 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, par
     """
     shards = ShardSet.open(inputs["shards"])
     teacher = storage.fetch_folder(inputs["teacher"])
-    fingerprints = {"shards": shards.fingerprint, "teacher": manifest.verify(teacher).fingerprint}
+    made_with = manifest.verify(teacher)
+    fingerprints = {"shards": shards.fingerprint, "teacher": made_with.fingerprint}
     sections = params.model_dump(mode="json", include={"cache", "augmentation"})
     stage = "cache"
     if part is not None:
@@ -42,7 +43,8 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, par
         if work.finished:
             return work.finished
         encoder = load_encoder(teacher, params)
-        return work.finish(facts=teacher_cache.build(shards, encoder, params, work.path))
+        facts = teacher_cache.build(shards, encoder, params, work.path)
+        return work.finish(facts={**facts, "made_with": lineage.of_teacher(made_with)})
 
 
 def _part(shards: ShardSet, part: str) -> ShardSet:

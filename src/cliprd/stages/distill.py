@@ -16,7 +16,7 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from cliprd import manifest, storage, tracking
+from cliprd import lineage, manifest, storage, tracking
 from cliprd import params as parameters
 from cliprd.data.shards import ShardSet
 from cliprd.distill import device, distributed
@@ -47,7 +47,7 @@ def run_id(params: Params) -> str:
 
 def run(params: Params, inputs: Mapping[str, Location], output: Location, *, report: Report | None = None) -> Manifest:
     """Write the student: `open_clip_config.json`, `open_clip_model.safetensors`, `loss.safetensors` (learned scales and
-    projections), `image.onnx`, `text.onnx`, `history.csv`.
+    projections), `image.onnx`, `text.onnx`, `history.csv`, `lineage.json` (see `cliprd.lineage`).
 
     While it trains, `.checkpoint/` holds the last two checkpoints; a run that was killed goes on from the newest. Its
     parameters, inputs or code having changed, the Workspace clears the folder, checkpoints included.
@@ -108,7 +108,10 @@ def _make(
         state = {name: tensor.contiguous() for name, tensor in trained.loss.state_dict().items()}
         file.write(safetensors.torch.save(state))
     export_onnx(trained.model, output)
-    written = work.finish(facts=_facts(params, trained, output, work.inputs))
+    facts = _facts(params, trained, output, work.inputs)
+    made_of = (manifest.read(shards.folder), manifest.read(cache.folder))
+    manifest.write_json(output / lineage.NAME, lineage.of_student(work.params, facts, *made_of))
+    written = work.finish(facts=facts)
     Checkpoints(output).remove()  # last: until the manifest stands, a rerun starts from them
     return written
 

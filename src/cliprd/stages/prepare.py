@@ -1,20 +1,28 @@
-"""`prepare`: pack image-caption pairs into shards known to be whole; set the bad ones aside with a reason."""
+"""`prepare`: pack image-caption pairs into shards known to be whole; set the bad ones aside with a reason.
+
+Each source (a raw tar, say) has shards of its own, named after it: one that comes or goes leaves those of the others as
+they are, and what an earlier run has made of an unchanged source is kept.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
+import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cliprd import manifest, progress
 from cliprd.data import sources
 from cliprd.data.packing import Rejection, pack
 from cliprd.data.parallel import ordered_map
-from cliprd.data.shards import Sample, Shard, read_shard, write_index, write_shard
+from cliprd.data.shards import INDEX, Sample, Shard, read_keys, write_index, write_shard
+from cliprd.data.sources import Source
 from cliprd.errors import InputError
 from cliprd.manifest import Manifest
 from cliprd.params import Data, Params
@@ -23,29 +31,38 @@ from cliprd.workspace import Workspace
 
 REJECTED = "rejected.jsonl"
 PROGRESS = ".progress"
+CODE = ("data", "stages/prepare.py")  # what packs: sources of cliprd, as dvc.yaml names them
+DUPLICATE = "duplicate_key"
 
 
 @dataclass
-class _Done:
-    """What has been packed so far: the state that a resumed run starts from.
+class _Packed:
+    """What has been made of one source: the state that a resumed run starts from.
 
     Attributes:
         records: raw records that are behind us, good and bad.
         shards: shards moved into place.
         rejected: records set aside.
-        seen: keys of samples kept.
         captions: captions kept.
+        keys: of samples kept.
+        whole: nothing is left to pack.
     """
 
     records: int = 0
     shards: list[Shard] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
     captions: int = 0
+    keys: set[str] = field(default_factory=set)
+    whole: bool = False
+
+    def fits(self, seen: set[str]) -> bool:
+        """Whether packing anew behind other sources, whose keys are `seen`, would give the same."""
+        apart = {entry.key for entry in self.rejected if entry.reason == DUPLICATE}
+        return self.keys.isdisjoint(seen) and apart <= seen | self.keys
 
 
 def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
-    """Write `00000.tar …`, `index.json`, `rejected.jsonl`.
+    """Write `SOURCE-00000.tar …`, `index.json`, `rejected.jsonl`; the manifest's facts name the sources.
 
     A key is unique in the whole set, as img2dataset's are; of several samples with the same key, in one tar or in
     two, the first is kept and the others are set aside as `duplicate_key`.
@@ -53,94 +70,194 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     Args:
         params: `data` is used.
         inputs: none; `params.data.path` names the source.
-        output: folder to write. Shards that an interrupted run of the same work had finished are kept, and their
-            records are not decoded again.
+        output: folder to write. Shards that an earlier run has made from the same source in the same way are kept, and
+            their records are not decoded again, whether it was interrupted or had other sources beside.
 
     Raises:
         InputError: the source is missing or damaged, no sample is left, or too many were set aside.
     """
     data = params.data
-    identity = {"source": sources.fingerprint(data)}
-    with Workspace(output, stage="prepare", params=data.model_dump(mode="json"), inputs=identity) as work:
+    found = sources.inventory(data)
+    way = {"code": manifest.code_digest(*CODE), "params": data.model_dump(mode="json", exclude={"path"})}
+    with Workspace(
+        output,
+        stage="prepare",
+        params=data.model_dump(mode="json"),
+        inputs={"source": sources.combined(found)},
+        way=way,
+        keep=_kept,
+    ) as work:
         if work.finished:
             return work.finished
         folder = work.path
-        done = _resume(folder)
-        _pack_rest(data, folder, done)
-        _write_rejected(folder / REJECTED, done.rejected)
-        _judge(data, len(done.seen), done.rejected, folder / REJECTED)
-        write_index(folder, done.shards)
+        packed = _pack_all(data, folder, found)
+        shards = [shard for part in packed for shard in part.shards]
+        rejected = [entry for part in packed for entry in part.rejected]
+        kept = sum(len(part.keys) for part in packed)
+        _write_rejected(folder / REJECTED, rejected)
+        _judge(data, kept, rejected, folder / REJECTED)
+        for stray in {path.name for path in folder.glob("*.tar")} - {shard.name for shard in shards}:
+            (folder / stray).unlink()  # of a source that is gone
+        write_index(folder, shards)
         written = work.finish(
             facts={
-                "samples": len(done.seen),
-                "captions": done.captions,
-                "shards": len(done.shards),
-                "rejected": len(done.rejected),
-                "reasons": dict(sorted(Counter(entry.reason for entry in done.rejected).items())),
+                "samples": kept,
+                "captions": sum(part.captions for part in packed),
+                "shards": len(shards),
+                "rejected": len(rejected),
+                "reasons": dict(sorted(Counter(entry.reason for entry in rejected).items())),
+                "sources": [_told(source, part) for source, part in zip(found, packed, strict=True)],
             }
         )
         shutil.rmtree(folder / PROGRESS, ignore_errors=True)
         return written
 
 
-def _pack_rest(data: Data, output: Path, done: _Done) -> None:
+def _told(source: Source, part: _Packed) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "place": source.place,
+        "fingerprint": source.fingerprint,
+        "stem": source.stem,
+        "samples": len(part.keys),
+        "captions": part.captions,
+        "records": part.records,
+        "shards": len(part.shards),
+        "rejected": len(part.rejected),
+    }
+
+
+def _pack_all(data: Data, output: Path, found: list[Source]) -> list[_Packed]:
+    packed: list[_Packed] = []
+    seen: set[str] = set()
+    kept = 0
+    with progress.bar(desc="prepare", unit="img") as bar:
+        for source in found:
+            part = _left(output, source)
+            if not part.fits(seen):
+                part = _Packed()
+            kept += part.whole
+            bar.update(part.records)
+            if not part.whole:
+                _pack_rest(data, output, source, part, seen, bar)
+            seen |= part.keys
+            packed.append(part)
+    if kept:
+        print(f"cliprd: prepare: {kept} sources kept as they were, {len(found) - kept} packed", file=sys.stderr)
+    return packed
+
+
+def _pack_rest(data: Data, output: Path, source: Source, part: _Packed, seen: set[str], bar: Any) -> None:
     samples: list[Sample] = []
-    recorded = len(done.rejected)
-    remaining = itertools.islice(sources.records(data), done.records, None)
-    packed = ordered_map(lambda raw: (raw.source, pack(raw, data)), remaining)
-    bar = progress.bar(packed, desc="prepare", unit="img", initial=done.records)
-    for source, item in bar:
-        done.records += 1
-        if isinstance(item, Sample) and item.key in done.seen:
-            item = Rejection(source, item.key, "duplicate_key", "the first sample with this key is kept")
+    recorded = len(part.rejected)
+    remaining = itertools.islice(sources.records(data, source), part.records, None)
+    for where, item in ordered_map(lambda raw: (raw.source, pack(raw, data)), remaining):
+        part.records += 1
+        bar.update()
+        if isinstance(item, Sample) and (item.key in seen or item.key in part.keys):
+            item = Rejection(where, item.key, DUPLICATE, "the first sample with this key is kept")
         if isinstance(item, Rejection):
-            done.rejected.append(item)
-            bar.set_postfix(shards=len(done.shards), rejected=len(done.rejected), refresh=False)
+            part.rejected.append(item)
+            bar.set_postfix(source=source.name, rejected=len(part.rejected), refresh=False)
             continue
-        done.seen.add(item.key)
+        part.keys.add(item.key)
         samples.append(item)
         if len(samples) == data.samples_per_shard:
-            recorded = _close_shard(output, done, samples, recorded)
+            recorded = _close_shard(output, source, part, samples, recorded)
             samples = []
     if samples:
-        _close_shard(output, done, samples, recorded)
+        recorded = _close_shard(output, source, part, samples, recorded)
+    part.whole = True
+    _note(output, source, part, f"{source.stem}-end", part.rejected[recorded:])
 
 
-def _close_shard(output: Path, done: _Done, samples: list[Sample], recorded: int) -> int:
+def _shard_name(stem: str, number: int) -> str:
+    return f"{stem}-{number:05d}.tar"
+
+
+def _close_shard(output: Path, source: Source, part: _Packed, samples: list[Sample], recorded: int) -> int:
     """Write a shard, then the note that lets a later run begin behind it. Returns how many rejections are noted."""
-    name = f"{len(done.shards):05d}.tar"
+    name = _shard_name(source.stem, len(part.shards))
     write_shard(output / name, samples)
-    shard = Shard(name, len(samples), (output / name).stat().st_size, manifest.sha256_file(output / name))
-    done.shards.append(shard)
-    done.captions += sum(len(sample.captions) for sample in samples)
+    part.shards.append(Shard(name, len(samples), (output / name).stat().st_size, manifest.sha256_file(output / name)))
+    part.captions += sum(len(sample.captions) for sample in samples)
+    _note(output, source, part, name, part.rejected[recorded:])
+    return len(part.rejected)
+
+
+def _note(output: Path, source: Source, part: _Packed, name: str, rejected: list[Rejection]) -> None:
+    """State behind a shard, or at the end of a source; `rejected` are those since the note before."""
     note = {
-        "shard": asdict(shard),
-        "records": done.records,
-        "captions": done.captions,
-        "rejected": [entry.to_dict() for entry in done.rejected[recorded:]],
+        "source": [source.place, source.fingerprint],
+        "shards": len(part.shards),
+        "shard": asdict(part.shards[-1]) if part.shards else None,
+        "records": part.records,
+        "captions": part.captions,
+        "rejected": [entry.to_dict() for entry in rejected],
+        "whole": part.whole,
     }
     manifest.write_json(output / PROGRESS / f"{name}.json", note)
-    return len(done.rejected)
 
 
-def _resume(output: Path) -> _Done:
-    """The state after the last shard that is whole and noted, all before it being so too."""
-    done = _Done()
+def _left(output: Path, source: Source) -> _Packed:
+    """The state after the last shard of a source that is whole and noted, all before it being so too."""
+    part = _Packed()
     for number in itertools.count():
-        name = f"{number:05d}.tar"
+        name = _shard_name(source.stem, number)
+        note = _read_note(output, source, name)
         try:
-            note = json.loads((output / PROGRESS / f"{name}.json").read_text(encoding="utf-8"))
             shard = Shard(**note["shard"])
             whole = manifest.sha256_file(output / name) == shard.sha256
-        except (OSError, ValueError, TypeError, KeyError):
-            return done
+        except (OSError, TypeError, KeyError):
+            break
         if not whole:
-            return done
-        done.shards.append(shard)
-        done.records, done.captions = note["records"], note["captions"]
-        done.rejected += [Rejection(**entry) for entry in note["rejected"]]
-        done.seen.update(sample.key for sample in read_shard(output / name))
-    raise AssertionError  # unreachable
+            break
+        part.shards.append(shard)
+        _go_on(part, note)
+        part.keys.update(read_keys(output / name))
+    end = _read_note(output, source, f"{source.stem}-end")
+    if end.get("whole") and end["shards"] == len(part.shards):
+        _go_on(part, end)
+        part.whole = True
+    return part if part.records else _Packed()
+
+
+def _go_on(part: _Packed, note: Mapping[str, Any]) -> None:
+    part.records, part.captions = note["records"], note["captions"]
+    part.rejected += [Rejection(**entry) for entry in note["rejected"]]
+
+
+def _read_note(output: Path, source: Source, name: str) -> dict[str, Any]:
+    try:
+        note = json.loads((output / PROGRESS / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) and note.get("source") == [source.place, source.fingerprint] else {}
+
+
+def _kept(folder: Path) -> Iterator[str]:
+    """What an earlier run has left for other work: its shards, and the notes on them, made from its last files."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, InputError):  # unfinished, or damaged
+        _write_notes(folder)
+    yield PROGRESS
+    yield from (path.name for path in folder.glob("*.tar"))
+
+
+def _write_notes(folder: Path) -> None:
+    """The notes of a finished run."""
+    found = manifest.read(folder, stage="prepare")
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))["shards"]
+    lines = (folder / REJECTED).read_text(encoding="utf-8").split("\n")
+    shards = (Shard(**entry) for entry in index)
+    rejected = (Rejection(**json.loads(line)) for line in lines)
+    for told in found.facts["sources"]:
+        source = Source(told["place"], told["name"], told["fingerprint"], told["stem"])
+        part = _Packed()
+        for shard in itertools.islice(shards, told["shards"]):
+            part.shards.append(shard)
+            _note(folder, source, part, shard.name, [])  # without its number of records: of use together only
+        part.records, part.captions, part.whole = told["records"], told["captions"], True
+        _note(folder, source, part, f"{source.stem}-end", list(itertools.islice(rejected, told["rejected"])))
 
 
 def _write_rejected(path: Path, rejected: list[Rejection]) -> None:

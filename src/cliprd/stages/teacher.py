@@ -28,7 +28,7 @@ from cliprd.models import aligned
 from cliprd.models.aligned import AlignedTeacher, Backbones
 from cliprd.models.aligned_train import Pairs, train_heads
 from cliprd.models.encoder import resolve_device, state_sha256
-from cliprd.models.teacher import build_teacher, weights_version
+from cliprd.models.teacher import build_teacher, shaping, weights_version
 from cliprd.params import Params
 from cliprd.storage import Location
 from cliprd.workspace import Workspace
@@ -52,7 +52,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     device = resolve_device(params.distill.device)
     if params.teacher.name == "aligned":
         shards = ShardSet.open(inputs["shards"])
-        section = {"teacher": params.teacher.model_dump(mode="json")}
+        section = {"teacher": shaping(params.teacher)}
         with Workspace(output, stage="teacher", params=section, inputs={"shards": shards.fingerprint}) as work:
             if work.finished:
                 shutil.rmtree(work.path / FEATURES, ignore_errors=True)  # where a kill came after the manifest
@@ -61,7 +61,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
             written = work.finish(facts=facts)
             shutil.rmtree(work.path / FEATURES, ignore_errors=True)
             return written
-    section = {"teacher": {"name": params.teacher.name}}  # training pairs do not change a finished model
+    section = {"teacher": shaping(params.teacher)}
     version = weights_version(params.teacher.name)
     inputs_found = {"weights": version} if version else {}
     with Workspace(output, stage="teacher", params=section, inputs=inputs_found) as work:
