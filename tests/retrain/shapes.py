@@ -81,7 +81,7 @@ def tasks(folder: Path, *, images: int = 160) -> None:
         _tar(place / "test" / "0.tar", members)
         (place / "test" / "nshards.txt").write_text("1\n")
         (place / "classnames.txt").write_text("\n".join(classes) + "\n")
-        (place / "zeroshot_classification_templates.txt").write_text("a {c}\n" if pick == 0 else "a {c}\n")
+        (place / "zeroshot_classification_templates.txt").write_text("a {c}\n")
 
 
 PARAMS = {
@@ -98,7 +98,13 @@ PARAMS = {
     },
     "distill": {"epochs": 12, "batch_size": 32, "lr": 0.003, "warmup_steps": 5, "log_every": 5, "device": "cpu"},
     "ablation": {"methods": ["clip_kd"], "seeds": [0]},
-    "benchmark": {"tasks": "data/tasks", "bootstrap": 500, "protocols": ["standard"], "fidelity_samples": 60, "speed": False},
+    "benchmark": {
+        "tasks": "data/tasks",
+        "bootstrap": 500,
+        "protocols": ["standard"],
+        "fidelity_samples": 60,
+        "speed": False,
+    },
     "compare": {"reference": "clip_kd"},
     "retrain": {"method": "clip_kd", "seeds": [0]},
     "tracking": {"experiment": "story"},

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from cliprd.stages import gate
 LOCK = Path("dvc.lock")
 LOCKS = "cliprd/locks"
 _EXITED = re.compile(r"exited with (-?\d+)")
-_STAGE = re.compile(r"^Running stage '([^']+)'")
 
 
 class Repository:
@@ -82,14 +81,17 @@ class Repository:
                     "Write it into params.yaml; only retrain and promote can be set for one run.",
                 )
 
-    def would_run(self) -> list[str]:
-        """Stages that `train` would run now."""
-        ran = subprocess.run(
-            ["dvc", "repro", "--dry", "--allow-missing", *self.targets], capture_output=True, text=True, check=False
-        )
-        if ran.returncode:
-            raise InputError(f"dvc repro --dry: {_last(ran.stderr)}", "Look at `dvc status`.")
-        return [match[1] for line in ran.stdout.splitlines() if (match := _STAGE.match(line))]
+    def would_run(self, made: Plan) -> list[str]:
+        """Stages that have changed, and all that come after them: those end earlier where they find nothing new."""
+        if self._recorded(made.inputs):
+            return []
+        changed = _changed_stages(_asked("status", "--json", "--with-deps", *self.targets), missing=not self.remote)
+        graph = _asked("dag", "--dot")
+        edges = re.findall(r'^"([^"]+)" -> "([^"]+)";$', graph, re.MULTILINE)
+        wanted = _reached(self.targets, [(after, before) for before, after in edges])
+        stages = wanted & _reached(changed, edges)
+        order = re.findall(r'^"([^"]+)";$', graph, re.MULTILINE)
+        return [stage for stage in order if stage in stages and not stage.endswith(".dvc")]
 
     def retrain(self, made: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
         """Train and ask the gate; then push; then promote or refuse. See `Runner.retrain`."""
@@ -113,8 +115,7 @@ class Repository:
         Raises:
             CliprdError: a stage failed; the error has its exit code.
         """
-        if self.remote:
-            self._recall(digest)
+        self._recall(digest)
         options = ["--pull", "--allow-missing"] if self.remote else []
         lines = _follow(["dvc", "repro", *options, *self.targets])
         if lines is not None:
@@ -146,17 +147,22 @@ class Repository:
         if place := self._place(digest):
             storage.write_bytes(place, LOCK.read_bytes())
 
+    def _recorded(self, digest: str) -> bytes | None:
+        place = self._place(digest) if self.remote else None
+        return storage.read_bytes(place) if place else None
+
     def _recall(self, digest: str) -> None:
-        place = self._place(digest)
-        data = storage.read_bytes(place) if place else None
+        data = self._recorded(digest)
         if data is None:
             return
-        known = yaml.safe_load(LOCK.read_text(encoding="utf-8")) if LOCK.is_file() else {"schema": "2.0", "stages": {}}
+        known: dict[str, Any] = {"schema": "2.0", "stages": {}}
+        if LOCK.is_file():
+            known = yaml.safe_load(LOCK.read_text(encoding="utf-8"))
         merged = {**known, "stages": {**known["stages"], **yaml.safe_load(data)["stages"]}}
         if merged != known:
             with atomic_write(LOCK, "w") as file:
                 yaml.safe_dump(merged, file, sort_keys=False, allow_unicode=True)
-            print("retrain: the same inputs were trained before; DVC's remote has what came of it", flush=True)
+        print("retrain: the same inputs were trained before; DVC's remote has what came of it", flush=True)
 
 
 def revision() -> Mapping[str, Any]:
@@ -168,6 +174,36 @@ def revision() -> Mapping[str, Any]:
         ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=False
     )
     return {"revision": head.stdout.strip(), "changed": bool(status.stdout.strip())}
+
+
+def _asked(*arguments: str) -> str:
+    """What a dvc command that changes nothing says."""
+    ran = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise InputError(f"dvc {arguments[0]}: {_last(ran.stderr)}", "Mend the repository: `dvc status`, `dvc doctor`.")
+    return ran.stdout
+
+
+def _changed_stages(status: str, *, missing: bool) -> set[str]:
+    """Stages of `dvc status --json` with a change, or with what is missing here and can be brought from nowhere."""
+    quiet = set() if missing else {"deleted", "not in cache"}
+
+    def states(entry: Any) -> set[str]:
+        return {entry} if isinstance(entry, str) else set().union(*map(states, entry.values()))
+
+    return {
+        stage
+        for stage, entries in json.loads(status or "{}").items()
+        if set().union(*(states(entry) for entry in entries)) - quiet
+    }
+
+
+def _reached(first: Iterable[str], edges: Sequence[tuple[str, str]]) -> set[str]:
+    """These and all that edges lead to from them."""
+    found = set(first)
+    while further := {end for start, end in edges if start in found} - found:
+        found |= further
+    return found
 
 
 def _config(name: str) -> str:
@@ -184,8 +220,13 @@ def _pull(targets: Sequence[str]) -> None:
 def _follow(command: Sequence[str]) -> list[str] | None:
     """Run it, its output going by; None if it went well, else what it said. It ends when this process does."""
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", preexec_fn=end_with_parent
-    )  # fmt: skip
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        preexec_fn=end_with_parent,
+    )
     lines = []
     assert process.stdout is not None
     for line in process.stdout:

@@ -1,10 +1,10 @@
 """What a retraining says of itself: report.json for machines, report.md for the pull request, from the same facts.
 
-    {"schema": 1, "ending": one of ENDINGS, "why", "runner", "method", "seeds", "place", "inputs": digest of what went in,
-     "changes": [{"kind", "what", "before", "after"}], "notes": [...], "stages": [...],   # stages: what would run, dry run
-     "champion": version | null, "version": of the new model | null, "decision": the gate's | null,
-     "scores": as scores.side_by_side | null, "pushed": what was pushed | null, "git": {"revision", "changed"},
-     "asked_by": {"who", "what"}}
+{"schema": 1, "ending": one of ENDINGS, "why", "runner", "method", "seeds", "place", "inputs": digest of what went in,
+ "changes": [{"kind", "what", "before", "after"}], "notes": [...], "stages": what a dry run found | null,
+ "champion": version | null, "version": of the new model | null, "decision": the gate's | null,
+ "scores": as scores.side_by_side | null, "pushed": what was pushed | null, "git": {"revision", "changed"},
+ "asked_by": {"who", "what"}}
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ def render(report: Mapping[str, Any]) -> str:
     """The report as Markdown, with nothing that a comment on GitHub or GitLab does not show."""
     parts = [f"## Retraining: {ENDINGS[report['ending']]}", "", _sentence(report), ""]
     parts += _changes(report["changes"], report["champion"], report["place"])
-    if report["stages"]:
-        parts += ["### What would run", "", ", ".join(f"`{_code(stage)}`" for stage in report["stages"]), ""]
+    if report["stages"] is not None:
+        stages = ", ".join(f"`{_code(stage)}`" for stage in report["stages"])
+        told = stages or "Nothing: the same inputs were trained before, and what came of it is brought from there."
+        parts += ["### What would run", "", told, ""]
     if report["decision"] is not None:
         parts += _scores(report)
         parts += _gate(report["decision"])
@@ -43,9 +45,15 @@ def render(report: Mapping[str, Any]) -> str:
 def _sentence(report: Mapping[str, Any]) -> str:
     told = _text(report["why"])
     if report["ending"] == "promoted":
-        return f"**The gate:** {told}. Version `{_code(report['version'])}` is the champion in `{_code(report['place'])}`."
+        return (
+            f"**The gate:** {told}. Version `{_code(report['version'])}` is the champion in `{_code(report['place'])}`."
+        )
     if report["ending"] == "refused":
-        held = f"version `{_code(report['champion'])}` stays the champion" if report["champion"] else "there is no champion"
+        held = (
+            f"version `{_code(report['champion'])}` stays the champion"
+            if report["champion"]
+            else "there is no champion"
+        )
         return f"**The gate:** {told}. Nothing was promoted; {held}."
     return f"**The gate:** {told}." if report["decision"] is not None else f"{told[:1].upper()}{told[1:]}."
 
@@ -56,8 +64,8 @@ def _changes(changes: Sequence[Mapping[str, Any]], champion: str | None, place: 
     if not changes:
         return []
     rows = [
-        f"| {_text(change['kind'])} | {_text(change['what'])} | {_value(change['before'])} | {_value(change['after'])} |"
-        for change in changes[:MOST_ROWS]
+        f"| {' | '.join([_text(c['kind']), _text(c['what']), _value(c['before']), _value(c['after'])])} |"
+        for c in changes[:MOST_ROWS]
     ]
     more = [f"| | … and {len(changes) - MOST_ROWS} more | | |"] if len(changes) > MOST_ROWS else []
     head = [f"### Changed since version `{_code(champion)}`", "", "| | what | before | now |", "|---|---|---|---|"]
@@ -101,7 +109,11 @@ def _gate(decision: Mapping[str, Any]) -> list[str]:
 
 
 def _foot(report: Mapping[str, Any]) -> list[str]:
-    facts = [f"runner {report['runner']}", f"method {report['method']}", f"seeds {', '.join(map(str, report['seeds']))}"]
+    facts = [
+        f"runner {report['runner']}",
+        f"method {report['method']}",
+        f"seeds {', '.join(map(str, report['seeds']))}",
+    ]
     if revision := report["git"].get("revision"):
         facts.append(f"revision {revision[:12]}{' with changes' if report['git']['changed'] else ''}")
     if report["pushed"]:

@@ -42,8 +42,8 @@ class Runner(Protocol):
 
     name: str
 
-    def would_run(self) -> list[str]:
-        """Steps that a training would run, as far as that can be known beforehand."""
+    def would_run(self, made: Plan) -> list[str]:
+        """Steps that a training would run, as far as that can be known beforehand; none: it has been done before."""
 
     def retrain(self, made: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
         """Train, ask the gate, and promote or refuse, the champion last.
@@ -122,7 +122,7 @@ def dry_run(
     told = {**_begun(params, runner.name, asked_by, facts), **_planned(found := plan(params))}
     if not found.train:
         return {**told, "ending": "nothing"}
-    return {**told, "ending": "planned", "stages": runner.would_run()}
+    return {**told, "ending": "planned", "stages": runner.would_run(found)}
 
 
 def settle(
@@ -140,7 +140,7 @@ def settle(
     """
     place = params.promote.champion
     if decision["verdict"] == "champion":
-        return decision["champion"]
+        return str(decision["champion"])
     if decision["passed"]:
         return champion.publish(place, params, student, benchmarks, decision, asked_by)
     version = champion.refuse(place, params, student, benchmarks, decision, asked_by)
@@ -149,9 +149,7 @@ def settle(
     return version
 
 
-def _begun(
-    params: Params, runner: str, asked_by: Mapping[str, str], facts: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _begun(params: Params, runner: str, asked_by: Mapping[str, str], facts: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "schema": reports.SCHEMA,
         "runner": runner,
@@ -166,7 +164,7 @@ def _begun(
         "champion": None,
         "changes": [],
         "notes": [],
-        "stages": [],
+        "stages": None,
         "decision": None,
         "scores": None,
         "version": None,
