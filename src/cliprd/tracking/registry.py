@@ -1,0 +1,416 @@
+"""A champion in MLflow's registry: `promote.champion: models:/<name>`, at `tracking.uri`.
+
+Every candidate is a version of the model `<name>`, with its package (`registry_package`), the model card as its
+description, and the gate's word as tags. The alias `candidate` names the last that was registered, and `champion` the
+one in use: that alias is the one fact, replaced in one step; all else is written before it or can be done again.
+
+| tag of a version                 | what                                                                             |
+|----------------------------------|----------------------------------------------------------------------------------|
+| `cliprd.version`                 | digest of student and benchmarks: equal ones are registered once                 |
+| `cliprd.student`                 | the student's fingerprint                                                        |
+| `cliprd.benchmarks`              | how many benchmark folders it holds                                              |
+| `cliprd.gate`, `.gate.reason`    | the decision as JSON; its reason                                                 |
+| `cliprd.asked_by.who`, `.what`   | who asked, and for what                                                          |
+| `cliprd.challenger.<version>`    | on a champion: what the gate said of a version that was held against it, as JSON |
+| `cliprd.before`                  | the champion before this one; empty: it was the first                            |
+| `cliprd.rolled_back`             | who took it out of use, and for what, as JSON                                    |
+| `cliprd.claim.*`                 | a change under way (`registry_claims`)                                           |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cliprd import manifest, storage
+from cliprd.errors import InputError, ParamsError, RetryableError
+from cliprd.params import Params
+from cliprd.tracking import registry_package
+from cliprd.tracking.registry_claims import claimed
+
+if TYPE_CHECKING:
+    from cliprd.tracking.champion import Champion, Package
+
+SCHEME = "models:/"
+CHAMPION, CANDIDATE = "champion", "candidate"
+DESCRIPTION = 5000  # characters that MLflow's database holds
+_HEALING = {
+    "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED",
+    "DEADLINE_EXCEEDED", "CANCELLED",
+}  # fmt: skip
+
+
+class _Registry:
+    """The model of one place."""
+
+    def __init__(self, place: str, params: Params) -> None:
+        self.place, self.params = place, params
+        self.name, self.uri = place.removeprefix(SCHEME), params.tracking.uri
+        if not self.uri:
+            raise ParamsError(f"promote.champion = {place} needs tracking.uri.", "Name MLflow's server there.")
+        for logger in ("alembic", "mlflow.store", "mlflow.tracking", "mlflow.utils", "mlflow.pyfunc"):
+            logging.getLogger(logger).setLevel(logging.ERROR)
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        from mlflow import MlflowClient
+
+        self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def champion(self) -> Any | None:
+        """The version in use; None where none was promoted."""
+        return _unless_missing(lambda: self.client.get_model_version_by_alias(self.name, CHAMPION))
+
+    def versions(self) -> list[Any]:
+        """All, the oldest first."""
+        return sorted(self.client.search_model_versions(f"name = '{self.name}'"), key=lambda found: int(found.version))
+
+    def version(self, number: str) -> Any | None:
+        """One of them."""
+        if not number.isdecimal():
+            return None
+        return _unless_missing(lambda: self.client.get_model_version(self.name, number))
+
+    def tag(self, version: str, **tags: Any) -> None:
+        """Tags `cliprd.<name>`, `_` standing for a point."""
+        for key, value in tags.items():
+            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+            self.client.set_model_version_tag(self.name, version, f"cliprd.{key}", text)
+
+    def fetch(self, version: Any, part: str) -> Path:
+        """A folder of a version's package, here and checked; kept for the next time."""
+        from mlflow.artifacts import download_artifacts
+
+        known = manifest.digest([self.uri, self.name, version.version, version.tags.get("cliprd.version")])[:16]
+        folder = storage.scratch("registry", known)
+        if not _whole(folder / part):
+            with tempfile.TemporaryDirectory(dir=folder) as place:
+                uri = self.client.get_model_version_download_uri(self.name, version.version)
+                came = Path(download_artifacts(f"{uri}/artifacts/{part}", dst_path=place, tracking_uri=self.uri))
+                manifest.verify(came)
+                shutil.rmtree(folder / part, ignore_errors=True)
+                with contextlib.suppress(OSError):  # another process was faster
+                    os.rename(came, folder / part)
+        manifest.verify(folder / part)
+        return folder / part
+
+
+def current(place: str, params: Params) -> Champion | None:
+    """See `champion.current`."""
+    from cliprd.tracking.champion import Champion
+
+    with _errors(place):
+        registry = _Registry(place, params)
+        held = registry.champion()
+        if held is None:
+            return None
+        names = registry_package.benchmark_names(int(held.tags.get("cliprd.benchmarks", "1")))
+        benchmarks = tuple(registry.fetch(held, name) for name in names)
+        withdrawn = {
+            found.tags["cliprd.student"] for found in registry.versions() if "cliprd.rolled_back" in found.tags
+        }
+    lineage = benchmarks[0] / registry_package.LINEAGE
+    return Champion(
+        version=str(held.version),
+        benchmarks=benchmarks,
+        lineage=json.loads(lineage.read_text(encoding="utf-8")) if lineage.is_file() else None,
+        student=functools.partial(_student, registry, held),
+        withdrawn=tuple(sorted(withdrawn)),
+    )
+
+
+def publish(
+    place: str, params: Params, package: Package, decision: Mapping[str, Any], asked_by: Mapping[str, str]
+) -> str:
+    """See `champion.publish`."""
+    with _errors(place):
+        registry = _Registry(place, params)
+        held = registry.champion()
+        if held is not None and held.tags.get("cliprd.version") == package.version:
+            return str(held.version)
+        _held_against(place, held, decision)
+        version = _register(registry, package, decision)
+        with claimed(registry.client, registry.name, version, asked_by) as claim:
+            held = registry.champion()
+            if held is not None and str(held.version) == version:
+                return version
+            _held_against(place, held, decision)
+            _tell(registry, version, held, decision, asked_by)
+            registry.tag(version, before=str(held.version) if held else "")
+            claim.check()
+            registry.client.set_registered_model_alias(registry.name, CHAMPION, version)
+            _no_longer(registry, version)
+    return version
+
+
+def refuse(
+    place: str, params: Params, package: Package, decision: Mapping[str, Any], asked_by: Mapping[str, str]
+) -> str:
+    """See `champion.refuse`."""
+    with _errors(place):
+        registry = _Registry(place, params)
+        version = _register(registry, package, decision)
+        held = registry.champion()
+        if held is None or str(held.version) != version:
+            _tell(registry, version, held, decision, asked_by)
+    return version
+
+
+def rollback(place: str, params: Params, asked_by: Mapping[str, str], to: str | None) -> str:
+    """See `champion.rollback`."""
+    with _errors(place):
+        registry = _Registry(place, params)
+        held = registry.champion()
+        if held is None:
+            raise InputError(f"{place} has no champion.", "There is nothing to roll back.")
+        with claimed(registry.client, registry.name, str(held.version), asked_by) as claim:
+            now = registry.champion()
+            if now is None or now.version != held.version:
+                raise InputError(
+                    f"{place}: version {now.version if now else 'none'} has become champion meanwhile.",
+                    "Look, then try again.",
+                )
+            before = _before(registry, now)
+            if to is None and not before:
+                raise InputError(f"{place}: version {now.version} is the first champion.", "There is none before it.")
+            wanted = to or before[0]
+            if wanted == str(now.version):
+                return wanted
+            target = registry.version(wanted)
+            if target is None or (wanted not in before and "cliprd.before" not in target.tags):
+                raise InputError(
+                    f"{place}: version {wanted} was never champion.", f"Before this: {', '.join(before) or 'none'}."
+                )
+            _student(registry, target)  # what comes into use must be whole
+            if wanted in before:
+                for going in (str(now.version), *before[: before.index(wanted)]):
+                    registry.tag(going, rolled_back=dict(asked_by))
+            else:  # one that was taken out of use comes back; the present champion is the one before it
+                registry.tag(wanted, before=str(now.version))
+            claim.check()
+            registry.client.set_registered_model_alias(registry.name, CHAMPION, wanted)
+            _no_longer(registry, wanted)
+    return wanted
+
+
+def note(place: str, params: Params, name: str, content: Mapping[str, Any]) -> None:
+    """See `champion.note`: a tag of the model."""
+    with _errors(place):
+        registry = _Registry(place, params)
+        _ensure(registry)
+        text = json.dumps(dict(content), sort_keys=True, ensure_ascii=False)
+        registry.client.set_registered_model_tag(registry.name, f"cliprd.run/{name}", text)
+
+
+def noted(place: str, params: Params, name: str) -> dict[str, Any] | None:
+    """See `champion.noted`."""
+    with _errors(place):
+        registry = _Registry(place, params)
+        model = _unless_missing(lambda: registry.client.get_registered_model(registry.name))
+        text = model.tags.get(f"cliprd.run/{name}") if model else None
+    return json.loads(text) if text else None
+
+
+def _register(registry: _Registry, package: Package, decision: Mapping[str, Any]) -> str:
+    """The version that holds the package, made if there is none yet; it becomes `candidate`."""
+    _ensure(registry)
+    number = _registered(registry, package) or _upload(registry, package, decision)
+    champion = registry.champion()
+    if champion is None or str(champion.version) != number:
+        registry.client.set_registered_model_alias(registry.name, CANDIDATE, number)
+    return number
+
+
+def _registered(registry: _Registry, package: Package) -> str | None:
+    for found in registry.versions():
+        if found.tags.get("cliprd.version") == package.version and found.status == "READY":
+            return str(found.version)
+    return None
+
+
+def _upload(registry: _Registry, package: Package, decision: Mapping[str, Any]) -> str:
+    """A killed upload leaves a logged model without a version, which is gone on with."""
+    client, run = registry.client, _run(registry, package.student)
+    experiment = run.info.experiment_id if run else _experiment(registry)
+    tags = {"cliprd.version": package.version}
+    query = f"tags.`cliprd.version` = '{package.version}'"
+    left = client.search_logged_models([experiment], filter_string=query, max_results=1)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "model")
+        card = registry_package.write(package, registry.params, decision, folder)
+        model = (
+            left[0]
+            if left
+            else client.create_logged_model(
+                experiment,
+                name=registry.name,
+                source_run_id=run.info.run_id if run else None,
+                tags=tags,
+                model_type="CLIP",
+            )
+        )
+        client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
+    with _default_uri(registry.uri):
+        made = client.create_model_version(
+            registry.name,
+            source=f"{SCHEME}{model.model_id}",
+            run_id=run.info.run_id if run else None,
+            tags={**tags, "cliprd.student": package.fingerprint, "cliprd.benchmarks": str(len(package.benchmarks))},
+            description=_description(card),
+            model_id=model.model_id,
+        )
+    first = _registered(registry, package)
+    if first is None or first == str(made.version):
+        return str(made.version)
+    client.delete_model_version(registry.name, str(made.version))  # another process has registered the same meanwhile
+    return first
+
+
+def _tell(
+    registry: _Registry,
+    version: str,
+    held: Any | None,
+    decision: Mapping[str, Any],
+    asked_by: Mapping[str, str],
+) -> None:
+    """The gate's word as tags of both versions."""
+    registry.tag(version, gate=dict(decision))
+    registry.tag(version, **{"gate.reason": decision["reason"]})
+    registry.tag(version, **{f"asked_by.{key}": value for key, value in asked_by.items()})
+    if held is not None:
+        figures = {key: value for key, value in decision.items() if key != "candidate"}
+        registry.tag(str(held.version), **{f"challenger.{version}": {**figures, "asked_by": dict(asked_by)}})
+
+
+def _no_longer(registry: _Registry, version: str) -> None:
+    """A champion is no candidate, and not out of use; a kill before this does no harm."""
+    with contextlib.suppress(Exception):  # the promotion is done; a repetition or the next one tidies up
+        if "cliprd.rolled_back" in registry.client.get_model_version(registry.name, version).tags:
+            registry.client.delete_model_version_tag(registry.name, version, "cliprd.rolled_back")
+        if str(registry.client.get_model_version_by_alias(registry.name, CANDIDATE).version) == version:
+            registry.client.delete_registered_model_alias(registry.name, CANDIDATE)
+
+
+def _before(registry: _Registry, version: Any) -> list[str]:
+    """Versions that were champion before this one, the latest first."""
+    found: list[str] = []
+    while (number := version.tags.get("cliprd.before")) and number not in found:
+        found.append(number)
+        version = registry.version(number)
+        if version is None:  # deleted by hand: what is behind it cannot be known
+            return found[:-1]
+    return found
+
+
+def _held_against(place: str, held: Any | None, decision: Mapping[str, Any]) -> None:
+    now = str(held.version) if held else None
+    if now != decision["champion"]:
+        who, what = ((held.tags if held else {}).get(f"cliprd.asked_by.{key}", "unknown") for key in ("who", "what"))
+        told = f", asked for by {who} ({what})" if held else ""
+        raise InputError(
+            f"{place}: {f'version {now}' if now else 'nobody'} has become champion since the gate held the student "
+            f"against {decision['champion'] or 'nobody'}{told}.",
+            "Run the gate again.",
+        )
+
+
+def _student(registry: _Registry, version: Any) -> Path:
+    with _errors(registry.place):
+        return registry.fetch(version, "student")
+
+
+def _run(registry: _Registry, student: Path) -> Any | None:
+    """The MLflow run of the training, where this server has it."""
+    file = student / manifest.VOLATILE_DIR / "mlflow.json"
+    if not file.is_file():
+        return None
+    run_id = json.loads(file.read_text(encoding="utf-8"))["run_id"]
+    return _unless_missing(lambda: registry.client.get_run(run_id))
+
+
+def _experiment(registry: _Registry) -> str:
+    name = registry.params.tracking.experiment
+    found = registry.client.get_experiment_by_name(name)
+    return str(found.experiment_id if found else registry.client.create_experiment(name))
+
+
+def _ensure(registry: _Registry) -> None:
+    """The registered model is there."""
+    from mlflow.exceptions import MlflowException
+
+    if _unless_missing(lambda: registry.client.get_registered_model(registry.name)) is None:
+        try:
+            registry.client.create_registered_model(registry.name, description="Students distilled by cliprd.")
+        except MlflowException as error:  # another process was faster
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+
+@contextlib.contextmanager
+def _default_uri(uri: str) -> Iterator[None]:
+    """MLflow's own store in a database file looks a logged model up at the process's default address, whoever asks."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def _description(card: str) -> str:
+    end = f"\n\n… the rest is in {registry_package.CARD}."
+    return card if len(card) <= DESCRIPTION else card[: DESCRIPTION - len(end)] + end
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        manifest.verify(folder)
+    except InputError:
+        return False
+    return True
+
+
+def _unless_missing(call: Any) -> Any | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return call()
+    except MlflowException as error:
+        # An alias that is not there is INVALID_PARAMETER_VALUE to some of MLflow's stores.
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or "alias" in str(error).lower():
+            return None
+        raise
+
+
+@contextlib.contextmanager
+def _errors(place: str) -> Iterator[None]:
+    """MLflow's failures as ours, on one line, without credentials of an address."""
+    import re
+
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    def told(error: Exception) -> str:
+        return re.sub(r"(\w+://)[^/@\s]*@", r"\1", " ".join(str(error).split()))[:300]
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code in _HEALING:
+            raise RetryableError(
+                f"{place}: {told(error)}", "Check tracking.uri and the server, then try again."
+            ) from error
+        raise InputError(f"{place}: {told(error)}", "Check promote.champion, tracking.uri and your rights.") from error
+    except requests.exceptions.RequestException as error:
+        raise RetryableError(
+            f"{place}: {told(error)}", "Check tracking.uri and the network, then try again."
+        ) from error
