@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = [
     "prepare", "teacher", "cache", "merge", "distill", "benchmark", "compare", "promote", "rollback", "retrain",
-    "pipeline", "params", "plan", "doctor",
+    "pipeline", "params", "plan", "lineage", "doctor",
 ]  # fmt: skip
 
 

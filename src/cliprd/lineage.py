@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,9 @@ PARTS = {
 }
 """The code that matters: what dvc.yaml names as dependencies of the stages, below src/cliprd (a test holds the two
 together)."""
-_MANY = ("shards", "sources", "made_with")  # facts with an entry a shard, or told elsewhere in the tree
+
+
+_ELSEWHERE = defaultdict(tuple, prepare=("sources",), cache=("shards", "made_with"))  # facts told elsewhere in the tree
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def summary(found: Manifest) -> dict[str, Any]:
         "stage": found.stage,
         "fingerprint": found.fingerprint,
         "params": dict(found.params),
-        "facts": {name: value for name, value in found.facts.items() if name not in _MANY},
+        "facts": {name: value for name, value in found.facts.items() if name not in _ELSEWHERE[found.stage]},
     }
 
 
@@ -274,7 +277,7 @@ def _teacher(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Without what it was trained on: that are the data."""
     teacher = tree["inputs"]["cache"]["inputs"]["teacher"]
     inputs = {name: value for name, value in teacher["inputs"].items() if name != "shards"}
-    return dict(_flat({**teacher["params"], **inputs}))
+    return dict(_flat({**teacher["params"].get("teacher", {}), **inputs}))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

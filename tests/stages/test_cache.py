@@ -50,7 +50,7 @@ def test_the_manifest_holds_the_whole_fingerprint(room):
     folder, params, made = room
     encoder, shards = load_encoder(folder / "teacher", params), ShardSet.open(folder / "shards")
     assert made.facts == {
-        "format": 1,
+        "format": 2,
         "dtype": "float16",
         "teacher": encoder.id,
         "weights_sha256": encoder.weights_sha256,

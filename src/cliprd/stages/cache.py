@@ -23,7 +23,8 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, par
     Args:
         params: `cache` and `augmentation` are used.
         inputs: `shards` (folder of `prepare`) and `teacher` (folder of `teacher`).
-        output: folder to write. Files that an interrupted run of the same work had finished are kept.
+        output: folder to write. Files that an interrupted run of the same work had finished are kept; so are those of
+            an earlier cache of other shards, as far as they are the same (not in S3).
         part: `2/8` embeds the third of eight runs of shards, on whatever machine; stage `merge` joins all of them.
             A caption that occurs in two parts is embedded in each.
 
@@ -39,7 +40,15 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, par
     stage = "cache"
     if part is not None:
         shards, stage, sections = _part(shards, part), PART_STAGE, {**sections, "part": part}
-    with Workspace(output, stage=stage, params=sections, inputs=fingerprints) as work:
+    code = {part: sha for part, sha in lineage.code_parts().items() if part in ("data", "models", "teacher_cache")}
+    with Workspace(
+        output,
+        stage=stage,
+        params=sections,
+        inputs=fingerprints,
+        way={"code": code, "params": sections},
+        keep=lambda folder: teacher_cache.keep(folder, shards),
+    ) as work:
         if work.finished:
             return work.finished
         encoder = load_encoder(teacher, params)

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cliprd import manifest, progress
+from cliprd import lineage, manifest, progress
 from cliprd.data import sources
 from cliprd.data.packing import Rejection, pack
 from cliprd.data.parallel import ordered_map
@@ -31,7 +31,6 @@ from cliprd.workspace import Workspace
 
 REJECTED = "rejected.jsonl"
 PROGRESS = ".progress"
-CODE = ("data", "stages/prepare.py")  # what packs: sources of cliprd, as dvc.yaml names them
 DUPLICATE = "duplicate_key"
 
 
@@ -78,7 +77,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     """
     data = params.data
     found = sources.inventory(data)
-    way = {"code": manifest.code_digest(*CODE), "params": data.model_dump(mode="json", exclude={"path"})}
+    way = {"code": lineage.code_parts()["data"], "params": data.model_dump(mode="json", exclude={"path"})}
     with Workspace(
         output,
         stage="prepare",

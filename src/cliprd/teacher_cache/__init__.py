@@ -4,5 +4,6 @@ from cliprd.teacher_cache.build import build
 from cliprd.teacher_cache.format import Rows
 from cliprd.teacher_cache.merge import check_parts, merge
 from cliprd.teacher_cache.read import TeacherCache
+from cliprd.teacher_cache.reuse import keep
 
-__all__ = ["Rows", "TeacherCache", "build", "check_parts", "merge"]
+__all__ = ["Rows", "TeacherCache", "build", "check_parts", "keep", "merge"]

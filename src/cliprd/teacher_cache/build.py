@@ -1,13 +1,14 @@
 """Embedding the shards: decode and crop in threads, forward pass here, files written behind it.
 
 Batches never cross shards, and captions are batched a shard at a time behind a replay of those before, so a shard's
-bytes do not depend on where the build was interrupted.
+bytes do not depend on where the build was interrupted, nor on what an earlier cache of other shards had made of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,8 +31,9 @@ from cliprd.machine import cores
 from cliprd.models.encoder import Encoder
 from cliprd.params import Params
 from cliprd.teacher_cache import fingerprint
-from cliprd.teacher_cache.captions import BUDGET, CaptionRows, digest, replay
-from cliprd.teacher_cache.format import file_name, is_whole, read_text, write_rows
+from cliprd.teacher_cache.captions import BUDGET, CaptionRows, digest, digest_of, replay
+from cliprd.teacher_cache.format import file_name, proven, read_rows, read_text, write_rows
+from cliprd.teacher_cache.reuse import doubtful_files, note_order, settled
 
 THROUGHPUT = "throughput.json"
 _CHECKED_BY_PREPARE = 2**62  # the shards hold no image that `data.max_pixels` refuses
@@ -40,13 +42,13 @@ _CHECKED_BY_PREPARE = 2**62  # the shards hold no image that `data.max_pixels` r
 def build(
     shards: ShardSet, encoder: Encoder, params: Params, folder: Path, *, caption_budget: int = BUDGET
 ) -> dict[str, Any]:
-    """Write one file a shard into `folder`; those already whole and made in the same way are kept.
+    """Write one file a shard into `folder`; those already whole and made in the same way are kept (see `reuse`).
 
     Args:
         shards: to embed.
         encoder: the teacher.
         params: `cache` and `augmentation` are used.
-        folder: owned by the caller. `volatile/throughput.json` tells the speed.
+        folder: owned by the caller. `volatile/throughput.json` tells the speed, and how many shards were embedded.
         caption_budget: bytes of memory for caption rows that may come again.
 
     Returns:
@@ -80,13 +82,17 @@ class _Builder:
         size = encoder.image.size
         self._pixels = torch.empty((self._batch_size, 3, size, size), device=encoder.device)
         self._known = CaptionRows(encoder.dim, caption_budget)
+        self._captions_anew = 0  # shards
         self._on_gpu = encoder.device.type == "cuda"
         self._workers = cores()
         self._croppers = ThreadPoolExecutor(self._workers, thread_name_prefix="cliprd-crop")
 
     def run(self) -> int:
         """Embed what is missing. Returns the number of captions in the set."""
-        whole = {s.name for s in self._shards.shards if is_whole(self._folder / file_name(s), s, self._identity)}
+        doubtful = doubtful_files(self._folder)
+        note_order(self._folder, self._shards)
+        left = {s.name: proven(self._folder / file_name(s), s, self._identity) for s in self._shards.shards}
+        whole = {name: new for name, new in left.items() if new is not None}
         missing = [shard for shard in self._shards.shards if shard.name not in whole]
         finished = sum(shard.samples for shard in self._shards.shards if shard.name in whole) * self._views
         # A GPU computes while the CPU crops ahead of it. A CPU has no time to spare: one batch ahead fills what gaps
@@ -103,26 +109,36 @@ class _Builder:
         ):
             ready = itertools.groupby(in_order, key=lambda crops: crops.shard)
             for shard in self._shards.shards:
-                if shard.name in whole:
+                if shard.name in whole and file_name(shard) not in doubtful:
                     behind.append(shard)
                     continue
                 self._replay(behind)
                 behind = []
-                _, batches = next(ready)
                 images: list[Tensor] = []
                 captions: list[tuple[str, ...]] = []
-                for crops in batches:
-                    images += self._embed_images(crops.pixels)
-                    captions += crops.captions
-                    bar.update(len(crops.pixels))
-                text = self._known.rows([caption for several in captions for caption in several], self._embed_texts)
+                if shard.name in whole:
+                    captions = list(self._shards.captions(shard))
+                    if self._stands(shard, captions, whole[shard.name]):
+                        continue
+                    rows = read_rows(self._folder / file_name(shard)).image
+                    images = [torch.from_numpy(rows.reshape(-1, rows.shape[2]).copy())]
+                    self._captions_anew += 1
+                else:
+                    for crops in next(ready)[1]:
+                        images += self._embed_images(crops.pixels)
+                        captions += crops.captions
+                        bar.update(len(crops.pixels))
+                flat = [caption for several in captions for caption in several]
+                new = digest_of(self._known.new(flat))
+                text = self._known.rows(flat, self._embed_texts)
                 if writing is not None:
                     writing.result()  # one file behind at most: memory stays bounded, and its errors come up
-                writing = writer.submit(self._write, shard, images, text, [len(several) for several in captions])
+                writing = writer.submit(self._write, shard, images, text, [len(several) for several in captions], new)
             if writing is not None:
                 writing.result()
         seconds = time.perf_counter() - begun
-        self._note(sum(shard.samples for shard in missing) * self._views, seconds)
+        self._note(missing, seconds)
+        settled(self._folder)
         return sum(len(read_text(self._folder / file_name(shard))) for shard in self._shards.shards)
 
     def _batches(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, list[Sample]]]:
@@ -180,13 +196,25 @@ class _Builder:
             )
         return rows
 
-    def _write(self, shard: Shard, images: list[Tensor], text: NDArray[np.float16], counts: list[int]) -> None:
+    def _stands(self, shard: Shard, captions: Sequence[tuple[str, ...]], new: str) -> bool:
+        """Whether a file from a cache of other shards is what a build from nothing would write now; see `reuse`."""
+        flat = [caption for several in captions for caption in several]
+        keys = [digest(caption) for caption in flat]
+        text = read_text(self._folder / file_name(shard))
+        if digest_of(self._known.new(flat)) != new or not self._known.agree(keys, text):
+            return False
+        self._known.remember(keys, text)
+        return True
+
+    def _write(
+        self, shard: Shard, images: list[Tensor], text: NDArray[np.float16], counts: list[int], new: str
+    ) -> None:
         image = torch.cat(images).reshape(len(counts), self._views, -1).cpu().numpy()
         if not (np.isfinite(image).all() and np.isfinite(text).all()):
             raise InputError(
                 f"Teacher {self._encoder.id} gave NaN or Inf for a sample of {shard.name}.", "Check its weights."
             )
-        write_rows(self._folder / file_name(shard), image, text, counts, shard, self._identity)
+        write_rows(self._folder / file_name(shard), image, text, counts, shard, self._identity, new)
 
     def _replay(self, shards: Sequence[Shard]) -> None:
         """Bring the remembered captions to where an undisturbed build would have them behind these finished shards."""
@@ -198,8 +226,16 @@ class _Builder:
             lambda shard: read_text(folder / file_name(shard)),
         )
 
-    def _note(self, images: int, seconds: float) -> None:
+    def _note(self, embedded: Sequence[Shard], seconds: float) -> None:
+        images = sum(shard.samples for shard in embedded) * self._views
+        reused = len(self._shards.shards) - len(embedded)
+        if reused:
+            anew = f", the captions of {self._captions_anew} of these anew" if self._captions_anew else ""
+            print(f"cliprd: cache: {len(embedded)} shards embedded, {reused} reused{anew}", file=sys.stderr)
         note = {
+            "shards_embedded": len(embedded),
+            "shards_reused": reused,
+            "captions_anew": self._captions_anew,
             "images": images,
             "captions_embedded": self._known.embedded,
             "seconds": seconds,

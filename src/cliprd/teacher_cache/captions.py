@@ -32,16 +32,28 @@ class CaptionRows:
     def rows(self, captions: Sequence[str], embed: Embed) -> NDArray[np.float16]:
         """Rows `[len(captions), dim]` of one shard's captions; `embed` is called with the unknown ones, each once."""
         keys = [digest(caption) for caption in captions]
-        unknown = {key: text for key, text in zip(keys, captions, strict=True) if key not in self._rows}
-        # neighbours of like length share a batch, which a text tower cuts to its longest
-        ordered = sorted(unknown.items(), key=lambda item: (len(item[1]), item[1]))
+        new = self.new(captions)
         known = {key: self._rows[key] for key in keys if key in self._rows}
-        if ordered:
-            known |= dict(zip([key for key, _ in ordered], embed([text for _, text in ordered]), strict=True))
-            self.embedded += len(ordered)
+        if new:
+            known |= dict(zip(new, embed(list(new.values())), strict=True))
+            self.embedded += len(new)
         rows = np.stack([known[key] for key in keys])
         self.remember(keys, rows)
         return rows
+
+    def new(self, captions: Sequence[str]) -> dict[bytes, str]:
+        """Key and text of those that are not known, each once, in the order in which they are embedded."""
+        unknown = {key: text for text in captions if (key := digest(text)) not in self._rows}
+        # neighbours of like length share a batch, which a text tower cuts to its longest
+        return dict(sorted(unknown.items(), key=lambda item: (len(item[1]), item[1])))
+
+    def agree(self, keys: Iterable[bytes], rows: NDArray[np.float16]) -> bool:
+        """Whether each of these captions that is known has the row given for it, to the bit."""
+        return all(
+            np.array_equal(self._rows[key].view(np.uint16), row.view(np.uint16))
+            for key, row in zip(keys, rows, strict=True)
+            if key in self._rows
+        )
 
     def remember(self, keys: Iterable[bytes], rows: NDArray[np.float16]) -> None:
         """Note the rows of one shard's captions, in order."""
@@ -70,6 +82,11 @@ def replay(
         distinct.update(needed[-1][1])
     for shard, keys in reversed(needed):
         known.remember(keys, rows_of(shard))
+
+
+def digest_of(new: Iterable[bytes]) -> str:
+    """Of the captions embedded together, by their keys."""
+    return hashlib.blake2b(b"".join(new), digest_size=16).hexdigest()
 
 
 def digest(caption: str) -> bytes:

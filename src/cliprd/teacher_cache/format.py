@@ -8,8 +8,9 @@ A caption that occurs twice has its row twice: rows are the payload, and a reade
 rest (header and offsets) is below 1 % of the payload for shards of 200 samples and more, of width 256 and more.
 
 The header is written here, not by the safetensors library, whose order of metadata differs from run to run. It holds
-under `__metadata__.cliprd` the shard's sha256, the fingerprint of how the rows were made and the sha256 of the data
-behind it, so that a file proves by itself that it is whole and whose it is.
+under `__metadata__.cliprd` the shard's sha256, the fingerprint of how the rows were made, a digest of the captions that
+were embedded with this shard (the others came before it) and the sha256 of the data behind it, so that a file proves by
+itself that it is whole and whose it is.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from cliprd import manifest
 from cliprd.data.shards import Shard
 from cliprd.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".safetensors"
 _TYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     "caption_offsets": ("I32", np.dtype("<i4")),
@@ -55,13 +56,20 @@ def file_name(shard: Shard) -> str:
 
 
 def write_rows(
-    path: Path, image: NDArray[np.float16], text: NDArray[np.float16], counts: list[int], shard: Shard, identity: str
+    path: Path,
+    image: NDArray[np.float16],
+    text: NDArray[np.float16],
+    counts: list[int],
+    shard: Shard,
+    identity: str,
+    new: str,
 ) -> None:
     """Atomically write one shard's rows; equal rows give equal bytes.
 
     Args:
         image: `[n, views, dim]`. text: `[sum(counts), dim]`. counts: captions of each sample.
         shard: what the rows embed. identity: fingerprint of how they were made.
+        new: digest of the captions that were embedded with this shard.
     """
     offsets = np.concatenate([[0], np.cumsum(counts)])
     tensors: dict[str, NDArray[Any]] = {
@@ -75,25 +83,27 @@ def write_rows(
         header[name] = {"dtype": _TYPES[name][0], "shape": list(value.shape), "data_offsets": [place, end]}
         place = end
         data.update(value.data)
-    header["__metadata__"] = {"cliprd": _proof(header, data.hexdigest(), shard, identity)}
+    header["__metadata__"] = {"cliprd": _proof(header, data.hexdigest(), shard, identity, new)}
     with manifest.atomic_write(path) as file:
         file.write(_serialised(header))
         for value in tensors.values():
             file.write(value.data)
 
 
-def is_whole(path: Path, shard: Shard, identity: str) -> bool:
-    """Whether a file left by an earlier run is whole, of this shard, and made in the same way."""
+def proven(path: Path, shard: Shard, identity: str) -> str | None:
+    """Of a file left by an earlier run that is whole, of this shard, and made in the same way: the digest of the
+    captions that were embedded with it; else None."""
     try:
         header, start = _header(path)
         with path.open("rb") as file:
             written = file.read(start)
             data = hashlib.file_digest(file, "sha256").hexdigest()
         tensors = {name: header[name] for name in _TYPES}
-        proof = {"cliprd": _proof(tensors, data, shard, identity)}
-    except (InputError, KeyError, OSError):
-        return False
-    return written == _serialised({**tensors, "__metadata__": proof})
+        new: str = json.loads(header["__metadata__"]["cliprd"])["new"]
+        proof = {"cliprd": _proof(tensors, data, shard, identity, new)}
+    except (InputError, KeyError, TypeError, ValueError, OSError):
+        return None
+    return new if written == _serialised({**tensors, "__metadata__": proof}) else None
 
 
 def read_rows(path: Path) -> Rows:
@@ -119,10 +129,11 @@ def read_text(path: Path) -> NDArray[np.float16]:
     return _map(path)["text"]
 
 
-def _proof(tensors: dict[str, Any], data: str, shard: Shard, identity: str) -> str:
+def _proof(tensors: dict[str, Any], data: str, shard: Shard, identity: str, new: str) -> str:
     """Whose the file is, and a digest over names, types, shapes and data."""
-    content = manifest.digest({"tensors": tensors, "data": data})
-    return manifest.canonical({"format": FORMAT, "shard": shard.sha256, "identity": identity, "content": content})
+    content = manifest.digest({"tensors": tensors, "data": data, "new": new})
+    proof = {"format": FORMAT, "shard": shard.sha256, "identity": identity, "new": new, "content": content}
+    return manifest.canonical(proof)
 
 
 def _serialised(header: dict[str, Any]) -> bytes:
