@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml
 
-from cliprd import storage
-from cliprd.distill.launch import end_with_parent
+from cliprd import manifest, storage
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError, RetryableError
+from cliprd.machine import end_with_parent
 from cliprd.manifest import atomic_write
 from cliprd.params import Params, load
 from cliprd.retrain.plan import Plan
@@ -120,9 +120,13 @@ class Repository:
         lines = _follow(["dvc", "repro", *options, *self.targets])
         if lines is not None:
             raise _stage_failure(lines)
-        if self.remote:  # what was found done elsewhere is not here yet
+        student, *benchmarks = places = self._places()
+        if not all((place / manifest.NAME).is_file() for place in places):  # found done, and not here yet
             _pull(self.targets)
-        return Path("work/students") / self.names[0], [Path("work/benchmark") / name for name in self.names]
+        return student, benchmarks
+
+    def _places(self) -> list[Path]:
+        return [Path("work/students") / self.names[0], *(Path("work/benchmark") / name for name in self.names)]
 
     def push(self, digest: str) -> str:
         """Bring the results into the remote, then the lock that names them. Returns what was done, for the report.
