@@ -12,6 +12,7 @@
 #   RETRAIN_METHOD, RETRAIN_SEEDS      in place of those in params.yaml: clip_rd-exp, and 0,1,2
 #   RETRAIN_REASON             kept with the decision
 #   RETRAIN_BRANCH             of `record`: where dvc.lock is pushed to
+#   RETRAIN_NAME, RETRAIN_EMAIL        of `record`: the commit's author
 #   RETRAIN_LOCK               of `record`: dvc.lock as `train` has given it to GITHUB_OUTPUT; empty: the file here
 # Credentials are those of DVC's remote (AWS_*), MLflow (MLFLOW_TRACKING_*) and Kubeflow (KFP_TOKEN).
 set -euo pipefail
