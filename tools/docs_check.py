@@ -13,6 +13,7 @@ from cliprd.errors import ParamsError
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "results" / "comparison.md"
+GATE = ROOT / "benchmarks" / "results" / "gate.json"
 COSTS = ROOT / "benchmarks" / "results" / "pipeline.json"
 
 
@@ -48,6 +49,17 @@ def cost_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def gate_table() -> str:
+    """What `benchmarks/gate.py` simulated, as Markdown."""
+    measured = json.loads(GATE.read_text(encoding="utf-8"))
+    lines = ["| pairs of students | simulated | better (%) | promoted (%) |", "|---|---:|---:|---:|"]
+    lines += [
+        f"| {row['case']} | {row['pairs']:,} | {100 * row['better']:.1f} | {100 * row['promoted']:.1f} |"
+        for row in measured["rows"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def check(document: Path, targets: set[str]) -> list[str]:
     """All that is wrong in one document."""
     text = document.read_text(encoding="utf-8")
@@ -67,9 +79,10 @@ def check(document: Path, targets: set[str]) -> list[str]:
             wrong.append(f"`{line}`: {problem}")
         if words[:1] == ["make"]:
             wrong += [f"`{line}`: no such target" for word in words[1:] if "=" not in word and word not in targets]
-    costs = re.search(r"<!-- costs -->\n(.*?)<!-- /costs -->", text, re.DOTALL)
-    if costs and costs.group(1) != cost_table():
-        wrong.append(f"the table of costs is not that of {COSTS.relative_to(ROOT)}; it is:\n{cost_table()}")
+    for mark, source, table in (("costs", COSTS, cost_table), ("gate", GATE, gate_table)):
+        found = re.search(rf"<!-- {mark} -->\n(.*?)<!-- /{mark} -->", text, re.DOTALL)
+        if found and found.group(1) != table():
+            wrong.append(f"the table '{mark}' is not that of {source.relative_to(ROOT)}; it is:\n{table()}")
     if document.name == "README.md" and document.parent == ROOT:
         table = re.search(r"<!-- results -->\n(.*?)<!-- /results -->", text, re.DOTALL)
         if not table or not TABLE.is_file() or table.group(1).strip() != TABLE.read_text(encoding="utf-8").strip():

@@ -4,8 +4,9 @@ import json
 import shutil
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from cliprd import component, manifest
+from cliprd import cli, component, manifest
 from cliprd.errors import InputError, ParamsError
 from cliprd.params import validate
 from cliprd.stages import gate
@@ -105,6 +106,226 @@ def test_a_candidate_of_other_tasks_is_refused_with_the_way_out(grid, place, tmp
     assert (made.facts["passed"], made.facts["verdict"]) == (False, "not comparable")
     assert why in made.facts["reason"]
     assert "benchmark the champion's student" in made.facts["reason"]
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """Two methods with three seeds each."""
+    return folders.write_grid(tmp_path_factory.mktemp("seeds"), METHODS, [0, 1, 2], only=TASKS)
+
+
+def gated(place, output, *benchmarks, **promote):
+    names = ["candidate", *(f"candidate-{number}" for number in range(1, len(benchmarks)))]
+    gate.run(params(place, **promote), dict(zip(names, benchmarks, strict=True)), output)
+    return folders.read(output / gate.DECISION)
+
+
+def failed(decision):
+    return [(guard["kind"], guard["name"]) for guard in decision["guards"] if guard["ok"] is False]
+
+
+def test_every_guard_is_told_and_the_decision_can_be_read(grid, place, tmp_path):
+    publish(grid, place, "baseline")
+    decision = gated(place, tmp_path / "out", grid["benchmarks"] / "clip_kd-0")
+    assert (decision["verdict"], decision["covers"]) == ("better", "examples")
+    assert [(guard["kind"], guard["name"], guard["ok"]) for guard in decision["guards"]] == [
+        ("tasks", "captions", True),
+        ("tasks", "photos", True),
+        ("fidelity", "cross_rank", True),
+        ("latency", "image", True),
+        ("latency", "text", True),
+        ("size", "parameters", True),
+        ("size", "image_macs", True),
+        ("size", "text_macs", True),
+    ]
+    photos = next(guard for guard in decision["guards"] if guard["name"] == "photos")
+    assert {key: photos[key] for key in ("value", "low", "high")} == decision["tasks"]["photos"]
+    text = (tmp_path / "out" / gate.TEXT).read_text()
+    assert text.startswith("**Promote**: +")
+    assert "| tasks: photos | +" in text
+    assert "One seed a side" in text
+
+
+def test_a_gain_is_not_promoted_where_a_guarded_figure_is_too_much_worse(grid, place, tmp_path):
+    publish(grid, place, "baseline")
+    good = grid["benchmarks"] / "clip_kd-0"
+
+    def larger(results):
+        results["cost"]["parameters"] = int(results["cost"]["parameters"] * 1.05)
+
+    def slower(folder, times):
+        timed = folders.read(folder / "volatile" / "speed.json")
+        timed["text"]["latency_ms"]["median"] *= times
+        manifest.write_json(folder / "volatile" / "speed.json", timed)
+
+    large = changed(good, tmp_path / "large", larger)
+    decision = gated(place, tmp_path / "1", large)
+    assert (decision["passed"], decision["verdict"]) == (False, "worse elsewhere")
+    assert failed(decision) == [("size", "parameters")]
+    assert "size parameters" in decision["reason"]
+    assert gated(place, tmp_path / "2", large, margins={"size": 0.1})["passed"] is True
+    assert gated(place, tmp_path / "3", large, margins={"size": "none"})["passed"] is True
+    slow = tmp_path / "slow"
+    shutil.copytree(good, slow)
+    slower(slow, 2.5)
+    assert failed(gated(place, tmp_path / "4", slow)) == [("latency", "text")]
+    slower(slow, 1 / 1.5)  # a timing is no part of the manifest, yet it decides
+    assert gated(place, tmp_path / "4", slow)["passed"] is True
+    # The mean gains, a task loses: one is far better, the other no better than its margin allows.
+    assert failed(gated(place, tmp_path / "5", good, margins={"tasks": 0, "fidelity": 0})) == []
+    publish(grid, place, "clip_kd")
+    worse = gated(place, tmp_path / "6", grid["benchmarks"] / "baseline-0")
+    assert ("fidelity", "cross_rank") in failed(worse)
+    assert {("tasks", "captions"), ("tasks", "photos")} & set(failed(worse))
+
+
+def test_what_cannot_be_told_refuses_nothing_but_what_is_missing_does(grid, place, tmp_path):
+    publish(grid, place, "baseline")
+    good = grid["benchmarks"] / "clip_kd-0"
+
+    def told(folder, output, kind):
+        decision = gated(place, tmp_path / output, folder)
+        return decision["passed"], [g["note"] for g in decision["guards"] if g["kind"] == kind and g["ok"] is not True]
+
+    untimed = tmp_path / "untimed"
+    shutil.copytree(good, untimed)
+    (untimed / "volatile" / "speed.json").unlink()
+    assert told(untimed, "1", "latency") == (True, ["the candidate was not timed"] * 2)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(good, elsewhere)
+    timed = folders.read(elsewhere / "volatile" / "speed.json")
+    manifest.write_json(elsewhere / "volatile" / "speed.json", {**timed, "threads": 64})
+    assert told(elsewhere, "2", "latency") == (True, ["they were timed on different machines"] * 2)
+
+    def without_reference(results):
+        for task in results["tasks"]:
+            path = tmp_path / "alone" / "outcomes" / f"{task}.safetensors"
+            tensors = load_file(path)
+            save_file({name: value for name, value in tensors.items() if not name.startswith("fidelity.")}, path)
+
+    alone = changed(good, tmp_path / "alone", without_reference)
+    passed, notes = told(alone, "3", "fidelity")
+    assert passed is False
+    assert "was not held against the teacher on captions, photos" in notes[0]
+
+
+def test_further_tasks_of_the_candidate_are_said_and_not_compared(grid, place, tmp_path):
+    def fewer(results):
+        del results["tasks"]["captions"]
+
+    old = changed(grid["benchmarks"] / "baseline-0", tmp_path / "old", fewer)
+    decision = {"champion": None, "passed": True}
+    champion.publish(place, params(place), grid["students"] / "baseline-0", [old], decision, ASKED)
+    decision = gated(place, tmp_path / "out", grid["benchmarks"] / "clip_kd-0")
+    assert decision["passed"] is True
+    assert set(decision["tasks"]) == {"photos"}
+    assert any("captions" in note for note in decision["notes"])
+
+
+def test_protocols(grid, place, tmp_path):
+    """The candidate lacks it: that is wrong input. The champion lacks it: they cannot be compared."""
+
+    def standard_only(results):
+        for task in results["tasks"].values():
+            del task["protocols"]["paper"]
+
+    old = changed(grid["benchmarks"] / "baseline-0", tmp_path / "old", standard_only)
+    champion.publish(
+        place, params(place), grid["students"] / "baseline-0", [old], {"champion": None, "passed": True}, ASKED
+    )
+    tree = validate({"promote": {"champion": place}, "compare": {"protocol": "paper"}}, where="test")
+    made = gate.run(tree, {"candidate": grid["benchmarks"] / "clip_kd-0"}, tmp_path / "out")
+    assert made.facts["verdict"] == "not comparable"
+    assert "by protocol 'paper'" in made.facts["reason"]
+    with pytest.raises(InputError, match=r"not scored by protocol 'paper' \(compare.protocol\)"):
+        gate.run(tree, {"candidate": old}, tmp_path / "other")
+
+
+def test_a_champion_gets_new_scores_and_then_can_be_compared_again(grid, place, tmp_path):
+    def new_data(results):
+        results["tasks"]["photos"]["fingerprint"] = "1" * 64
+
+    first = publish(grid, place, "baseline")
+    again = changed(grid["benchmarks"] / "baseline-0", tmp_path / "again", new_data)
+    better = changed(grid["benchmarks"] / "clip_kd-0", tmp_path / "better", new_data)
+    assert gated(place, tmp_path / "1", better)["verdict"] == "not comparable"
+    decision = gated(place, tmp_path / "2", again)
+    assert (decision["passed"], decision["verdict"]) == (True, "rescored")
+    second = champion.publish(place, params(place), grid["students"] / "baseline-0", [again], decision, ASKED)
+    assert second != first
+    assert gated(place, tmp_path / "3", better)["verdict"] == "better"
+
+
+def test_a_student_that_was_rolled_back_does_not_come_back_by_itself(grid, place, tmp_path):
+    first = publish(grid, place, "baseline")
+    second = publish(grid, place, "clip_kd")
+    assert champion.rollback(place, params(place), ASKED) == first
+    decision = gated(place, tmp_path / "out", grid["benchmarks"] / "clip_kd-0")
+    assert (decision["passed"], decision["verdict"]) == (False, "withdrawn")
+    assert champion.rollback(place, params(place), ASKED, to=second) == second
+    assert gated(place, tmp_path / "out", grid["benchmarks"] / "clip_kd-0")["verdict"] == "champion"
+
+
+def test_seeds_are_compared_as_recipes(seeds, place, tmp_path):
+    publish(seeds, place, "baseline", seeds=(0, 1, 2))
+    kd = tmp_path / "kd"
+    kd.mkdir()
+    for seed in range(3):
+        (kd / f"{seed}").symlink_to(seeds["benchmarks"] / f"clip_kd-{seed}")
+    decision = gated(place, tmp_path / "folder", kd)  # a folder of folders, or one by one
+    assert (decision["passed"], decision["covers"]) == (True, "examples and seeds")
+    assert decision["seeds"] == {"candidate": 3, "champion": 3}
+    single = gated(place, tmp_path / "several", *(seeds["benchmarks"] / f"clip_kd-{seed}" for seed in (2, 0, 1)))
+    assert single == decision
+    one = gated(place, tmp_path / "one", seeds["benchmarks"] / "clip_kd-0")
+    assert one["seeds"] == {"candidate": 1, "champion": 3}
+    with pytest.raises(InputError, match="not of one recipe"):
+        gated(place, tmp_path / "x", seeds["benchmarks"] / "clip_kd-0", without(seeds, tmp_path / "less"))
+    with pytest.raises(InputError, match="of one student twice"):
+        gated(place, tmp_path / "x", *[seeds["benchmarks"] / "clip_kd-0"] * 2)
+
+
+def without(seeds, target):
+    def fewer(results):
+        del results["tasks"]["captions"]
+
+    return changed(seeds["benchmarks"] / "clip_kd-1", target, fewer)
+
+
+def test_a_teacher_is_no_candidate(grid, place, tmp_path):
+    with pytest.raises(InputError, match="benchmark of a teacher"):
+        gated(place, tmp_path / "out", grid["benchmarks"] / "teacher")
+    with pytest.raises(InputError, match="never finished"):
+        gated(place, tmp_path / "out", tmp_path)
+
+
+def test_the_command_promotes_refuses_and_rolls_back(grid, place, tmp_path, capsys):
+    def cliprd(*words):
+        return cli.main([*words, "--params", str(file), "--set", f"promote.champion={place}"]), capsys.readouterr().out
+
+    def promote(method, *words):
+        folders_of = [f"--{kind}={grid[name] / f'{method}-0'}" for kind, name in FLAGS.items()]
+        return cliprd("promote", *folders_of, "--output", str(tmp_path / f"out-{method}"), *words)
+
+    file = tmp_path / "params.yaml"
+    file.write_text("")
+    code, out = promote("baseline", "--dry-run")
+    assert (code, "would be promoted: there is no champion yet" in out) == (0, True)
+    assert champion.current(place, params(place)) is None
+    assert promote("baseline", "--reason", "the first")[0] == 0
+    assert promote("baseline")[0] == 0  # it is the champion
+    code, out = promote("clip_kd")
+    assert (code, "is the champion" in out) == (0, True)
+    code, out = promote("baseline")
+    assert (code, "not promoted" in out) == (1, True)
+    pointer = folders.read(tmp_path / "champion" / champion_folder.POINTER)
+    assert pointer["before"][0]["asked_by"]["what"] == "the first"
+    code, out = cliprd("rollback")
+    assert (code, pointer["before"][0]["version"] in out) == (0, True)
+    assert cliprd("rollback")[0] == 3
+
+
+FLAGS = {"student": "students", "benchmark": "benchmarks"}
 
 
 def test_a_champion_is_replaced_last_and_damage_is_told(grid, place, tmp_path):

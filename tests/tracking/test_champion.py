@@ -1,0 +1,271 @@
+"""Champions in a folder, in S3 and in MLflow's registry on a real server: replaced whole, by one of several, undone."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from cliprd import manifest, storage
+from cliprd.errors import InputError
+from cliprd.storage import s3
+from cliprd.tracking import champion, registry_claims
+from tests import s3_server
+from tests.mlflow_server import mlflow_server  # noqa: F401 (a fixture)
+from tests.tracking import candidates
+from tests.tracking.candidates import ASKED
+
+pytestmark = pytest.mark.integration
+LIMIT = 120.0
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Method and seed → student, benchmark."""
+    root = tmp_path_factory.mktemp("candidates")
+    wanted = [("baseline", 0), ("clip_kd", 0), ("clip_kd", 1), ("clip_rd-exp", 0)]
+    return {f"{method}-{seed}": candidates.write(root, method, seed) for method, seed in wanted}
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    with s3_server.running(tmp_path_factory.mktemp("s3")) as variables, pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_CA_BUNDLE", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            patch.delenv(name, raising=False)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        s3.client.cache_clear()
+        s3.client().create_bucket(Bucket="models")
+        yield "s3://models"
+    s3.client.cache_clear()
+
+
+@pytest.fixture
+def registry(request, mlflow_server, monkeypatch, tmp_path):  # noqa: F811
+    monkeypatch.setenv("CLIPRD_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr(registry_claims, "PAUSE", 0.05)
+    name = re.sub(r"\W+", "-", request.node.name)
+    return f"models:/{name}", mlflow_server.uri
+
+
+@pytest.fixture(params=["folder", "s3", "registry"])
+def where(request, tmp_path, monkeypatch):
+    """Place, and the tracking server's address."""
+    monkeypatch.setenv("CLIPRD_SCRATCH", str(tmp_path / "scratch"))
+    if request.param == "registry":
+        return request.getfixturevalue("registry")
+    if request.param == "s3":
+        return f"{request.getfixturevalue('bucket')}/{tmp_path.name}", ""
+    return str(tmp_path / "champion"), ""
+
+
+def version(where):
+    held = champion.current(where[0], candidates.params(*where))
+    return held.version if held else None
+
+
+def publish(where, *folders, champion_then="now", act=champion.publish, **decision):
+    """The first is the student's; the others are further seeds."""
+    held = version(where) if champion_then == "now" else champion_then
+    told = {"passed": True, "champion": held, "reason": "told so", **decision}
+    scores = [benchmark for _, benchmark in folders]
+    return act(where[0], candidates.params(*where), folders[0][0], scores, told, ASKED)
+
+
+def rollback(where, **options):
+    return champion.rollback(where[0], candidates.params(*where), ASKED, **options)
+
+
+def test_a_champion_is_replaced_and_brought_back(where, made):
+    assert version(where) is None
+    with pytest.raises(InputError, match="no champion"):
+        rollback(where)
+    first = publish(where, made["baseline-0"])
+    assert publish(where, made["baseline-0"], champion_then=None) == first  # a repetition of the same promotion
+    held = champion.current(where[0], candidates.params(*where))
+    assert (held.version, held.withdrawn) == (first, ())
+    assert held.lineage["params"] == {"method": "baseline", "seed": 0}
+    assert manifest.verify(held.student()).fingerprint == manifest.read(made["baseline-0"][0]).fingerprint
+    second = publish(where, made["clip_kd-0"], made["clip_kd-1"])
+    assert version(where) == second != first
+    found = champion.current(where[0], candidates.params(*where)).benchmarks
+    assert [manifest.verify(folder).fingerprint for folder in found] == [
+        manifest.read(made[name][1]).fingerprint for name in ("clip_kd-0", "clip_kd-1")
+    ]
+    third = publish(where, made["clip_rd-exp-0"])
+    with pytest.raises(InputError, match=f"{second} has become champion|{third} has become champion"):
+        publish(where, made["clip_kd-1"], champion_then=second)  # a gate's word of before
+    assert version(where) == third
+    assert rollback(where) == second
+    withdrawn = champion.current(where[0], candidates.params(*where)).withdrawn
+    assert withdrawn == (manifest.read(made["clip_rd-exp-0"][0]).fingerprint,)
+    assert rollback(where) == first
+    with pytest.raises(InputError, match="none before it"):
+        rollback(where)
+    with pytest.raises(InputError, match="never champion"):
+        rollback(where, to="77")
+    assert rollback(where, to=third) == third  # by hand, what was taken out of use comes back
+    assert (
+        manifest.read(made["clip_rd-exp-0"][0]).fingerprint
+        not in champion.current(where[0], candidates.params(*where)).withdrawn
+    )
+    assert rollback(where) == first
+
+
+def test_a_refused_one_is_kept_and_changes_nothing(where, made):
+    first = publish(where, made["clip_kd-0"])
+    refused = publish(where, made["baseline-0"], act=champion.refuse, passed=False, reason="surely worse")
+    assert refused != first
+    assert version(where) == first
+    with pytest.raises(InputError, match="The gate refused: surely worse"):
+        publish(where, made["baseline-0"], passed=False, reason="surely worse")
+    with pytest.raises(InputError, match="other benchmarks"):
+        publish(where, made["baseline-0"], candidate=["0" * 64])
+    with pytest.raises(InputError, match="None of the benchmarks"):
+        publish(where, (made["baseline-0"][0], made["clip_kd-0"][1]))
+    assert version(where) == first
+
+
+def test_notes_on_runs(where):
+    tree = candidates.params(*where)
+    assert champion.noted(where[0], tree, "run-1/gate") is None
+    champion.note(where[0], tree, "run-1/gate", {"passed": True})
+    assert champion.noted(where[0], tree, "run-1/gate") == {"passed": True}
+
+
+def test_the_registry_tells_of_both_versions_who_asked_and_why(registry, made):
+    place, uri = registry
+    client, name = MlflowClient(uri), place.removeprefix("models:/")
+    first = publish(registry, made["clip_kd-0"])
+    refused = publish(registry, made["baseline-0"], act=champion.refuse, passed=False, reason="surely worse")
+    assert publish(registry, made["baseline-0"], act=champion.refuse, passed=False, reason="surely worse") == refused
+    assert [found.version for found in client.search_model_versions(f"name = '{name}'")] == ["2", "1"]
+    assert client.get_registered_model(name).aliases == {"champion": first, "candidate": refused}
+    candidate, held = (client.get_model_version(name, number) for number in (refused, first))
+    assert json.loads(candidate.tags["cliprd.gate"])["reason"] == "surely worse"
+    assert candidate.tags["cliprd.asked_by.who"] == "somebody"
+    told = json.loads(held.tags[f"cliprd.challenger.{refused}"])
+    assert (told["reason"], told["passed"], told["asked_by"]) == ("surely worse", False, ASKED)
+    assert candidate.description.startswith("# baseline-0\n")
+    for line in ("distilled from `aligned`", "1 source files", "samples 640", "## Licences of the training data"):
+        assert line in candidate.description
+
+
+def test_the_version_leads_to_its_training(registry, made, tmp_path):
+    place, uri = registry
+    client = MlflowClient(uri)
+    run = client.create_run(client.create_experiment(tmp_path.name))
+    student, benchmark = candidates.write(tmp_path, "vrd", 0)
+    manifest.write_json(student / "volatile" / "mlflow.json", {"run_id": run.info.run_id})
+    number = publish(registry, (student, benchmark))
+    assert client.get_model_version(place.removeprefix("models:/"), number).run_id == run.info.run_id
+
+
+def promoting(registry, folders, who, **files):
+    task = {
+        "place": registry[0], "uri": registry[1], "student": str(folders[0]), "benchmark": str(folders[1]),
+        "champion": "1", "asked_by": {"who": who, "what": "a race"},
+        **{name: str(path) for name, path in files.items()},
+    }  # fmt: skip
+    command = [sys.executable, "-m", "tests.tracking.candidates", json.dumps(task)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=Path(__file__).parents[2])
+
+
+def wait_for(what):
+    end = time.monotonic() + LIMIT
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def claims(registry):
+    client = MlflowClient(registry[1])
+    return registry_claims._claims(client, registry[0].removeprefix("models:/"))
+
+
+@pytest.mark.parametrize("first", ["clip_kd-0", "clip_rd-exp-0"])
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(registry, made, tmp_path, first):
+    """The first is stopped where it is about to win; the other, of an earlier or a later version, comes meanwhile."""
+    (second,) = {"clip_kd-0", "clip_rd-exp-0"} - {first}
+    publish(registry, made["baseline-0"])
+    for name in ("clip_kd-0", "clip_rd-exp-0"):  # versions 2 and 3
+        publish(registry, made[name], act=champion.refuse, passed=False)
+    winner = promoting(registry, made[first], "Ada", stop=tmp_path)
+    wait_for((tmp_path / "inside").exists)
+    loser = promoting(registry, made[second], "Bob", looked=tmp_path / "looked")
+    wait_for((tmp_path / "looked").exists)
+    assert version(registry) == "1"
+    (tmp_path / "go").touch()
+    won, lost = (json.loads(process.communicate(timeout=LIMIT)[0]) for process in (winner, loser))
+    assert won == {"version": {"clip_kd-0": "2", "clip_rd-exp-0": "3"}[first]}
+    assert version(registry) == won["version"]
+    assert lost["code"] == InputError.exit_code
+    assert f"version {won['version']} has become champion" in lost["error"]
+    assert "asked for by Ada (a race)" in lost["error"]
+    assert not claims(registry)
+
+
+def test_never_do_two_hold_a_claim(registry, made):
+    """Several at once, with equal, earlier and later versions, again and again."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    publish(registry, made["baseline-0"])
+    publish(registry, made["clip_kd-0"], act=champion.refuse, passed=False)
+    client, name, inside, entered = MlflowClient(registry[1]), registry[0].removeprefix("models:/"), set(), []
+
+    def work(number):
+        for _ in range(3):
+            with registry_claims.claimed(client, name, "12"[number % 2], ASKED):
+                inside.add(number)
+                entered.append(set(inside))
+                time.sleep(0.02)
+                inside.remove(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert [len(seen) for seen in entered] == [1] * 12
+    assert not claims(registry)
+
+
+def test_a_killed_promotion_changes_nothing_and_heals(registry, made, tmp_path, monkeypatch):
+    publish(registry, made["baseline-0"])
+    killed = promoting(registry, made["clip_kd-0"], "Ada", stop=tmp_path)
+    wait_for((tmp_path / "inside").exists)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(LIMIT)
+    killed.stdout.close()
+    assert version(registry) == "1"
+    assert len(claims(registry)) == 1
+    monkeypatch.setattr(registry_claims, "LEASE", 4.0)
+    assert publish(registry, made["clip_kd-0"]) == "2"
+    assert version(registry) == "2"
+    assert not claims(registry)
+
+
+def test_a_damaged_champion_is_told(registry, made, tmp_path):
+    publish(registry, made["clip_kd-0"])
+    held = champion.current(registry[0], candidates.params(*registry))
+    (held.benchmarks[0] / "results.json").write_text("{}")  # what was fetched is fetched again
+    assert manifest.verify(champion.current(registry[0], candidates.params(*registry)).benchmarks[0])
+
+
+def test_one_of_many_swaps_wins(tmp_path, bucket):
+    from concurrent.futures import ThreadPoolExecutor
+
+    for place in (str(tmp_path / "file"), f"{bucket}/{tmp_path.name}/file"):
+        for before in (None, b"won 0"):
+            if before:
+                storage.write_bytes(place, before)
+            with ThreadPoolExecutor(8) as pool:
+                tries = [pool.submit(storage.swap, place, f"{i}".encode(), instead_of=before) for i in range(8)]
+            won = [attempt.result() for attempt in tries]
+            assert sum(won) == 1
+            assert storage.read_bytes(place) == f"{won.index(True)}".encode()
+        assert storage.swap(place, b"x", instead_of=b"another") is False
