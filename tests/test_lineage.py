@@ -94,6 +94,17 @@ def test_a_package_is_opened(house, tmp_path, inside):
         assert lineage.of(tmp_path) == lineage.of(house / "student")
 
 
+@pytest.mark.parametrize(("stage", "fact"), [("shards", "sources"), ("cache", "made_with")])
+def test_inputs_of_an_older_cliprd_are_refused_before_the_training(house, tmp_path, stage, fact):
+    inputs = {name: shutil.copytree(house / name, tmp_path / name) for name in ("shards", "cache")}
+    found = manifest.read(inputs[stage])
+    facts = {name: value for name, value in found.facts.items() if name != fact}
+    manifest.write(inputs[stage], stage=found.stage, params=found.params, inputs=found.inputs, facts=facts)
+    with pytest.raises(InputError, match=f"{stage} was made before cliprd kept the lineage.*cliprd {found.stage}"):
+        distill.run(tree(house), inputs, tmp_path / "student")
+    assert not (tmp_path / "student/history.csv").exists()
+
+
 def told(capsys, folder, *words):
     assert cli.main(["lineage", str(folder)]) == InputError.exit_code
     (line,) = capsys.readouterr().err.splitlines()

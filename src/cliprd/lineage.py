@@ -96,17 +96,33 @@ def of_teacher(found: Manifest) -> dict[str, Any]:
     return {**summary(found), "inputs": dict(found.inputs)}
 
 
-def of_student(
-    params: Mapping[str, Any], facts: Mapping[str, Any], shards: Manifest, cache: Manifest
-) -> dict[str, Any]:
+def made_of(shards: Location, cache: Location) -> dict[str, Any]:
+    """What a student's lineage says of its inputs: the folders of `prepare` and `cache`.
+
+    Raises:
+        InputError: one was made by a cliprd that kept no lineage.
+    """
+    packed, embedded = manifest.read(shards), manifest.read(cache)
+    for found, fact, folder in ((packed, "sources", shards), (embedded, "made_with", cache)):
+        if fact not in found.facts:
+            raise InputError(
+                f"{folder} was made before cliprd kept the lineage: it does not say what of.",
+                f"Run `cliprd {found.stage}` again (or `dvc repro --force {found.stage}`).",
+            )
+    sources = [{key: part[key] for key in ("name", "fingerprint", "samples")} for part in packed.facts["sources"]]
+    return {
+        "shards": {**summary(packed), "code": packed.code, "sources": sources},
+        "cache": {**summary(embedded), "code": embedded.code, "inputs": {"teacher": embedded.facts["made_with"]}},
+    }
+
+
+def of_student(params: Mapping[str, Any], facts: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The lineage of a student.
 
     Args:
         params, facts: as its manifest will have them.
-        shards, cache: manifests of its inputs.
+        inputs: as `made_of` says.
     """
-    sources = [{key: part[key] for key in ("name", "fingerprint", "samples")} for part in shards.facts["sources"]]
-    teacher = cache.facts["made_with"]
     return {
         "schema": SCHEMA,
         "stage": "distill",
@@ -114,10 +130,7 @@ def of_student(
         "facts": {name: value for name, value in facts.items() if name != "inputs"},
         "code": manifest.code_version(),
         "code_parts": code_parts(),
-        "inputs": {
-            "shards": {**summary(shards), "code": shards.code, "sources": sources},
-            "cache": {**summary(cache), "code": cache.code, "inputs": {"teacher": teacher}},
-        },
+        "inputs": dict(inputs),
     }
 
 

@@ -1,10 +1,11 @@
 """Every layout gives the same records in the same order; what is damaged is named."""
 
 import gzip
+import shutil
 
 import pytest
 
-from cliprd.data.sources import Raw, fingerprint, records, safe_key
+from cliprd.data.sources import Raw, fingerprint, inventory, records, safe_key
 from cliprd.errors import InputError
 from cliprd.params import Data
 from tests.data.pictures import pairs, png, write_tar
@@ -210,3 +211,51 @@ def test_the_fingerprint_sees_every_byte(tmp_path, kind):
         assert fingerprint(data) != before, name
         path.write_bytes(content)
     assert fingerprint(data) == before
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "stems"),
+    [
+        ("", ["a.tar", "b.tar.gz"], ["a", "b"]),
+        ("a.tar", ["a.tar"], ["a"]),
+        ("{a.tar,b.tar.gz}", ["a.tar", "b.tar.gz"], ["a", "b"]),
+        ("*.tar*", ["a.tar", "b.tar.gz"], ["a", "b"]),
+    ],
+)
+def test_sources_are_named_below_what_they_have_in_common(tmp_path, pattern, names, stems):
+    write_tar(tmp_path / "raw/a.tar", pairs(1))
+    write_tar(tmp_path / "raw/b.tar.gz", pairs(1, start=1), mode="w:gz")
+    found = inventory(Data(path=f"{tmp_path}/raw/{pattern}"))
+    assert [source.name for source in found] == names
+    assert [source.stem for source in found] == stems
+    assert [next(records(Data(path=str(tmp_path)), source)).key for source in found] == [
+        f"{i:09d}" for i in range(len(found))
+    ]
+
+
+def test_stems_are_unique_and_do_not_depend_on_what_stands_beside(tmp_path):
+    for folder in ("x", "y"):
+        write_tar(tmp_path / folder / "a.tar", pairs(1))
+    both = inventory(Data(path=f"{tmp_path}/{{x,y}}/a.tar"))
+    assert [source.name for source in both] == ["x/a.tar", "y/a.tar"]
+    assert len({source.stem for source in both}) == 2
+    (one,) = inventory(Data(path=f"{tmp_path}/{{x}}/a.tar"))
+    assert one.stem == both[0].stem
+    write_tar(tmp_path / "x/a.tar.gz", pairs(1, start=5), mode="w:gz")
+    twins = inventory(Data(path=str(tmp_path / "x")))
+    assert len({source.stem for source in twins}) == 2
+
+
+def test_a_table_is_one_source_with_its_images_and_a_folder_is_one(tmp_path):
+    (tmp_path / "i.txt").write_text("one")
+    (tmp_path / "t.csv").write_text("filepath\ttitle\ni.png\tone\n")
+    for kind, path, name in (("csv", tmp_path / "t.csv", "t.csv"), ("folder", tmp_path, tmp_path.name)):
+        (tmp_path / "i.png").write_bytes(png())
+        (before,) = inventory(Data(kind=kind, path=str(path)))
+        assert before.name == name
+        (tmp_path / "i.png").write_bytes(png(seed=5))
+        (after,) = inventory(Data(kind=kind, path=str(path)))
+        assert after.fingerprint != before.fingerprint
+        moved = shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-{kind}")
+        (same,) = inventory(Data(kind=kind, path=str(moved / name if kind == "csv" else moved)))
+        assert same.fingerprint == after.fingerprint

@@ -17,6 +17,7 @@ RAW = {
     "b": [("b1", ["stock photo"]), ("b2", ["b two", "b"])],
     "c": [("c1", ["c one, the longest of all captions here", "stock photo"]), ("c2", ["a two"]), ("c3", ["c"])],
     "d": [("d1", ["nobody else says this"]), ("d2", ["d two"])],
+    "f": [("f1", ["nobody else says this"])],
     "e": [("a1", ["a key of another shard"]), ("e2", ["b"]), ("bad", None)],
 }
 
@@ -100,6 +101,7 @@ def stamps(folder, suffix):
         ("abc", "abcd", 1, 0),
         ("bcd", "abcd", 2, 2),  # the new first shard takes `stock photo` and `a two` over from b and c
         ("abd", "abcd", 2, 0),
+        ("ad", "abdf", 2, 0),  # what d has embedded, f knows
         ("abc", "ab", 0, 0),
         ("abc", "bc", 0, 2),
         ("abe", "ae", 0, 1),
@@ -121,6 +123,22 @@ def test_only_what_depends_on_it_is_made_again(room, monkeypatch, before, after,
     kept = [name for name, inode in stamps(where / "cache", ".safetensors").items() if files.get(name) == inode]
     assert len(kept) == len(shards) - embedded - captions_anew
     assert content(where) == fresh(room, after, monkeypatch)
+
+
+def test_a_shared_row_that_rounds_otherwise_now_is_taken_over(room, monkeypatch):
+    """Rows may depend on what shares their batch: the last bits do, with larger models; here the first ones."""
+
+    def by_its_batch(self, texts):
+        return self._encoder.encode_texts(texts) * (1 + 0.01 * sum(map(len, texts)))
+
+    monkeypatch.setattr(Counting, "encode_texts", by_its_batch)
+    for name, company in (("a", "one"), ("b", "two and more"), ("c", "three")):
+        monkeypatch.setitem(RAW, name, [(f"{name}1", ["shared"]), (f"{name}2", [company])])
+    where = room.root / "out"
+    room.make("ac", where, monkeypatch)
+    note = room.make("bc", where, monkeypatch)
+    assert (note["shards_embedded"], note["captions_anew"]) == (1, 1)
+    assert content(where) == fresh(room, "bc", monkeypatch)
 
 
 def test_unchanged_raw_shards_are_not_decoded_again(room, monkeypatch, capsys):

@@ -4,7 +4,7 @@ import pytest
 
 from cliprd import storage
 from cliprd.data.shards import ShardSet
-from cliprd.data.sources import fingerprint, records
+from cliprd.data.sources import fingerprint, inventory, records
 from cliprd.errors import InputError, RetryableError
 from cliprd.params import Data, Params
 from cliprd.stages import prepare
@@ -62,6 +62,14 @@ def test_s3_gives_the_same_records_as_the_disk(bucket, tmp_path):
     assert ShardSet.open(tmp_path / "out").samples == 5
     bucket.put_object(Bucket="pairs", Key="train/0.tar", Body=(tmp_path / "0.tar").read_bytes() + b"\0" * 512)
     assert fingerprint(data) != before
+    listed = {source.name: source.fingerprint for source in inventory(data)}
+    assert list(listed) == ["0.tar", "1.tar.gz"]
+    for name, one in listed.items():  # asked for alone or found in a listing: the same
+        assert [(part.name, part.fingerprint) for part in inventory(Data(path=f"s3://pairs/train/{name}"))] == [
+            (name, one)
+        ]
+    made = prepare.run(Params(data=data), {}, tmp_path / "out")
+    assert [(part["name"], part["fingerprint"]) for part in made.facts["sources"]] == list(listed.items())
 
 
 @pytest.mark.integration

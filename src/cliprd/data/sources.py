@@ -168,14 +168,14 @@ def _identities_of_tables(places: Sequence[str], data: Data) -> dict[str, str]:
 
 
 def _images(table: str, data: Data) -> str:
-    """The images that a table names and that are here, with what they hold."""
+    """The images that a table names and that are here, by their place beside it, with what they hold."""
     named = dict.fromkeys(row.image for row in _rows(table, data) if row.image)
     here = [path for path in named if not storage.is_s3(path) and Path(path).is_file()]
-    return "".join(f"{path}\0{_sha256(path)}\n" for path in here)
+    return "".join(f"{os.path.relpath(path, os.path.dirname(table))}\0{_sha256(path)}\n" for path in here)
 
 
 def _identity_of_folder(places: Sequence[str], data: Data) -> dict[str, str]:
-    found = "".join(f"{place}\0{content}\n" for place, content in _identities(places, data).items())
+    found = "".join(f"{_name(place, data.path)}\0{content}\n" for place, content in _identities(places, data).items())
     return {data.path: hashlib.sha256(found.encode()).hexdigest()}
 
 

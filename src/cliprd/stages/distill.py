@@ -102,6 +102,7 @@ def _make(
     work: Workspace, params: Params, shards: ShardSet, cache: TeacherCache, report: Report | None, world: World
 ) -> Manifest:
     output = work.path
+    made_of = lineage.made_of(shards.folder, cache.folder)  # first: it may refuse
     with tracking.training_run(params, name=run_id(params), folder=output, tags=work.inputs) as tracked:
         trained = train(params, shards, cache, output, _both(tracked, report), world)
     save_student(trained.model, params.student, output)
@@ -110,8 +111,7 @@ def _make(
         file.write(safetensors.torch.save(state))
     export_onnx(trained.model, output)
     facts = _facts(params, trained, output, work.inputs)
-    made_of = (manifest.read(shards.folder), manifest.read(cache.folder))
-    manifest.write_json(output / lineage.NAME, lineage.of_student(work.params, facts, *made_of))
+    manifest.write_json(output / lineage.NAME, lineage.of_student(work.params, facts, made_of))
     written = work.finish(facts=facts)
     Checkpoints(output).remove()  # last: until the manifest stands, a rerun starts from them
     return written
