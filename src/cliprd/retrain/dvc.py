@@ -8,12 +8,14 @@ the pull request's run has trained. A lock is a hint only: DVC compares everythi
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,17 +145,22 @@ class Repository:
         return f"pushed to DVC's remote '{self.remote}'"
 
     def _place(self, digest: str) -> str | None:
-        """Where the lock of a retraining lies; None where the remote is of a kind that is DVC's alone to reach."""
+        """Where the lock of a retraining lies; None where the remote is not one that is reached from here as well."""
         url = _config(f"remote.{self.remote}.url")
-        return storage.join(url, f"{LOCKS}/{digest}.yaml") if storage.is_s3(url) or Path(url).is_absolute() else None
+        elsewhere = _config(f"remote.{self.remote}.endpointurl") not in ("", os.environ.get("AWS_ENDPOINT_URL"))
+        here = Path(url).is_absolute() or (storage.is_s3(url) and not elsewhere)
+        return storage.join(url, f"{LOCKS}/{digest}.yaml") if here else None
 
     def _remember(self, digest: str) -> None:
-        if place := self._place(digest):
-            storage.write_bytes(place, LOCK.read_bytes())
+        with _only_a_hint("kept"):
+            if place := self._place(digest):
+                storage.write_bytes(place, LOCK.read_bytes())
 
     def _recorded(self, digest: str) -> bytes | None:
-        place = self._place(digest) if self.remote else None
-        return storage.read_bytes(place) if place else None
+        with _only_a_hint("looked for"):
+            place = self._place(digest) if self.remote else None
+            return storage.read_bytes(place) if place else None
+        return None
 
     def _recall(self, digest: str) -> None:
         data = self._recorded(digest)
@@ -178,6 +185,15 @@ def revision() -> Mapping[str, Any]:
         ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=False
     )
     return {"revision": head.stdout.strip(), "changed": bool(status.stdout.strip())}
+
+
+@contextlib.contextmanager
+def _only_a_hint(what: str) -> Iterator[None]:
+    """Without it a merge trains anew; with its failure a retraining would not end at all."""
+    try:
+        yield
+    except CliprdError as error:
+        print(f"cliprd: warning: the lock of this retraining was not {what}: {error}", file=sys.stderr, flush=True)
 
 
 def _asked(*arguments: str) -> str:
