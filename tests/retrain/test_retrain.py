@@ -36,7 +36,7 @@ def first(tmp_path_factory):
     repo = room.make(tmp_path_factory.mktemp("first"))
     _, dry = room.retrain(repo, "--dry-run")
     assert not room.outside(repo.parent)
-    assert "There is no champion yet" in dry
+    assert "There was no champion in" in dry
     assert "`distill@baseline-0`, `benchmark@baseline-0`" in dry
     assert room.retrain(repo)[0] == 0
     assert room.ran(repo) == ["student baseline-0", "benchmark baseline-0"]

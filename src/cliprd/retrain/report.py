@@ -60,7 +60,7 @@ def _sentence(report: Mapping[str, Any]) -> str:
 
 def _changes(changes: Sequence[Mapping[str, Any]], champion: str | None, place: str) -> list[str]:
     if champion is None:
-        return [f"There is no champion in `{_code(place)}` yet.", ""]
+        return [f"There was no champion in `{_code(place)}` before.", ""]
     if not changes:
         return []
     rows = [
@@ -75,16 +75,20 @@ def _changes(changes: Sequence[Mapping[str, Any]], champion: str | None, place: 
 def _scores(report: Mapping[str, Any]) -> list[str]:
     scores, decision = report["scores"], report["decision"]
     differences = {"mean": decision["mean"], **decision["tasks"]} if decision.get("mean") else {}
-    rows = []
-    for label in ("mean", *scores["candidate"]["tasks"]):
-        cells = [_cell(scores[side], label) for side in ("champion", "candidate")]
-        delta = spread(differences[label], sign=True) if label in differences else "–"
-        rows.append(f"| {_text(label)} | {cells[0]} | {cells[1]} | {delta} | {scores['examples'].get(label, '')} |")
-    lines = ["### Scores", "", "| task | champion | candidate | difference | examples |", "|---|---:|---:|---:|---:|"]
-    lines += [*rows, "", "Points (%); in brackets the intervals. The difference is paired over the same examples.", ""]
+    lines = []
+    if scores:
+        rows = []
+        for label in ("mean", *scores["candidate"]["tasks"]):
+            cells = [_cell(scores[side], label) for side in ("champion", "candidate")]
+            delta = spread(differences[label], sign=True) if label in differences else "–"
+            rows.append(f"| {_text(label)} | {cells[0]} | {cells[1]} | {delta} | {scores['examples'].get(label, '')} |")
+        lines += ["### Scores", "", "| task | champion | candidate | difference | examples |"]
+        lines += ["|---|---:|---:|---:|---:|", *rows, ""]
+        lines += ["Points (%); in brackets the intervals. The difference is paired over the same examples.", ""]
     if differences:
         lines += ["```text", pictures.forest(differences), "```", ""]
-    lines += ["```mermaid", pictures.bars(scores), "```", ""]
+    if scores:
+        lines += ["```mermaid", pictures.bars(scores), "```", ""]
     return lines
 
 

@@ -26,7 +26,7 @@ class Judged:
 
     Attributes:
         decision: of the gate.
-        benchmarks: the candidate's scores, here.
+        benchmarks: the candidate's scores, where they are here.
         version: of the candidate where it was kept: promoted, or refused.
         pushed: what became of its files, for the report.
     """
@@ -108,7 +108,7 @@ def retrain(
             "ending": ending,
             "why": decision["reason"],
             "decision": dict(decision),
-            "scores": side_by_side(params, judged.benchmarks, held),
+            "scores": side_by_side(params, judged.benchmarks, held) if judged.benchmarks else None,
             "version": judged.version,
             "pushed": judged.pushed,
         }
