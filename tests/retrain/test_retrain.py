@@ -3,6 +3,7 @@
 The training alone is a stand-in (`room`); the story with a real one is tests/integration/test_retrain_story.py.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -13,9 +14,13 @@ import time
 
 import pytest
 
+from cliprd import cli
 from cliprd.errors import ParamsError
-from cliprd.params import validate
+from cliprd.params import load, validate
 from cliprd.retrain.dvc import Repository
+from cliprd.storage import s3
+from cliprd.tracking.champion import current
+from tests import s3_server
 from tests.integration.pipeline import environment, run
 from tests.retrain import room
 
@@ -99,6 +104,62 @@ def test_a_new_shard_is_trained_and_promoted_and_said_beforehand(repo):
     text = (repo / "work" / "retrain" / "report.md").read_text()
     assert f"Version `{told['version']}` is the champion" in text
     assert "●" in text
+
+
+def test_what_was_rolled_back_is_not_promoted_again_and_a_revert_agrees(repo):
+    old = champion(repo)
+    room.tar(repo, 1)
+    assert room.retrain(repo)[0] == 0
+    with contextlib.chdir(repo):
+        assert cli.main(["rollback", "--reason", "worse in production"]) == 0
+    assert champion(repo) == old
+    assert room.retrain(repo)[0] == 0
+    assert (room.report(repo)["ending"], champion(repo)) == ("refused", old)
+    assert "a rollback took this student out of use" in room.report(repo)["why"]
+    (repo / "data" / "train" / "00001.tar").unlink()
+    assert room.retrain(repo)[0] == 0
+    assert room.report(repo)["ending"] == "nothing"
+
+
+@pytest.mark.parametrize("down", ["gate", "promotion"])
+def test_with_the_champions_store_down_at_the_end_nothing_is_changed(tmp_path, monkeypatch, down):
+    """The store goes away at a moment that is set by the work itself, and comes back for the next attempt."""
+    (tmp_path / "buckets" / "champions").mkdir(parents=True)
+    monkeypatch.setattr(s3, "FIRST_PAUSE", 0.01)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("CLIPRD_SCRATCH", str(tmp_path / "scratch"))
+    with contextlib.ExitStack() as stack:
+        server = contextlib.ExitStack()
+        stack.callback(server.close)
+
+        def start():
+            for name, value in server.enter_context(s3_server.running(tmp_path / "buckets")).items():
+                monkeypatch.setenv(name, value)
+            s3.client.cache_clear()
+
+        step = {"gate": "train", "promotion": "push"}[down]
+        work = getattr(Repository, step)
+
+        def then_down(*arguments):
+            done = work(*arguments)
+            server.close()
+            return done
+
+        start()
+        repo = room.make(tmp_path / "room", champion="s3://champions/mine")
+        monkeypatch.setattr(Repository, step, then_down)
+        code, said = room.retrain(repo)
+        assert code == 75, said
+        assert room.report(repo)["ending"] == "failed"
+        monkeypatch.setattr(Repository, step, work)
+        start()
+        params = load(repo / "params.yaml")
+        assert current("s3://champions/mine", params) is None
+        assert bool(room.outside(repo.parent)) is (down == "promotion")  # DVC's remote
+        room.ran(repo)
+        assert room.retrain(repo)[0] == 0
+        assert room.ran(repo) == []
+        assert current("s3://champions/mine", params).version == room.report(repo)["version"]
 
 
 def test_a_bad_one_is_refused_once_and_that_is_no_failure(repo):

@@ -56,7 +56,7 @@ def bars(scores: Mapping[str, Any]) -> str:
     shown = [task for task in tasks if task in champion] if champion else tasks
     values = [_points(scores["candidate"]["tasks"][task]["value"]) for task in shown]
     held = [_points(champion[task]["value"]) for task in shown] if champion else []
-    top = max([1.0, *values, *held]) * 1.1
+    top = min(100.0, max([1.0, *values, *held]) * 1.1)
     lines = [
         "xychart-beta",
         f'    title "{"bars: candidate, line: champion" if held else "candidate"}"',
