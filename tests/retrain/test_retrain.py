@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +73,16 @@ def wait_for(what, process=None):
         assert process is None or process.poll() is None
         time.sleep(0.05)
     pytest.fail("waited in vain")
+
+
+def at_work(repo):
+    """Processes in the repository, other than this one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").resolve() == repo and int(process.name) != os.getpid():
+                found.append(process.name)
+    return found
 
 
 def test_the_first_is_promoted_and_the_same_again_does_nothing(first):
@@ -199,8 +210,10 @@ def test_failed_or_killed_it_changes_nothing_and_goes_on_from_there(repo):
     assert code == 5
     assert f"A retraining is running here already: process {training.pid}" in said
     assert room.outside(repo.parent) == before
+    assert at_work(repo)
     training.kill()
     training.wait()
+    wait_for(lambda: not at_work(repo))  # dvc and the stage end with it
     assert not (repo / "work" / "retrain" / "report.json").exists()
     assert room.outside(repo.parent) == before
     (repo.parent / "hang").unlink()

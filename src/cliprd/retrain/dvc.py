@@ -32,6 +32,9 @@ from cliprd.stages import gate
 
 LOCK = Path("dvc.lock")
 LOCKS = "cliprd/locks"
+_TOGETHER = (
+    'trap "trap - TERM; kill 0" TERM; "$@" & wait $!'  # SIGTERM, here of a parent's end, goes to the whole group
+)
 _EXITED = re.compile(r"exited with (-?\d+)")
 
 
@@ -238,22 +241,32 @@ def _pull(targets: Sequence[str]) -> None:
 
 
 def _follow(command: Sequence[str]) -> list[str] | None:
-    """Run it, its output going by; None if it went well, else what it said. It ends when this process does."""
+    """Run it, its output going by; None if it went well, else what it said.
+
+    However this process ends, the command does too, with the stage that it may have started: an orphan would train on,
+    and the next attempt meet it.
+    """
     process = subprocess.Popen(
-        command,
+        ["sh", "-c", _TOGETHER, "sh", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        start_new_session=True,
         preexec_fn=end_with_parent,
     )
     lines = []
     assert process.stdout is not None
-    for line in process.stdout:
-        sys.stdout.write(line)
-        sys.stdout.flush()
-        lines.append(line.rstrip())
-    return lines if process.wait() else None
+    try:
+        for line in process.stdout:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            lines.append(line.rstrip())
+        return lines if process.wait() else None
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
 
 
 def _stage_failure(lines: Sequence[str]) -> CliprdError:
