@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = [
     "prepare", "teacher", "cache", "merge", "distill", "benchmark", "compare", "promote", "rollback", "retrain",
-    "pipeline", "params", "plan", "lineage", "doctor",
+    "pipeline", "ablation", "params", "plan", "lineage", "doctor",
 ]  # fmt: skip
 
 
@@ -39,7 +39,8 @@ def test_help_is_what_was_agreed(monkeypatch):
     root = cli.parser()
     subparsers = root._subparsers._group_actions[0].choices
     assert list(subparsers) == COMMANDS
-    actions = subparsers["pipeline"]._subparsers._group_actions[0].choices.values()
+    groups = [subparsers[name]._subparsers for name in COMMANDS if subparsers[name]._subparsers is not None]
+    actions = [action for group in groups for action in group._group_actions[0].choices.values()]
     parsers = [root, *(subparsers[name] for name in COMMANDS), *actions]
     text = "\n".join(each.format_help() for each in parsers)
     golden = GOLDEN / "help.txt"

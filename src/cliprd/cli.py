@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cliprd.manifest import Manifest
@@ -185,12 +185,30 @@ def parser() -> argparse.ArgumentParser:
     tag = actions.add_parser("image", help="print the content-made tag of `make images`", allow_abbrev=False)
     tag.add_argument("target", choices=("cpu", "cuda"), help="target of docker/Dockerfile")
     tag.set_defaults(call=_pipeline_image, debug=False, image=None, allow_mutable_image=False)
+    ablation = commands.add_parser(
+        "ablation",
+        help="MLflow's runs of methods and seeds side by side",
+        description="MLflow's runs of methods and seeds side by side (params: tracking).",
+        allow_abbrev=False,
+    )
+    views = ablation.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, call, text in (
+        ("show", _ablation_show, "a table of the runs, best first: mean score with interval, last loss terms, status"),
+        ("open", _ablation_open, "open MLflow's page of the runs with the columns, order and filter of a comparison"),
+    ):
+        view = views.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
+        view.add_argument("--experiment", metavar="NAME", help="default: tracking.experiment")
+        if name == "open":
+            view.add_argument("--print", action="store_true", dest="only_print", help="print the address only")
+        view.set_defaults(call=call)
     show = command("params", _params, "print the resolved parameter tree")
     show.add_argument("--schema", action="store_true", help="print the JSON schema instead")
     plan = command("plan", _plan, "shapes, parameter counts and cost of a configuration, without training it")
     plan.add_argument("--samples", type=int, metavar="N", help="size of the training set, for the cost")
     lineage = command("lineage", _lineage, "where a student comes from, back to the raw shards, with its scores")
-    lineage.add_argument("path", type=_folder, metavar="DIR", help="a student, its benchmark, or a folder of both")
+    lineage.add_argument(
+        "path", type=_folder, metavar="DIR", help="a student, its benchmark, a folder of both, or models:/<name>"
+    )
     lineage.add_argument("--json", action="store_true", help="print the file instead")
     command("doctor", _doctor, "versions, devices, and which optional parts are missing and how to get them")
     return root
@@ -462,6 +480,36 @@ def _warn_of_image(options: argparse.Namespace, image: str) -> None:
         print(f"cliprd: {warning}", file=sys.stderr)
 
 
+def _tracked(options: argparse.Namespace) -> Params:
+    import json
+
+    if options.experiment:
+        options.overrides = [*options.overrides, f"tracking.experiment={json.dumps(options.experiment)}"]
+    return _load(options)
+
+
+def _ablation_show(options: argparse.Namespace) -> int:
+    from cliprd.tracking import ablation
+
+    sys.stdout.write(ablation.text(ablation.tables(_tracked(options))))
+    return 0
+
+
+def _ablation_open(options: argparse.Namespace) -> int:
+    import webbrowser
+
+    from cliprd.tracking import ablation
+
+    tree = _tracked(options)
+    address = ablation.page(tree)
+    if not tree.tracking.uri.startswith(("http://", "https://")):
+        print(f"Serve it first: mlflow ui --backend-store-uri {tree.tracking.uri}", file=sys.stderr)
+    elif not options.only_print:
+        webbrowser.open(address)
+    print(address)
+    return 0
+
+
 def _params(options: argparse.Namespace) -> int:
     from cliprd import params
 
@@ -484,12 +532,24 @@ def _lineage(options: argparse.Namespace) -> int:
 
     from cliprd import lineage
 
-    tree = lineage.of(options.path)
+    place = str(options.path)
+    tree = _champions_lineage(options, place) if place.startswith("models:/") else lineage.of(options.path)
     if options.json:
         print(json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False))
     else:
         sys.stdout.write(lineage.describe(tree))
     return 0
+
+
+def _champions_lineage(options: argparse.Namespace, place: str) -> dict[str, Any]:
+    from cliprd.errors import InputError
+    from cliprd.tracking import champion
+
+    held = champion.current(place, _load(options))
+    if held is None or held.lineage is None:
+        what = "no champion" if held is None else f"a champion without lineage, version {held.version}"
+        raise InputError(f"{place} has {what}.", "Promote a student that `cliprd benchmark` has scored.")
+    return held.lineage
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -87,6 +88,11 @@ class Workspace:
             "inputs": self.inputs,
             "code": manifest.code_version(),
         }
+
+    @property
+    def place(self) -> str:
+        """Where the output is, among the places of all machines."""
+        return self._mirror.url if self._mirror else f"{socket.gethostname()}:{self.path.resolve()}"
 
     def __enter__(self) -> Workspace:
         try:

@@ -143,10 +143,9 @@ def stack(tmp_path_factory):
 def run(stack, tmp_path_factory) -> str:
     """The id of a training that cliprd tracked there, with its scores."""
     tree = params.validate({"tracking": {"uri": stack.url, "experiment": "stack"}}, where="test")
-    student, files = tmp_path_factory.mktemp("student"), tmp_path_factory.mktemp("benchmark")
-    for name in ("scores.json", "results.json"):
-        (files / name).write_text(f'{{"name": "{name}"}}')
-    with tracking.training_run(tree, name="clip_rd-0", folder=student, tags={"shards": "abc"}) as report:
+    student = tmp_path_factory.mktemp("student")
+    told = tracking.Training(name="clip_rd-0", key="clip_rd-0", tags={"cliprd.shards": "abc"})
+    with tracking.training_run(tree, student, lambda: told) as report:
         for step in (1, 2):
             report(
                 Record(
@@ -154,7 +153,14 @@ def run(stack, tmp_path_factory) -> str:
                     grad_norm=0.1, images_per_second=400.0, data_wait=0.01,
                 )
             )  # fmt: skip
-    tracking.log_scores(tree, student, {"photos": {"standard": {"top1": 0.5}}}, files)
+
+    def draw(folder: Path):
+        (folder / "benchmark").mkdir()
+        for name in ("scores.json", "results.json"):
+            (folder / "benchmark" / name).write_text(f'{{"name": "{name}"}}')
+        return {"photos/standard/top1": {"value": 0.5}}
+
+    tracking.log_scores(tree, student, "benchmark", draw)
     return json.loads((student / "volatile/mlflow.json").read_text())["run_id"]
 
 

@@ -110,9 +110,16 @@ class Browser:
         return json.loads(message)
 
     def open(
-        self, path: Path, *, width: int, height: int = 900, scheme: str = "light", scripts: bool = True, media: str = ""
+        self,
+        path: Path | str,
+        *,
+        width: int,
+        height: int = 900,
+        scheme: str = "light",
+        scripts: bool = True,
+        media: str = "",
     ) -> Tab:
-        """Load a file in a new tab and wait until all of it is there."""
+        """Load a file, or an address, in a new tab and wait until all of it is there."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         tab = Tab(self, session)
@@ -125,7 +132,7 @@ class Browser:
             "Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}]
         )
         tab.send("Emulation.setScriptExecutionDisabled", value=not scripts)
-        tab.send("Page.navigate", url=path.resolve().as_uri())
+        tab.send("Page.navigate", url=path if isinstance(path, str) else path.resolve().as_uri())
         self.wait("Page.loadEventFired", session)
         return tab
 

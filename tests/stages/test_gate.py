@@ -266,6 +266,45 @@ def test_a_student_that_was_rolled_back_does_not_come_back_by_itself(grid, place
     assert gated(place, tmp_path / "out", grid["benchmarks"] / "clip_kd-0")["verdict"] == "champion"
 
 
+def test_the_scores_of_a_champion_that_came_back_can_be_renewed(grid, place, tmp_path):
+    """Rolled back are other scores of the same student: that student is the champion, and not withdrawn."""
+
+    def new_data(results):
+        results["tasks"]["photos"]["fingerprint"] = "1" * 64
+
+    publish(grid, place, "baseline")
+    again = changed(grid["benchmarks"] / "baseline-0", tmp_path / "again", new_data)
+    decision = gated(place, tmp_path / "1", again)
+    champion.publish(place, params(place), grid["students"] / "baseline-0", [again], decision, ASKED)
+    champion.rollback(place, params(place), ASKED)
+    assert gated(place, tmp_path / "2", again)["verdict"] == "rescored"
+
+
+def test_a_repeated_training_is_known_by_its_lineage(grid, place, tmp_path):
+    """On GPUs a repetition gives other bytes."""
+    tree = {
+        "params": {"distill": {"seed": 0}},
+        "inputs": {"shards": {"fingerprint": "a"}},
+        "code_parts": {"losses": "b"},
+    }
+
+    def candidate(name, **lineage):
+        folder, sealed = tmp_path / name, manifest.read(grid["benchmarks"] / "clip_kd-0")
+        shutil.copytree(grid["benchmarks"] / "clip_kd-0", folder)
+        manifest.write_json(folder / "lineage.json", {**tree, **lineage})
+        model = sealed.inputs["model"] if name == "first" else manifest.digest(name)
+        manifest.write(folder, stage="benchmark", params=sealed.params, inputs={"model": model})
+        return folder
+
+    publish(grid, place, "baseline")
+    decision = gated(place, tmp_path / "1", first := candidate("first"))
+    champion.publish(place, params(place), grid["students"] / "clip_kd-0", [first], decision, ASKED)
+    champion.rollback(place, params(place), ASKED)
+    assert gated(place, tmp_path / "2", candidate("again"))["verdict"] == "withdrawn"
+    mended = candidate("mended", code_parts={"losses": "c"})
+    assert gated(place, tmp_path / "3", mended)["verdict"] == "better"
+
+
 def test_seeds_are_compared_as_recipes(seeds, place, tmp_path):
     publish(seeds, place, "baseline", seeds=(0, 1, 2))
     kd = tmp_path / "kd"

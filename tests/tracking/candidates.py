@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -65,7 +66,7 @@ def main(given: str) -> None:
     from cliprd.errors import CliprdError
     from cliprd.tracking import champion, registry, registry_claims
 
-    task = json.loads(given)
+    task, parent = json.loads(given), os.getppid()
     registry_claims.PAUSE = 0.05
     if task.get("stop"):
         here, real = Path(task["stop"]), registry._tell
@@ -74,6 +75,7 @@ def main(given: str) -> None:
             real(*arguments)
             (here / "inside").touch()
             while not (here / "go").exists():
+                assert os.getppid() == parent  # else the test has failed
                 time.sleep(0.02)
 
         registry._tell = stopping

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 
 import torch
 
 from cliprd.errors import EnvironmentError_
+from cliprd.machine import cores
 from cliprd.params import Distill
 
 
@@ -39,6 +41,14 @@ def resolve(distill: Distill) -> Runtime:
         raise EnvironmentError_("distill.precision = bf16, but this GPU has no bf16.", "Set distill.precision to fp32.")
     bf16 = distill.precision == "bf16" or (distill.precision == "auto" and device.type == "cuda" and able)
     return Runtime(device, bf16)
+
+
+def words(runtime: Runtime) -> str:
+    """The device and its precision, for people."""
+    precision = "bf16" if runtime.bf16 else "fp32"
+    if runtime.device.type == "cuda":
+        return f"{torch.cuda.get_device_name()}, {precision}"
+    return f"{platform.processor() or platform.machine()} CPU, {cores()} cores, {precision}"
 
 
 def processes(distill: Distill) -> int:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from cliprd.report import blocks, palette
 from cliprd.report.charts.forest import points, spread
@@ -24,37 +23,46 @@ PROTOCOLS = {
 }
 
 
-def render(page: Page) -> str:
-    """The whole page as HTML text."""
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """The templates with their filters; what goes in is escaped."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("cliprd.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"points": points, "spread": spread, "number": number, "share": _share, "count": _count}
+    made.filters |= {"points": points, "spread": spread, "number": number, "share": _share, "count": _count}
+    return made
+
+
+def render(page: Page) -> str:
+    """The whole page as HTML text."""
     comparison = page.comparison
     styles = palette.styles(comparison["methods"])
     protocols = [comparison["protocol"], *(p for p in comparison["protocols"] if p != comparison["protocol"])]
-    return environment.get_template("page.html.j2").render(
-        page=page,
-        comparison=comparison,
-        protocols=protocols,
-        about=PROTOCOLS,
-        styles={**styles, "teacher": palette.TEACHER},
-        swatch=palette.swatch,
-        colours=_colours(),
-        blocks={p: _protocol(page, p, styles) for p in protocols},
-        coverage=coverage(comparison),
-        curves=blocks.curves(page, styles),
-        scales=blocks.scales(page, styles),
-        speed={p: blocks.speed(page, p, styles) for p in protocols},
-        costs=blocks.cost_rows(page),
-        geometry=blocks.geometry(page, styles),
-        layouts=blocks.layouts(page, styles),
-        queries=blocks.queries(page),
-        sightings=blocks.sightings(page),
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            page=page,
+            comparison=comparison,
+            protocols=protocols,
+            about=PROTOCOLS,
+            styles={**styles, "teacher": palette.TEACHER},
+            swatch=palette.swatch,
+            colours=palette.colours(),
+            blocks={p: _protocol(page, p, styles) for p in protocols},
+            coverage=coverage(comparison),
+            curves=blocks.curves(page, styles),
+            scales=blocks.scales(page, styles),
+            speed={p: blocks.speed(page, p, styles) for p in protocols},
+            costs=blocks.cost_rows(page),
+            geometry=blocks.geometry(page, styles),
+            layouts=blocks.layouts(page, styles),
+            queries=blocks.queries(page),
+            sightings=blocks.sightings(page),
+        )
     )
 
 
@@ -76,13 +84,6 @@ def _contender(block: Mapping[str, Any], reference: str) -> str | None:
     """The method whose difference to the reference is worth a card: the best, or the runner-up."""
     others = [method for method in block["methods"] if method != reference]
     return max(others, key=lambda method: block["methods"][method]["mean"]["value"], default=None)
-
-
-def _colours() -> Markup:
-    """The palette as CSS: one class a series, with its colour in light and in dark."""
-    light = "".join(f".m{i}{{--c:{value}}}" for i, value in enumerate(palette.LIGHT))
-    dark = "".join(f".m{i}{{--c:{value}}}" for i, value in enumerate(palette.DARK))
-    return Markup(f"{light}@media screen and (prefers-color-scheme:dark){{{dark}}}")  # noqa: S704 — constants of palette
 
 
 def _share(value: float) -> str:

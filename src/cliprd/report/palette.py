@@ -56,6 +56,13 @@ def styles(methods: Sequence[str]) -> dict[str, Style]:
     }
 
 
+def colours() -> Markup:
+    """The palette as CSS: one class a series, with its colour in light and in dark."""
+    light = "".join(f".m{i}{{--c:{value}}}" for i, value in enumerate(LIGHT))
+    dark = "".join(f".m{i}{{--c:{value}}}" for i, value in enumerate(DARK))
+    return Markup(f"{light}@media screen and (prefers-color-scheme:dark){{{dark}}}")  # noqa: S704 — constants of this module
+
+
 def marker(shape: str, x: float, y: float, *children: Markup, size: float = 4.5, class_: str = "mark") -> Markup:
     """A filled marker of about equal visual weight in every shape, centred at (x, y)."""
     r = size

@@ -69,7 +69,7 @@ the images compared, and `fidelity.texts` int32, the classes or captions compare
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from cliprd import lineage, manifest, storage, tracking
+from cliprd import lineage, manifest, storage
 from cliprd.benchmark import fidelity, prompts, speed
 from cliprd.benchmark.cost import cost
 from cliprd.benchmark.embed import Embeddings, embed_once, load
@@ -96,6 +96,9 @@ from cliprd.manifest import Manifest
 from cliprd.models.encoder import Encoder
 from cliprd.models.load import load_encoder
 from cliprd.params import Benchmark, Params
+from cliprd.report.results import TEACHER
+from cliprd.report.runs import Run
+from cliprd.stages.tracked import track
 from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
@@ -150,38 +153,51 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     fingerprints |= {f"task:{task.name}": task.fingerprint for task in tasks}
     shaping = {"benchmark": section.model_dump(mode="json", exclude={"tasks", "names"})}  # tasks are inputs
     with Workspace(output, stage="benchmark", params=shaping, inputs=fingerprints) as work:
-        if work.finished:
-            return work.finished
-        encoder = load_encoder(folder, params)
-        projections = read_projections(folder, encoder.device) if model.stage == "distill" else None
-        towers = Towers(encoder, projections)
-        entries = {task.name: _benchmark(task, towers, section, reference, work.path) for task in tasks}
-        results = {
-            "schema": 1,
-            "model": _describe(encoder, model),
-            "reference": reference and {**_identity(reference.results), "fingerprint": reference.fingerprint},
-            "precision": PRECISION,
-            "bootstrap": {
-                "resamples": section.bootstrap,
-                "confidence": section.confidence,
-                "seed": section.seed,
-            },
-            "cost": cost(encoder),
-            "tasks": entries,
-        }
-        manifest.write_json(work.path / "results.json", results)
-        scores = {name: _compact(entry) for name, entry in entries.items()}
-        manifest.write_json(work.path / "scores.json", scores)
-        if section.speed:
-            manifest.write_json(
-                work.path / manifest.VOLATILE_DIR / "speed.json", speed.measure(encoder, batch_size=section.batch_size)
-            )
-        if lineage.NAME in model.files:
-            versions = task_versions(section, tasks)
-            manifest.write_json(work.path / lineage.NAME, lineage.with_scores(lineage.of(folder), scores, versions))
-        if model.stage == "distill":
-            tracking.log_scores(params, folder, scores, work.path)
-        return work.finish(facts={"model": encoder.id, "tasks": [task.name for task in tasks]})
+        here = None if work.finished else work.path
+        written = work.finished or _write(work, params, folder, model, tasks, reference)
+        if model.stage == "distill":  # also what was finished before: its scores may not have got to MLflow
+
+            def opened() -> Run:
+                found = here or storage.fetch_folder(output)
+                return Run(model.facts["run"], found, written, folder, model)
+
+            teacher = Run(TEACHER, reference.folder, manifest.read(reference.folder)) if reference else None
+            track(params, folder, written, opened, teacher)
+        return written
+
+
+def _write(
+    work: Workspace, params: Params, folder: Path, model: Manifest, tasks: Sequence[Task], reference: Reference | None
+) -> Manifest:
+    section = params.benchmark
+    encoder = load_encoder(folder, params)
+    projections = read_projections(folder, encoder.device) if model.stage == "distill" else None
+    towers = Towers(encoder, projections)
+    entries = {task.name: _benchmark(task, towers, section, reference, work.path) for task in tasks}
+    results = {
+        "schema": 1,
+        "model": _describe(encoder, model),
+        "reference": reference and {**_identity(reference.results), "fingerprint": reference.fingerprint},
+        "precision": PRECISION,
+        "bootstrap": {
+            "resamples": section.bootstrap,
+            "confidence": section.confidence,
+            "seed": section.seed,
+        },
+        "cost": cost(encoder),
+        "tasks": entries,
+    }
+    manifest.write_json(work.path / "results.json", results)
+    scores = {name: _compact(entry) for name, entry in entries.items()}
+    manifest.write_json(work.path / "scores.json", scores)
+    if section.speed:
+        manifest.write_json(
+            work.path / manifest.VOLATILE_DIR / "speed.json", speed.measure(encoder, batch_size=section.batch_size)
+        )
+    if lineage.NAME in model.files:
+        versions = task_versions(section, tasks)
+        manifest.write_json(work.path / lineage.NAME, lineage.with_scores(lineage.of(folder), scores, versions))
+    return work.finish(facts={"model": encoder.id, "tasks": [task.name for task in tasks]})
 
 
 def _reference(folder: Path) -> Reference:

@@ -15,12 +15,13 @@ over tasks is unweighted.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from cliprd import manifest, tracking
+from cliprd import manifest, storage, tracking
 from cliprd.errors import ParamsError
 from cliprd.manifest import Manifest, atomic_write, write_json
 from cliprd.params import Params, parse_method
@@ -30,6 +31,7 @@ from cliprd.report.page import render
 from cliprd.report.results import TEACHER
 from cliprd.report.runs import Grid, Run, check_alike, open_grid, timings
 from cliprd.report.table import markdown_table
+from cliprd.stages.tracked import track
 from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
@@ -54,23 +56,38 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     }
     fingerprints["timings"] = timings(grid)
     with Workspace(output, stage="compare", params=sections, inputs=fingerprints) as work:
-        if work.finished:
-            return work.finished
-        check_alike(grid)
-        _check_protocol(grid, params.compare.protocol)
-        content = build(grid, reference=reference, protocol=params.compare.protocol)
-        write_json(work.path / "comparison.json", content)
-        with atomic_write(work.path / "comparison.md", "w") as file:
-            file.write(markdown_table(content))
-        with atomic_write(work.path / "index.html", "w") as file:
-            file.write(render(gather(grid, content, sections)))
-        block = content["protocols"][params.compare.protocol]
-        best = block["best"]
-        for name, scores in _metrics(block).items():
-            write_json(work.path / METRICS_DIR / f"{name}.json", scores)
-        tracking.log_report(params, work.path)
-        facts = {"best": best, "mean": block["methods"][best]["mean"]["value"], "protocol": params.compare.protocol}
-        return work.finish(facts={**facts, "runs": len(grid.runs)})
+        written = work.finished or _write(work, params, grid, reference, sections)
+    _track(params, grid, output)
+    return written
+
+
+def _write(work: Workspace, params: Params, grid: Grid, reference: str, sections: Mapping[str, Any]) -> Manifest:
+    check_alike(grid)
+    _check_protocol(grid, params.compare.protocol)
+    content = build(grid, reference=reference, protocol=params.compare.protocol)
+    write_json(work.path / "comparison.json", content)
+    with atomic_write(work.path / "comparison.md", "w") as file:
+        file.write(markdown_table(content))
+    with atomic_write(work.path / "index.html", "w") as file:
+        file.write(render(gather(grid, content, sections)))
+    block = content["protocols"][params.compare.protocol]
+    best = block["best"]
+    for name, scores in _metrics(block).items():
+        write_json(work.path / METRICS_DIR / f"{name}.json", scores)
+    facts = {"best": best, "mean": block["methods"][best]["mean"]["value"], "protocol": params.compare.protocol}
+    return work.finish(facts={**facts, "runs": len(grid.runs)})
+
+
+def _track(params: Params, grid: Grid, output: Location) -> None:
+    """The report goes to the trainings' parent run, and to the trainings whatever has not got there before."""
+    if not params.tracking.uri:
+        return
+    for run in grid.runs:
+        if run.student is not None:
+            track(params, run.student, run.manifest, lambda run=run: run, grid.teacher)  # type: ignore[misc]
+    content = storage.read_bytes(storage.join(output, "comparison.json"))
+    students = [run.student for run in grid.runs if run.student is not None]
+    tracking.log_report(params, output, json.loads(content or b"{}"), students)
 
 
 def reference_method(params: Params) -> str:

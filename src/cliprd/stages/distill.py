@@ -76,11 +76,11 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
                 if not world.leads:
                     return _follow(params, shards, cache, work.path, world)
                 with work:
-                    if finished := world.share(_finished(work)):
+                    if finished := world.share(_finished(work, params, output)):
                         return finished
                     return world.share(_make(work, params, shards, cache, report, world))
         with work:
-            if whole := _finished(work):
+            if whole := _finished(work, params, output):
                 return whole
             processes = device.processes(params.distill)
             distributed.part_size(params.distill.batch_size, processes)
@@ -92,9 +92,10 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
         return manifest.read(output, stage="distill")
 
 
-def _finished(work: Workspace) -> Manifest | None:
+def _finished(work: Workspace, params: Params, output: Location) -> Manifest | None:
     if work.finished:
         Checkpoints(work.path).remove()  # where a kill came after the manifest
+        tracking.send_left(params, output)
     return work.finished
 
 
@@ -103,7 +104,15 @@ def _make(
 ) -> Manifest:
     output = work.path
     made_of = lineage.made_of(shards.folder, cache.folder)  # first: it may refuse
-    with tracking.training_run(params, name=run_id(params), folder=output, tags=work.inputs) as tracked:
+
+    def describe() -> tracking.Training:
+        return tracking.describe(
+            params, key=manifest.digest([work.place, work.identity]),
+            shards=manifest.read(shards.folder), cache=manifest.read(cache.folder),
+            device=device.words(device.resolve(params.distill)), processes=world.size,
+        )  # fmt: skip
+
+    with tracking.training_run(params, output, describe) as tracked:
         trained = train(params, shards, cache, output, _both(tracked, report), world)
     save_student(trained.model, params.student, output)
     with manifest.atomic_write(output / LOSS_FILE) as file:

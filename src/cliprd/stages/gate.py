@@ -162,7 +162,7 @@ def _decide(
         return _answer("first", "there is no champion yet")
     if {run.manifest.fingerprint for run in candidates} == {run.manifest.fingerprint for run in reigning}:
         return _answer("champion", "this is the champion")
-    if _students(candidates) & set(held.withdrawn):
+    if {mark for run in candidates for mark in champion.marks_of(run.folder)} & set(held.withdrawn):
         return _answer(
             "withdrawn", "a rollback took this student out of use; `cliprd rollback --to` its version brings it back"
         )

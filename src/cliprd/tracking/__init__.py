@@ -1,5 +1,17 @@
-"""MLflow: runs of trainings, scores and reports."""
+"""MLflow: runs of trainings under their ablation's, scores and reports."""
 
-from cliprd.tracking.runs import log_report, log_scores, training_run
+from cliprd.tracking.runs import RUN_FILE, flush, run_of, send_left, training_run
+from cliprd.tracking.scores import log_report, log_scores
+from cliprd.tracking.training import Training, describe
 
-__all__ = ["log_report", "log_scores", "training_run"]
+__all__ = [
+    "RUN_FILE",
+    "Training",
+    "describe",
+    "flush",
+    "log_report",
+    "log_scores",
+    "run_of",
+    "send_left",
+    "training_run",
+]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import getpass
 import importlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,7 @@ from cliprd.errors import InputError, ParamsError
 from cliprd.params import Params
 
 REGISTRY = "models:/"
+LINEAGE = "lineage.json"
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ class Champion:
         benchmarks: its scores, fetched and checked; the student's own first, then those of its recipe's other seeds.
         lineage: what its `lineage.json` says, where there is one.
         student: brings the student's folder here, checked; may take long.
-        withdrawn: fingerprints of students that a rollback has taken out of use.
+        withdrawn: marks (`marks_of`) of students that a rollback has taken out of use.
     """
 
     version: str
     benchmarks: tuple[Path, ...]
     lineage: dict[str, Any] | None
-    student: Callable[[], Path]
+    student: Callable[[], Path] = field(repr=False)
     withdrawn: tuple[str, ...] = ()
 
 
@@ -49,12 +51,14 @@ class Package:
     Attributes:
         student, benchmarks: folders here; the student's own benchmark comes first.
         fingerprint: of the student. scores: fingerprints of the benchmarks.
+        marks: of the student.
     """
 
     student: Path
     benchmarks: tuple[Path, ...]
     fingerprint: str
     scores: tuple[str, ...]
+    marks: tuple[str, ...]
 
     @property
     def version(self) -> str:
@@ -148,6 +152,20 @@ def noted(place: str, params: Params, name: str) -> dict[str, Any] | None:
     return found
 
 
+def marks_of(benchmark: Path) -> tuple[str, ...]:
+    """What a student is recognised by: its fingerprint, and where it has a lineage, what it was made of and with.
+
+    The latter is the same of a repetition of its training that did not give the same bytes, as on GPUs.
+    """
+    marks = [manifest.read(benchmark, stage="benchmark").inputs.get("model", "")]
+    if (file := benchmark / LINEAGE).is_file():
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        inputs = {name: entry["fingerprint"] for name, entry in tree["inputs"].items()}
+        code = {name: value for name, value in tree.get("code_parts", {}).items() if name != "benchmark"}
+        marks.append(manifest.digest([tree["params"], inputs, code]))
+    return tuple(marks)
+
+
 def asker(reason: str = "") -> dict[str, str]:
     """`asked_by` of this process: who is the CI's actor or the login name, what the reason or the CI run's address."""
     environment = os.environ
@@ -172,7 +190,11 @@ def _package(place: str, student: Path, benchmarks: Sequence[Path]) -> Package:
     if not found or found[0][1].inputs.get("model") != trained:
         raise InputError(f"None of the benchmarks is of the student in {student}.", "Run `cliprd benchmark` of it.")
     return Package(
-        student, tuple(folder for folder, _ in found), trained, tuple(sealed.fingerprint for _, sealed in found)
+        student=student,
+        benchmarks=tuple(folder for folder, _ in found),
+        fingerprint=trained,
+        scores=tuple(sealed.fingerprint for _, sealed in found),
+        marks=marks_of(found[0][0]),
     )
 
 

@@ -1,7 +1,7 @@
 """A champion in a folder, local or s3://, whose `champion.json` names the student that is in use.
 
     champion.json     {"version", "decision", "asked_by", "benchmarks": how many, "before": [entries, oldest first],
-                       "withdrawn": [entries with "student", "version", "by"]}; replaced last and as a whole
+                       "withdrawn": [entries, "by" whom]}; replaced last and as a whole
     <version>/        student/, benchmark/, benchmark-1/ … as their stages wrote them; decision.json, what the gate said
     runs/             notes on runs
 
@@ -44,7 +44,9 @@ def current(place: str, params: Params) -> Champion | None:
         benchmarks=benchmarks,
         lineage=json.loads(lineage.read_text(encoding="utf-8")) if lineage.is_file() else None,
         student=functools.partial(_student, root),
-        withdrawn=tuple(entry["student"] for entry in held.get("withdrawn", ())),
+        withdrawn=tuple(
+            mark for entry in _withdrawn(held) for mark in entry["marks"] if mark not in held.get("marks", ())
+        ),
     )
 
 
@@ -179,7 +181,7 @@ def _student(root: str) -> Path:
 def _entry(version: str, package: Package, decision: Mapping[str, Any], asked_by: Mapping[str, str]) -> dict[str, Any]:
     return {
         "version": version,
-        "student": package.fingerprint,
+        "marks": list(package.marks),
         "benchmarks": len(package.benchmarks),
         "decision": dict(decision),
         "asked_by": dict(asked_by),
@@ -188,7 +190,7 @@ def _entry(version: str, package: Package, decision: Mapping[str, Any], asked_by
 
 def _bare(held: Mapping[str, Any]) -> dict[str, Any]:
     """An entry without what stands beside it in the pointer."""
-    return {"student": "", **{k: v for k, v in held.items() if k not in PRESENT}}
+    return {"marks": [], **{k: v for k, v in held.items() if k not in PRESENT}}
 
 
 def _before(held: Mapping[str, Any] | None) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ one in use: that alias is the one fact, replaced in one step; all else is writte
 | tag of a version                 | what                                                                             |
 |----------------------------------|----------------------------------------------------------------------------------|
 | `cliprd.version`                 | digest of student and benchmarks: equal ones are registered once                 |
-| `cliprd.student`                 | the student's fingerprint                                                        |
+| `cliprd.marks`                   | what the student is recognised by (`champion.marks_of`), as JSON                 |
 | `cliprd.benchmarks`              | how many benchmark folders it holds                                              |
 | `cliprd.gate`, `.gate.reason`    | the decision as JSON; its reason                                                 |
 | `cliprd.asked_by.who`, `.what`   | who asked, and for what                                                          |
@@ -35,6 +35,7 @@ from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.params import Params
 from cliprd.tracking import registry_package
 from cliprd.tracking.registry_claims import claimed
+from cliprd.tracking.runs import run_of
 
 if TYPE_CHECKING:
     from cliprd.tracking.champion import Champion, Package
@@ -65,7 +66,13 @@ class _Registry:
 
     def champion(self) -> Any | None:
         """The version in use; None where none was promoted."""
-        return _unless_missing(lambda: self.client.get_model_version_by_alias(self.name, CHAMPION))
+        found = _unless_missing(lambda: self.client.get_model_version_by_alias(self.name, CHAMPION))
+        if found is not None and "cliprd.version" not in found.tags:
+            raise InputError(
+                f"{self.place}: alias '{CHAMPION}' is on version {found.version}, which cliprd has not registered.",
+                "Remove the alias, or name another model in promote.champion.",
+            )
+        return found
 
     def versions(self) -> list[Any]:
         """All, the oldest first."""
@@ -112,16 +119,14 @@ def current(place: str, params: Params) -> Champion | None:
             return None
         names = registry_package.benchmark_names(int(held.tags.get("cliprd.benchmarks", "1")))
         benchmarks = tuple(registry.fetch(held, name) for name in names)
-        withdrawn = {
-            found.tags["cliprd.student"] for found in registry.versions() if "cliprd.rolled_back" in found.tags
-        }
+        gone = [found.tags for found in registry.versions() if "cliprd.rolled_back" in found.tags]
     lineage = benchmarks[0] / registry_package.LINEAGE
     return Champion(
         version=str(held.version),
         benchmarks=benchmarks,
         lineage=json.loads(lineage.read_text(encoding="utf-8")) if lineage.is_file() else None,
         student=functools.partial(_student, registry, held),
-        withdrawn=tuple(sorted(withdrawn)),
+        withdrawn=tuple(mark for tags in gone for mark in _marks(tags) if mark not in _marks(held.tags)),
     )
 
 
@@ -262,7 +267,7 @@ def _upload(registry: _Registry, package: Package, decision: Mapping[str, Any]) 
             registry.name,
             source=f"{SCHEME}{model.model_id}",
             run_id=run.info.run_id if run else None,
-            tags={**tags, "cliprd.student": package.fingerprint, "cliprd.benchmarks": str(len(package.benchmarks))},
+            tags={**tags, "cliprd.marks": json.dumps(package.marks), "cliprd.benchmarks": str(len(package.benchmarks))},
             description=_description(card),
             model_id=model.model_id,
         )
@@ -298,6 +303,11 @@ def _no_longer(registry: _Registry, version: str) -> None:
             registry.client.delete_registered_model_alias(registry.name, CANDIDATE)
 
 
+def _marks(tags: Mapping[str, str]) -> list[str]:
+    found: list[str] = json.loads(tags.get("cliprd.marks", "[]"))
+    return found
+
+
 def _before(registry: _Registry, version: Any) -> list[str]:
     """Versions that were champion before this one, the latest first."""
     found: list[str] = []
@@ -327,12 +337,9 @@ def _student(registry: _Registry, version: Any) -> Path:
 
 
 def _run(registry: _Registry, student: Path) -> Any | None:
-    """The MLflow run of the training, where this server has it."""
-    file = student / manifest.VOLATILE_DIR / "mlflow.json"
-    if not file.is_file():
-        return None
-    run_id = json.loads(file.read_text(encoding="utf-8"))["run_id"]
-    return _unless_missing(lambda: registry.client.get_run(run_id))
+    """The MLflow run of the training, where this server has it; a training that never reached one has none."""
+    run_id = run_of(registry.params, student)
+    return _unless_missing(lambda: registry.client.get_run(run_id)) if run_id else None
 
 
 def _experiment(registry: _Registry) -> str:

@@ -1,185 +1,208 @@
-"""One MLflow run a training: its parameters, every logged term, its scores, and the report that came of it.
+"""One MLflow run a training, under its ablation's parent run: what happens while it trains.
 
-Tracking never decides over training: where the tracking server cannot be used, one warning is printed and the work goes
-on. A resumed training goes on in its own run and logs no step twice; the run's id lies in `volatile/mlflow.json` beside
-the student, where `benchmark` and `compare` find it.
+Tracking never decides over training. Records are appended to `volatile/mlflow.jsonl` beside the student, and a thread
+sends them on. Where the server is away they wait there: for it to come back; or for the next `cliprd distill` of the
+same student, `cliprd benchmark` of it, or `cliprd compare`, whichever comes first (`flush`). `volatile/mlflow.json`
+says which run it is, or, as long as there is none, what the run is to be. Both lie in the student's folder, so that a
+training that goes on elsewhere goes on in its run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cliprd import manifest
+from cliprd import manifest, storage
 from cliprd.distill.record import Record
 from cliprd.params import Params
+from cliprd.storage import Location
+from cliprd.tracking import server, spool
+from cliprd.tracking.election import found
+from cliprd.tracking.sender import Sender, known_steps, send
+from cliprd.tracking.spool import Spool
+from cliprd.tracking.system import Sampler
+from cliprd.tracking.training import TRAINING, Training, ensure_run, settle
 
 RUN_FILE = f"{manifest.VOLATILE_DIR}/mlflow.json"
+SPOOL_FILE = f"{manifest.VOLATILE_DIR}/mlflow.jsonl"
+LAST_WAIT = 30.0  # seconds that the end of a training waits for its records to arrive
+LAST_WAIT_STOPPED = 5.0  # where it was interrupted: somebody is waiting
 Report = Callable[[Record], None]
 
 
-def _quiet() -> None:
-    """MLflow's first contact with a database prints every migration; people want to see the training."""
-    for name in ("alembic", "mlflow.store", "mlflow.tracking", "mlflow.utils"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _client(params: Params) -> tuple[Any, str]:
-    """MLflow client and experiment id."""
-    _quiet()
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=params.tracking.uri)
-    found = client.get_experiment_by_name(params.tracking.experiment)
-    return client, found.experiment_id if found else client.create_experiment(params.tracking.experiment)
-
-
-def _warn(what: str, error: Exception) -> None:
-    line = " ".join(str(error).split())[:200]
-    print(f"cliprd: warning: {what} not tracked: {type(error).__name__}: {line}", file=sys.stderr)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            yield prefix + key, str(value)[:6000]  # MLflow's limit
-
-
-def _metrics(values: Mapping[str, float | None], step: int) -> list[Any]:
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    return [Metric(key, float(value), now, step) for key, value in values.items() if value is not None]
-
-
-def step_metrics(record: Record) -> dict[str, float | None]:
+def step_metrics(record: Record) -> dict[str, float]:
     """A record as MLflow metrics: `loss/<term>`, `loss/total`, `scale/<name>`, and the run's pace."""
     return {
-        **{f"loss/{term}": value for term, value in record.terms.items()},
-        "loss/total": sum(record.terms.values()),
-        **{f"scale/{name.removesuffix('_scale')}": value for name, value in record.scales.items()},
-        "grad_norm": record.grad_norm,
-        "lr": record.lr,
+        **{f"loss/{term}": float(value) for term, value in record.terms.items()},
+        "loss/total": float(sum(record.terms.values())),
+        **{f"scale/{name.removesuffix('_scale')}": float(value) for name, value in record.scales.items()},
+        "grad_norm": float(record.grad_norm),
+        "lr": float(record.lr),
         "epoch": float(record.epoch),
-        "images_per_second": record.images_per_second,
-        "data_wait": record.data_wait,
+        "images_per_second": float(record.images_per_second),
+        "data_wait": float(record.data_wait),
     }
 
 
 @contextlib.contextmanager
-def training_run(params: Params, *, name: str, folder: Path, tags: Mapping[str, str]) -> Iterator[Report]:
-    """Open (or go on in) the run of the training in `folder`; yields what to call with each record.
+def training_run(params: Params, folder: Path, describe: Callable[[], Training]) -> Iterator[Report]:
+    """The run of the training in `folder`, begun or gone on with; yields what to call with each record.
 
     Args:
-        params: the whole tree; `tracking.uri` empty yields a function that does nothing.
-        name: run name, `<method>-<seed>`.
-        folder: the student's folder, where the run's id is kept.
-        tags: fingerprints and whatever else identifies the inputs.
+        params: `tracking` is used; an empty `uri` yields a function that does nothing.
+        folder: the student's folder.
+        describe: what the training is; called where the folder does not know it yet.
     """
     if not params.tracking.uri:
         yield lambda record: None
         return
     try:
-        client, run_id, logged = _open(params, name, folder, tags)
-    except Exception as error:  # whatever a store or network can raise: training is worth more than its log
-        _warn(f"training {name} is", error)
+        note, resumed = _noted(params, folder, describe)
+        records = Spool(folder / SPOOL_FILE)
+    except Exception as error:  # a disk, or a defect of ours: training is worth more than its log
+        server.warn(f"the training in {folder} is not tracked", error)
         yield lambda record: None
         return
+    training = note.training
+    if resumed:
+        records.append({"status": "RUNNING", "time": _now()})
 
-    warned = False
+    def open_run() -> tuple[Any, str]:
+        client = server.connect(params.tracking.uri)
+        run_id = ensure_run(client, note.experiment, training, note.run_id, resumed=resumed)
+        if run_id != note.run_id and not sender.given_up:
+            note.run_id = run_id
+            note.write()
+        return client, run_id
+
+    sender, sampler = Sender(records, open_run, f"training {training.name}"), Sampler()
+    broken = False
 
     def report(record: Record) -> None:
-        nonlocal warned
-        if record.step <= logged or warned:
-            return
+        nonlocal broken
         try:
-            client.log_batch(run_id, metrics=_metrics(step_metrics(record), record.step))
+            records.append({"step": record.step, "time": _now(), "metrics": {**step_metrics(record), **sampler.take()}})
+            sender.wake()
         except Exception as error:
-            warned = True
-            _warn(f"from step {record.step} on, training {name} is", error)
+            if not broken:
+                server.warn(f"from step {record.step} on, training {training.name} is not tracked", error)
+            broken = True
 
-    status = "FAILED"
+    status, wait = "FAILED", LAST_WAIT
     try:
         yield report
         status = "FINISHED"
     except KeyboardInterrupt:
-        status = "KILLED"
+        status, wait = "KILLED", LAST_WAIT_STOPPED
         raise
     finally:
+        sampler.stop()
         with contextlib.suppress(Exception):
-            client.set_terminated(run_id, status)
+            records.append({"status": status, "time": _now()})
+            _end(params, note, records, sender, wait)
 
 
-def _open(params: Params, name: str, folder: Path, tags: Mapping[str, str]) -> tuple[Any, str, int]:
-    from mlflow.entities import Param, RunTag
-
-    client, experiment = _client(params)
-    file = folder / RUN_FILE
-    if file.is_file():
-        run_id = json.loads(file.read_text(encoding="utf-8"))["run_id"]
-        client.update_run(run_id, status="RUNNING")
-        history = client.get_metric_history(run_id, "loss/total")
-        return client, run_id, max((metric.step for metric in history), default=-1)
-    run = client.create_run(experiment, run_name=name)
-    sections = params.model_dump(
-        mode="json", include={"data", "augmentation", "teacher", "cache", "student", "distill"}
-    )
-    flat = [Param(key, value) for key, value in _flat(sections)]
-    for start in range(0, len(flat), 100):  # MLflow's limit for one batch
-        client.log_batch(run.info.run_id, params=flat[start : start + 100])
-    client.log_batch(run.info.run_id, tags=[RunTag(f"cliprd.{key}", value) for key, value in tags.items()])
-    manifest.write_json(file, {"run_id": run.info.run_id, "experiment": params.tracking.experiment})
-    return client, run.info.run_id, -1
+def _end(params: Params, note: _Note, records: Spool, sender: Sender, wait: float) -> None:
+    arrived = sender.finish(wait)
+    if not arrived:
+        print(
+            f"cliprd: warning: {records.left} records of training {note.training.name} have not reached MLflow; "
+            f"they are kept in {records.path}. `cliprd benchmark` of it, `cliprd compare`, or the same "
+            "`cliprd distill` again sends them.",
+            file=sys.stderr,
+        )
+    else:
+        client = server.connect(params.tracking.uri)
+        settle(client, server.experiment_id(client, note.experiment), note.training)
+    records.close(remove=arrived)
 
 
-def log_scores(params: Params, student: Path, scores: Mapping[str, Any], files: Path) -> None:
-    """Add a student's scores and result files to its run; equal scores are logged once.
+def flush(params: Params, folder: Path) -> str | None:
+    """Send what a training has left in its spool, and return its run's id; None where it has none.
 
-    Args:
-        params: `tracking` is used.
-        student: the student's folder, which knows its run.
-        scores: nested numbers; they become `score/<task>/<protocol>/<metric>`.
-        files: the benchmark's folder.
+    Writes nothing here: the folder may be another's (DVC's, or a copy of one in S3). The server is asked what it has,
+    so that nothing is sent twice however often this is called.
+
+    Raises:
+        Exception: whatever the server or the network raises.
     """
-    file = student / RUN_FILE
-    if not params.tracking.uri or not file.is_file():
-        return
-    try:
-        client, _ = _client(params)
-        run_id = json.loads(file.read_text(encoding="utf-8"))["run_id"]
-        numbers = {f"score/{key.replace('.', '/')}": float(value) for key, value in _flat(scores)}
-        known = client.get_run(run_id).data.metrics
-        metrics = _metrics({key: value for key, value in numbers.items() if known.get(key) != value}, 0)
-        for start in range(0, len(metrics), 1000):
-            client.log_batch(run_id, metrics=metrics[start : start + 1000])
-        for result in ("scores.json", "results.json"):
-            client.log_artifact(run_id, str(files / result), "benchmark")
-    except Exception as error:
-        _warn(f"the scores of {student.name} are", error)
+    if not params.tracking.uri or not (folder / RUN_FILE).is_file():
+        return None
+    note = _Note.read(folder / RUN_FILE)
+    left = list(spool.entries(folder / SPOOL_FILE))
+    if note.run_id is not None and not left:
+        return note.run_id
+    client = server.connect(params.tracking.uri)
+    run_id = ensure_run(client, note.experiment, note.training, note.run_id, resumed=True)
+    known = known_steps(client, run_id)
+    place = server.experiment_id(client, note.experiment)
+    steps = {entry["step"] for entry in left if "step" in entry}
+    ended = client.get_run(run_id).info.status == left[-1].get("status") if left else True
+    if not (steps <= known and ended):
+        send(client, run_id, left, known)
+        settle(client, place, note.training)
+    return run_id
 
 
-def log_report(params: Params, folder: Path) -> None:
-    """Log a comparison's files as a run of their own, named by the comparison's fingerprint; once for equal content."""
+def send_left(params: Params, student: Location) -> None:
+    """`flush` of a finished student, wherever it lies; a failure is one warning."""
     if not params.tracking.uri:
         return
     try:
-        client, experiment = _client(params)
-        fingerprint = manifest.sha256_file(folder / "comparison.json")
-        if client.search_runs([experiment], f"tags.`cliprd.comparison` = '{fingerprint}'", max_results=1):
-            return
-        run = client.create_run(
-            experiment, run_name=f"comparison-{fingerprint[:8]}", tags={"cliprd.comparison": fingerprint}
-        )
-        for file in ("comparison.md", "comparison.json", "index.html"):
-            client.log_artifact(run.info.run_id, str(folder / file), "report")
-        client.set_terminated(run.info.run_id)
+        flush(params, storage.fetch_folder(student))
     except Exception as error:
-        _warn("the report is", error)
+        server.warn(f"what is left of the training in {student} is not tracked", error)
+
+
+def run_of(params: Params, folder: Path) -> str | None:
+    """Id of the run of the student in `folder`, None where it has none (yet). Asks the server only where it must."""
+    if not params.tracking.uri or not (folder / RUN_FILE).is_file():
+        return None
+    note = _Note.read(folder / RUN_FILE)
+    if note.run_id is not None:
+        return note.run_id
+    client = server.connect(params.tracking.uri)
+    experiment = client.get_experiment_by_name(note.experiment)
+    runs = found(client, experiment.experiment_id, TRAINING, note.training.key) if experiment else []
+    return str(runs[0].info.run_id) if runs else None
+
+
+@dataclasses.dataclass
+class _Note:
+    """The content of RUN_FILE."""
+
+    file: Path
+    run_id: str | None
+    experiment: str
+    training: Training
+
+    @classmethod
+    def read(cls, file: Path) -> _Note:
+        body: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        told = {**body["training"], "datasets": tuple(body["training"]["datasets"])}
+        return cls(file, body["run_id"], body["experiment"], Training(**told))
+
+    def write(self) -> None:
+        told = dataclasses.asdict(self.training)
+        manifest.write_json(self.file, {"run_id": self.run_id, "experiment": self.experiment, "training": told})
+
+
+def _noted(params: Params, folder: Path, describe: Callable[[], Training]) -> tuple[_Note, bool]:
+    """What the folder knows of its run, and whether it knew it before."""
+    file = folder / RUN_FILE
+    if file.is_file():
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # of an older cliprd, or cut: a run of its own
+            return _Note.read(file), True
+    note = _Note(file, None, params.tracking.experiment, describe())
+    note.write()
+    return note, False
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

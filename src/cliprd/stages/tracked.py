@@ -1,0 +1,81 @@
+"""A student's scores and pictures for its MLflow run: `benchmark` has them logged, and `compare` what it has missed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cliprd import tracking
+from cliprd.manifest import Manifest
+from cliprd.params import Params
+from cliprd.report import aggregate, comparison
+from cliprd.report.results import TEACHER
+from cliprd.report.runs import Grid, Run
+from cliprd.report.sheet import write_sheet
+
+
+def track(params: Params, student: Path, written: Manifest, opened: Callable[[], Run], teacher: Run | None) -> None:
+    """Have a student's scores in MLflow, and its pictures where the teacher's are there to hold them against.
+
+    Args:
+        params: `tracking` is used.
+        student: its folder.
+        written: its benchmark's manifest.
+        opened: gives its benchmark; called only where it is not logged yet.
+        teacher: the one it was benchmarked against.
+    """
+
+    def draw(folder: Path) -> dict[str, Mapping[str, float]]:
+        run = opened()
+        if teacher is not None:
+            _draw(folder, run, teacher)
+        for name in ("scores.json", "results.json"):
+            (folder / "benchmark").mkdir(exist_ok=True)
+            shutil.copyfile(run.folder / name, folder / "benchmark" / name)
+        shutil.copyfile(student / "history.csv", folder / "history.csv")
+        return summary(run)
+
+    tracking.log_scores(params, student, written.fingerprint, draw)
+
+
+def summary(run: Run) -> dict[str, Mapping[str, float]]:
+    """Every score with its interval: `mean` and `<task>` of the primary metric, `<task>/<protocol>/<metric>` of all."""
+    results = run.results
+    protocol = _protocol(results)
+    settings = results["bootstrap"]
+    found: dict[str, Mapping[str, float]] = {}
+    if protocol is not None:
+        outcomes = {
+            name: comparison.primary_outcomes(run.tensors("outcomes", name), protocol, task["kind"])[np.newaxis]
+            for name, task in results["tasks"].items()
+        }
+        drawn = aggregate.draw({run.name: outcomes}, resamples=settings["resamples"], seed=settings["seed"])
+        scored = aggregate.scores(drawn[run.name], settings["confidence"])
+        found = {"mean": scored["mean"], **scored["tasks"]}
+    for name, task in results["tasks"].items():
+        parts: dict[str, Any] = {**task["protocols"], **({"fidelity": task["fidelity"]} if task["fidelity"] else {})}
+        for part, entry in parts.items():
+            found |= {f"{name}/{part}/{metric}": score for metric, score in entry["scores"].items()}
+    return found
+
+
+def _protocol(results: Mapping[str, Any]) -> str | None:
+    """The one that all tasks were scored by, `standard` before `paper`."""
+    tasks = results["tasks"].values()
+    return next((p for p in ("standard", "paper") if tasks and all(p in task["protocols"] for task in tasks)), None)
+
+
+def _draw(folder: Path, run: Run, teacher: Run) -> None:
+    from cliprd.stages.compare import build  # which has missed scores logged by what is here
+
+    method, _, seed = run.name.rpartition("-")
+    protocol = _protocol(run.results)
+    if protocol is None:
+        return
+    grid = Grid(teacher, {method: [run]}, (int(seed),))
+    content = build(grid, reference=method, protocol=protocol)
+    write_sheet(folder, grid, content, {"compare": {"reference": method, "protocol": protocol, "against": TEACHER}})

@@ -1,0 +1,271 @@
+"""An ablation's runs side by side: as a table in the terminal, and as MLflow's page with the same columns.
+
+What MLflow's page shows (columns, charts, order, filter) is a state that its "Share" button keeps in a tag of the
+experiment, `mlflow.sharedViewState.<key>`, and names in the address as `viewStateShareKey`. The same is done here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cliprd import manifest
+from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
+from cliprd.params import Params
+from cliprd.tracking import election, server
+from cliprd.tracking.training import KIND
+
+TERMS = ("total", "task", "hrd", "icl", "fd", "vrd", "vrd_ce_image", "vrd_ce_text", "xrd")  # the order of columns
+SHARED_VIEW = "mlflow.sharedViewState."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One training, or one method's mean over its seeds.
+
+    Attributes:
+        score: {"value", "low", "high"} of the mean over tasks; None before it was benchmarked.
+        difference: of the method to the reference, in the same shape.
+        terms: last value of each loss term.
+        step: of these values.
+    """
+
+    name: str
+    status: str
+    score: Mapping[str, float] | None = None
+    difference: Mapping[str, float] | None = None
+    terms: Mapping[str, float]
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One ablation.
+
+    Attributes:
+        methods: means over seeds, of the last comparison; empty before one.
+        runs: every training.
+    """
+
+    name: str
+    note: str
+    methods: Sequence[Row]
+    runs: Sequence[Row]
+
+
+def tables(params: Params) -> list[Table]:
+    """The ablations of `tracking.experiment`, the newest first; in each the best is first.
+
+    Raises:
+        ParamsError: tracking is off. InputError: no training was tracked there. RetryableError: the server is away.
+    """
+    client, place = _open(params)
+    parents = election.every(client, place, f"tags.`{KIND}` = 'ablation'")
+    found = []
+    for parent in sorted(parents, key=lambda run: -run.info.start_time):
+        runs = [_row(client, run) for run in election.children(client, place, parent.info.run_id)]
+        if runs:
+            note = parent.data.tags.get("mlflow.note.content", "").split(". Its children")[0]
+            methods = list(_methods(parent.data.metrics))
+            found.append(Table(name=parent.info.run_name, note=note, methods=_sorted(methods), runs=_sorted(runs)))
+    if not found:
+        raise _nothing(params)
+    return found
+
+
+def text(found: Iterable[Table]) -> str:
+    """For a terminal."""
+    parts = []
+    for table in found:
+        parts.append(f"{table.name}: {table.note}\n")
+        if table.methods:
+            rows = [[row.name, _spread(row.score), _spread(row.difference, sign=True)] for row in table.methods]
+            parts.append(_columns(["method", "mean", "difference"], rows))
+        terms = [term for term in TERMS if any(term in row.terms for row in table.runs)]
+        terms += sorted({term for row in table.runs for term in row.terms} - set(terms))
+        rows = [
+            [row.name, row.status.lower(), _spread(row.score), str(row.step)]
+            + [f"{row.terms[term]:.4g}" if term in row.terms else "" for term in terms]
+            for row in table.runs
+        ]
+        parts.append(_columns(["run", "status", "mean", "step", *terms], rows))
+    return "\n".join(parts)
+
+
+def page(params: Params) -> str:
+    """The address of MLflow's page of `tracking.experiment`: its trainings, best first, with what tells arms apart.
+
+    Raises:
+        As `tables`.
+    """
+    client, place = _open(params)
+    runs = election.every(client, place, f"tags.`{KIND}` = 'training'")
+    if not runs:
+        raise _nothing(params)
+    state = view(
+        sorted({key for run in runs for key in (*run.data.metrics, *(f"params/{p}" for p in run.data.params))})
+    )
+    key = manifest.digest(state)[:20]
+    client.set_experiment_tag(place, SHARED_VIEW + key, json.dumps(state, separators=(",", ":")))
+    uri = params.tracking.uri
+    root = uri.rstrip("/") if uri.startswith(("http://", "https://")) else "http://127.0.0.1:5000"
+    return f"{root}/#/experiments/{place}/runs?viewStateShareKey={key}"
+
+
+def view(keys: Sequence[str]) -> dict[str, Any]:
+    """The state of MLflow's page.
+
+    Args:
+        keys: names of the metrics that the runs have, and `params/<name>` of their parameters.
+    """
+    tasks = [key for key in keys if key.startswith("score/") and key.count("/") == 1 and key != "score/mean"]
+    terms = [f"loss/{term}" for term in TERMS if f"loss/{term}" in keys]
+    weights = [f"weight/{term}" for term in ("vrd", "vrd_ce", "xrd") if f"params/weight/{term}" in keys]
+    last = [key for key in ("loss/total", "loss/vrd", "loss/xrd") if key in terms]
+    columns = [_column("metrics", key) for key in ("score/mean", "low/mean", "high/mean", *tasks)]
+    columns += [_column("params", key) for key in ("method", "scale_mode", "seed", *weights)]
+    columns += [_column("metrics", key) for key in last]
+    columns += [_column("tags", "mlflow.source.git.commit"), _column("attributes", "Dataset")]
+    lines = [*last, *(key for key in terms if key not in last), *(key for key in keys if key.startswith("scale/"))]
+    return {
+        "searchFilter": f"tags.`{KIND}` = 'training'",
+        "orderByKey": _column("metrics", "score/mean"),
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": [_column("attributes", "Version") if "git.commit" in name else name for name in columns],
+        "columnOrder": columns,
+        "columnWidths": {name: max(96, 24 + 8 * len(name.split("`")[1])) for name in columns[:-2]},
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunSections": [
+            {"uuid": "cliprd", "name": "cliprd", "display": True, "isReordered": False, "deleted": False,
+             "isGenerated": False},
+        ],
+        "compareRunCharts": [
+            *(_bar(key) for key in ("score/mean", *tasks)),
+            *(_line(key) for key in (*lines, "grad_norm")),
+        ],
+        "isAccordionReordered": True,
+    }  # fmt: skip
+
+
+def _column(kind: str, key: str) -> str:
+    return f"{kind}.`{key}`"
+
+
+def _chart(kind: str, key: str) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "uuid": f"cliprd-{key}",
+        "metricSectionId": "cliprd",
+        "deleted": False,
+        "isGenerated": False,
+        "metricKey": key,
+        "displayName": key,
+        "runsCountToCompare": 100,
+    }
+
+
+def _bar(key: str) -> dict[str, Any]:
+    return _chart("BAR", key)
+
+
+def _line(key: str) -> dict[str, Any]:
+    return {
+        **_chart("LINE", key),
+        "scaleType": "linear",
+        "xAxisKey": "step",
+        "xAxisScaleType": "linear",
+        "selectedXAxisMetricKey": "",
+        "selectedMetricKeys": [key],
+        "selectedYAxisMetricKey": key,
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "lineSmoothness": 0,
+        "useGlobalLineSmoothing": True,
+        "useGlobalXaxisKey": True,
+        "range": {},
+        "ignoreOutliers": False,
+    }
+
+
+def _open(params: Params) -> tuple[Any, str]:
+    uri = params.tracking.uri
+    if not uri:
+        raise ParamsError("tracking.uri is empty: nothing is tracked.", "Set it to the server's address.")
+    try:
+        client = server.connect(uri)
+        found = client.get_experiment_by_name(params.tracking.experiment)
+    except CliprdError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RetryableError(f"MLflow at {_shown(uri)} does not answer: {reason}", "Start it.") from error
+    if found is None:
+        raise _nothing(params)
+    return client, str(found.experiment_id)
+
+
+def _nothing(params: Params) -> InputError:
+    return InputError(
+        f"No training is tracked in experiment '{params.tracking.experiment}' at {_shown(params.tracking.uri)}.",
+        "Run `cliprd distill` or `dvc repro`, or name another with --experiment.",
+    )
+
+
+def _shown(uri: str) -> str:
+    """Without a password that may be in it."""
+    head, at, tail = uri.rpartition("@")
+    return f"{head.partition('://')[0]}://…@{tail}" if at else uri
+
+
+def _row(client: Any, run: Any) -> Row:
+    metrics = run.data.metrics
+    terms = {key.removeprefix("loss/"): value for key, value in metrics.items() if key.startswith("loss/")}
+    steps = [metric.step for metric in run.data._metric_objs if metric.key == "loss/total"]
+    return Row(
+        name=run.info.run_name, status=run.info.status, score=_interval(metrics, "mean"), terms=terms,
+        step=max(steps, default=0),
+    )  # fmt: skip
+
+
+def _methods(metrics: Mapping[str, float]) -> Iterable[Row]:
+    for key in metrics:
+        if key.startswith("score/mean/"):
+            name = key.removeprefix("score/mean/")
+            yield Row(
+                name=name, status="", score=_interval(metrics, f"mean/{name}"),
+                difference=_interval(metrics, f"difference/{name}"), terms={},
+            )  # fmt: skip
+
+
+def _interval(metrics: Mapping[str, float], name: str) -> dict[str, float] | None:
+    if f"score/{name}" not in metrics:
+        return None
+    value = metrics[f"score/{name}"]
+    return {"value": value, "low": metrics.get(f"low/{name}", value), "high": metrics.get(f"high/{name}", value)}
+
+
+def _sorted(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (row.score is None, -(row.score or {}).get("value", 0.0), row.name))
+
+
+def _spread(score: Mapping[str, float] | None, *, sign: bool = False) -> str:
+    """In points, as the report has it."""
+    from cliprd.report.charts.forest import spread
+
+    return spread(score, sign=sign) if score else ""
+
+
+def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    shown = [
+        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    ]
+    return "\n".join(line.rstrip() for line in shown) + "\n"

@@ -1,0 +1,112 @@
+"""What comes after a training: a student's scores and pictures in its run, and a comparison's report in the parent's.
+
+Each is logged once, and a tag that is set last says so; so a call that the server missed is made good by the next one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cliprd import manifest, storage
+from cliprd.params import Params
+from cliprd.storage import Location
+from cliprd.tracking import server
+from cliprd.tracking.election import PARENT
+from cliprd.tracking.runs import flush
+
+BENCHMARK = "cliprd.benchmark"  # tag: fingerprint of the benchmark that was logged
+COMPARISON = "cliprd.comparison"  # tag: fingerprint of the comparison that was logged
+MOST = 1000  # metrics in one request: MLflow's limit
+ENDS = ("low", "high")
+Draw = Callable[[Path], Mapping[str, Mapping[str, float]]]
+
+
+def log_scores(params: Params, student: Path, benchmark: str, draw: Draw) -> None:
+    """Send what the student's training has left to send, then its scores and pictures.
+
+    Args:
+        params: `tracking` is used.
+        student: the student's folder, which knows its run.
+        benchmark: fingerprint of its benchmark.
+        draw: writes the files to log into a folder and gives the scores, name → {"value", "low", "high"} (`mean`,
+            `<task>`, `<task>/<protocol>/<metric>`): the metrics `score/<name>`, `low/<name>` and `high/<name>`. Called
+            only where they are not logged yet.
+    """
+    try:
+        run_id = flush(params, student)
+        if run_id is None:
+            return
+        client = server.connect(params.tracking.uri)
+        if client.get_run(run_id).data.tags.get(BENCHMARK) == benchmark:
+            return
+        with tempfile.TemporaryDirectory(prefix="cliprd-sheet-") as folder:
+            _log_metrics(client, run_id, score_metrics(draw(Path(folder))))
+            client.log_artifacts(run_id, folder)
+        client.set_tag(run_id, BENCHMARK, benchmark)
+    except Exception as error:  # whatever a server or network can raise: the benchmark is worth more than its log
+        server.warn(f"the scores of {student.name} are not tracked", error, "`cliprd compare` sends them.")
+
+
+def log_report(params: Params, comparison: Location, content: Mapping[str, Any], students: Iterable[Path]) -> None:
+    """Log a comparison's files and the methods' means in its students' parent run; in each, where they have several.
+
+    Args:
+        params: `tracking` is used.
+        comparison: the finished folder of `compare`.
+        content: of its comparison.json.
+        students: the folders compared.
+    """
+    if not params.tracking.uri:
+        return
+    try:
+        runs = [run_id for student in students if (run_id := flush(params, student)) is not None]
+        if not runs:
+            return
+        client = server.connect(params.tracking.uri)
+        fingerprint = manifest.read(comparison, stage="compare").fingerprint
+        parents = {client.get_run(run_id).data.tags.get(PARENT) for run_id in runs} - {None}
+        for parent in sorted(parents):
+            if client.get_run(parent).data.tags.get(COMPARISON) == fingerprint:
+                continue
+            _log_metrics(client, parent, score_metrics(_means(content)))
+            folder = storage.fetch_folder(comparison)
+            for file in ("comparison.md", "comparison.json", "index.html"):
+                client.log_artifact(parent, str(folder / file), "report")
+            client.set_tag(parent, COMPARISON, fingerprint)
+    except Exception as error:
+        server.warn("the report is not tracked", error, "The same `cliprd compare` again sends it.")
+
+
+def score_metrics(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """`score/<name>`, and the ends of its interval as `low/<name>` and `high/<name>`."""
+    metrics: dict[str, float] = {}
+    for name, score in scores.items():
+        metrics[f"score/{name}"] = float(score["value"])
+        metrics |= {f"{end}/{name}": float(score[end]) for end in ENDS if score.get(end) is not None}
+    return metrics
+
+
+def _means(content: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """`mean/<method>` of everybody, and `difference/<method>` to the reference."""
+    block = content["protocols"][content["protocol"]]
+    found = {
+        f"mean/{method}": entry["mean"] for method, entry in {"teacher": block["teacher"], **block["methods"]}.items()
+    }
+    for method, entry in block["methods"].items():
+        if "difference" in entry:
+            found[f"difference/{method}"] = entry["difference"]["mean"]
+    return found
+
+
+def _log_metrics(client: Any, run_id: str, metrics: Mapping[str, float]) -> None:
+    """Those that the run does not have like that; in requests that are taken as a whole."""
+    from mlflow.entities import Metric
+
+    known, now = client.get_run(run_id).data.metrics, int(time.time() * 1000)
+    new: Sequence[Any] = [Metric(key, value, now, 0) for key, value in metrics.items() if known.get(key) != value]
+    for start in range(0, len(new), MOST):
+        client.log_batch(run_id, metrics=new[start : start + MOST])

@@ -1,0 +1,83 @@
+"""The MLflow server as the rest of this room reaches it: quiet, quick to give up, and never believed to be there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# Only where nobody has said otherwise. MLflow itself would try for minutes; what fails here is sent later by our own
+# means. Artifacts of more than MINIMUM_FILE_SIZE go through the server in parts, never whole through its memory.
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "true",
+    "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": str(64 * 2**20),
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+PROBE = 5.0  # seconds
+BATCH = 100  # params or tags in one request: MLflow's limit
+
+
+def connect(uri: str) -> Any:
+    """An MlflowClient.
+
+    Raises:
+        OSError: a server does not answer at all, found out within seconds.
+    """
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    # MLflow's first contact with a database prints every migration; people want to see the training.
+    for name in ("alembic", "mlflow.store", "mlflow.tracking", "mlflow.utils"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if uri.startswith(("http://", "https://")):
+        _probe(uri)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _probe(uri: str) -> None:
+    with contextlib.suppress(urllib.error.HTTPError):  # it answers; what it says of a request of ours is worth more
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE).close()  # noqa: S310 — checked by the caller
+
+
+def experiment_id(client: Any, name: str) -> str:
+    """The experiment's id; it is made where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:  # another has made it meanwhile
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings under joined keys; what is None is left out."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}{separator}", separator)
+        elif value is not None:
+            yield prefix + key, value
+
+
+def quoted(text: str) -> str:
+    """A string in one of MLflow's filters."""
+    return "'" + text.replace("'", "\\'") + "'"
+
+
+def warn(what: str, error: BaseException, then: str = "") -> None:
+    """One line on stderr: what is not tracked, why, and what becomes of it."""
+    line = " ".join(str(error).split())[:200]
+    print(f"cliprd: warning: {what}: {type(error).__name__}: {line}{' ' + then if then else ''}", file=sys.stderr)

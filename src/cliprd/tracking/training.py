@@ -1,0 +1,199 @@
+"""What is told of a training once: the run's name, parameters, tags and data set, and the ablation it belongs to."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cliprd import manifest
+from cliprd.distill.objective import resolve_weights
+from cliprd.distill.train import sections
+from cliprd.manifest import Manifest
+from cliprd.params import Params
+from cliprd.tracking import election
+from cliprd.tracking.provenance import revisions
+from cliprd.tracking.server import BATCH, experiment_id, flat
+
+TRAINING = "cliprd.training"  # tag of a training's run: digest of the work and of where it is done
+ABLATION = "cliprd.ablation"  # tag of a parent run: digest of what its children share
+KIND = "cliprd.kind"  # tag: "ablation" of a parent, "training" of a child
+_MACHINE = ("processes", "device", "precision")  # of `distill`: an ablation may run on several machines
+_ARM = ("method", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """All of it is JSON: it lies beside the student, so that another process can make the run.
+
+    Attributes:
+        name: of the run, `<method>-<seed>`.
+        key: the same for the same work in the same place, and for nothing else.
+        start: milliseconds since the epoch.
+        params, tags: of the run.
+        datasets: {"name", "digest", "source_type", "source", "profile"} each.
+        ablation: {"key", "name", "params", "note"} of the parent; empty for a run without one.
+    """
+
+    name: str
+    key: str
+    start: int = field(default_factory=lambda: int(time.time() * 1000))
+    params: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    datasets: tuple[Mapping[str, str], ...] = ()
+    ablation: Mapping[str, Any] = field(default_factory=dict)
+
+
+def describe(params: Params, *, key: str, shards: Manifest, cache: Manifest, device: str, processes: int) -> Training:
+    """The training of `params` on what the two manifests stand for.
+
+    Args:
+        key: see `Training`.
+        shards, cache: of its inputs.
+        device: in words.
+        processes: how many share a batch.
+    """
+    d = params.distill
+    weights, scale_mode = resolve_weights(d)
+    shared = sections(params)
+    shared["distill"] = {name: v for name, v in shared["distill"].items() if name not in (*_ARM, *_MACHINE)}
+    fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
+    made = {**cache.params, "data": shards.params}  # how data and cache were made is theirs to say, not our caller's
+    common = {key: str(value)[:6000] for key, value in flat({**made, **shared})}  # 6000: MLflow's limit
+    told_by_arm = ("distill.scale_mode", "distill.weights.")
+    arm = {"method": d.method, "scale_mode": scale_mode, "seed": str(d.seed)}
+    arm |= {f"weight/{term}": f"{weight:g}" for term, weight in dataclasses.asdict(weights).items()}
+    teacher = str(cache.facts.get("teacher", ""))
+    tags = {
+        KIND: "training",
+        **{f"cliprd.{name}": value for name, value in fingerprints.items()},
+        "cliprd.device": device,
+        "cliprd.processes": str(processes),
+        **revisions(),
+    }
+    digest = manifest.digest({**fingerprints, **shared})
+    samples = shards.facts.get("samples", "?")
+    return Training(
+        name=f"{d.method}-{d.seed}",
+        key=key,
+        params={**{key: value for key, value in common.items() if not key.startswith(told_by_arm)}, **arm},
+        tags=tags,
+        datasets=(_dataset(shards, samples),),
+        ablation={
+            "key": digest,
+            "name": f"ablation-{digest[:8]}",
+            "params": common,
+            "note": f"{samples} pairs, {d.epochs} epochs of batch {d.batch_size}, learning rate {d.lr:g}"
+            + (f", teacher {teacher}" if teacher else "")
+            + ". Its children are the methods × seeds; what they share are its parameters.",
+            "tags": {f"cliprd.{name}": value for name, value in fingerprints.items()},
+        },
+    )
+
+
+def _dataset(shards: Manifest, samples: Any) -> dict[str, str]:
+    path = str(shards.params.get("path", "shards"))
+    source = {"uri": path, "fingerprint": shards.fingerprint}
+    return {
+        "name": path[-500:],
+        "digest": shards.fingerprint[:36],  # MLflow's limit; all of it is in the source
+        "source_type": "s3" if path.startswith("s3://") else "local",
+        "source": json.dumps(source),
+        "profile": json.dumps({"samples": samples}),
+    }
+
+
+def ensure_run(client: Any, experiment: str, training: Training, run_id: str | None, *, resumed: bool) -> str:
+    """Id of the training's run, made and told of where that has not been done, or not wholly; safe to call again.
+
+    Args:
+        experiment: its name.
+        run_id: as far as it is known.
+        resumed: the training was begun before: then its run may be finished already.
+    """
+    from mlflow.entities import RunTag
+
+    place = experiment_id(client, experiment)
+    parent = _parent(client, place, training) if training.ablation else None
+    if run_id is None or not _alive(client, run_id):
+        tags = {**training.tags, TRAINING: training.key, **({election.PARENT: parent} if parent else {})}
+
+        def make() -> Any:
+            return client.create_run(place, start_time=training.start, run_name=training.name, tags=tags)
+
+        finished = resumed and election.found(client, place, TRAINING, training.key)
+        run_id = (
+            finished[0].info.run_id
+            if finished and all(run.info.status == "FINISHED" for run in finished)
+            else election.the_one(client, place, TRAINING, training.key, make, unfinished=True)
+        )
+    _tell(client, run_id, training.params)
+    if training.datasets:
+        _log_datasets(client, run_id, training.datasets)
+    adopt(client, place, run_id, training)
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in training.tags.items()])
+    return run_id
+
+
+def adopt(client: Any, place: str, run_id: str, training: Training) -> None:
+    """Hand the run to the parent that all agree on; where several were made at once that may be another by now."""
+    if training.ablation:
+        parent = _parent(client, place, training)
+        if client.get_run(run_id).data.tags.get(election.PARENT) != parent:
+            client.set_tag(run_id, election.PARENT, parent)
+
+
+def settle(client: Any, place: str, training: Training) -> None:
+    """The parent is finished when none of its children runs."""
+    if not training.ablation:
+        return
+    parent = _parent(client, place, training)
+    runs = any(run.info.status == "RUNNING" for run in election.children(client, place, parent))
+    if runs:
+        client.update_run(parent, status="RUNNING")
+    else:
+        client.set_terminated(parent, "FINISHED")
+
+
+def _parent(client: Any, place: str, training: Training) -> str:
+    told = training.ablation
+    tags = {ABLATION: told["key"], KIND: "ablation", "mlflow.note.content": told["note"], **told["tags"]}
+
+    def make() -> None:
+        made = client.create_run(place, run_name=told["name"], tags=tags)
+        _tell(client, made.info.run_id, told["params"])
+
+    return election.the_one(client, place, ABLATION, told["key"], make)
+
+
+def _alive(client: Any, run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
+def _tell(client: Any, run_id: str, params: Mapping[str, str]) -> None:
+    from mlflow.entities import Param
+
+    known = client.get_run(run_id).data.params
+    new = [Param(key, value) for key, value in params.items() if key not in known]
+    for start in range(0, len(new), BATCH):
+        client.log_batch(run_id, params=new[start : start + BATCH])
+
+
+def _log_datasets(client: Any, run_id: str, datasets: tuple[Mapping[str, str], ...]) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    with contextlib.suppress(NotImplementedError):
+        client.log_inputs(
+            run_id, [DatasetInput(Dataset(**told), [InputTag("mlflow.data.context", "training")]) for told in datasets]
+        )
