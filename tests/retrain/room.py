@@ -73,6 +73,8 @@ else:
     made, extra = manifest.read(benchmark), {{"lineage.json": {{}}}}
 tree = json.loads((outside / "lineage.json").read_text())
 tree["params"]["distill"] |= {{"method": method, "seed": seed}}
+for name, entry in tree["inputs"].items():  # what is known only when it is made
+    entry |= {{"fingerprint": manifest.digest(entry), "facts": {{"samples": 4}}}}
 extra["lineage.json"] = {{**tree, "facts": {{"run": f"{{method}}-{{seed}}"}}}}
 folder = student if what == "student" else benchmark
 for name, content in extra.items():
