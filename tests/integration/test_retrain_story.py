@@ -82,8 +82,7 @@ class Repository:
             variables={"AWS_ENDPOINT_URL": self.access["AWS_ENDPOINT_URL"]},
         )
         assert result.returncode == 0, result.stdout[-8000:]
-        for secret in secrets.values():
-            assert secret not in result.stdout.replace("cliprd", "") or secret == "cliprd"
+        assert secrets["AWS_SECRET_ACCESS_KEY"] not in result.stdout
         return result.stdout
 
     def ask(self, number: int, branch: str) -> tuple[str, str]:
@@ -163,7 +162,7 @@ def test_the_story(story):
     targets = ("distill@baseline-0", "benchmark@baseline-0")
     run(clone, "dvc", "pull", "-q", *targets, env=story.access)
     student = manifest.verify(clone / "work/students/baseline-0", stage="distill")
-    assert student.fingerprint == version.tags["cliprd.student"] == manifest.read(second.student()).fingerprint
+    assert student.fingerprint == manifest.read(second.student()).fingerprint
     assert lineage.of(clone / "work/benchmark/baseline-0") == second.lineage
     assert "didn't change" in run(clone, "dvc", "repro", "--dry", "--allow-missing", *targets, env=story.access).stdout
 
