@@ -1,4 +1,4 @@
-"""Components `gate` and `promote`."""
+"""Components `gate`, `promote` and `refuse`."""
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
@@ -69,3 +69,36 @@ def promote(
     version = component.promote(sections, model.path, results.path, decision.path, run_name=run)
     promoted.metadata["version"] = version
     component.log_metrics(promoted, component.scores(results.path))
+
+
+def refuse(
+    settings: dict,
+    tracking: dict,
+    champion: str,
+    run: str,
+    model: Input[Model],
+    results: Input[Dataset],
+    decision: Input[Dataset],
+    refused: Output[Metrics],
+) -> None:
+    """Keep a student that the gate refused, with its word, beside the champion, which stays.
+
+    Args:
+        settings: section `promote` of params.yaml; its champion is replaced by the input below.
+        tracking: section `tracking` of params.yaml: the server of models:/.
+        champion: models:/<name>, or the champion's folder as s3:// prefix.
+        run: id of the run, which is noted as who asked.
+        model: the student.
+        results: its scores.
+        decision: of the gate.
+
+    Returns:
+        refused: the student's version; none where it is the champion already.
+    """
+    from cliprd import component
+
+    sections = {"promote": {**settings, "champion": champion}, "tracking": tracking}
+    version = component.refuse(sections, model.path, results.path, decision.path, run_name=run)
+    if version:
+        refused.metadata["version"] = version
+    component.log_metrics(refused, component.scores(results.path))

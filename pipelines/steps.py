@@ -15,17 +15,18 @@ from components.compare import compare, report
 from components.distill import distill
 from components.plan import plan
 from components.prepare import prepare
-from components.promote import gate, promote
+from components.promote import gate, promote, refuse
 from components.record import record
 from components.teacher import teacher
 
 FUNCTIONS = (
-    plan, prepare, teacher, cache, merge, distill, benchmark_teacher, benchmark, compare, report, gate, promote, record,
+    plan, prepare, teacher, cache, merge, distill, benchmark_teacher, benchmark, compare, report, gate, promote, refuse,
+    record,
 )  # fmt: skip
 # Argo counts the longest back-off from the first attempt's start: a step that runs for longer is not repeated at all.
 LONGEST = f"{30 * 24 * 3600}s"
 # These look at what the world is now, change it, or say what came of it.
-UNCACHED = {"plan", "gate", "promote", "record"}
+UNCACHED = {"plan", "gate", "promote", "refuse", "record"}
 DESCRIBED = (  # sections that the plan is made of
     "data", "teacher", "augmentation", "cache", "student", "distill", "benchmark", "compare", "tracking",
 )  # fmt: skip

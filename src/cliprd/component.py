@@ -179,17 +179,26 @@ def promote(sections: Mapping[str, Any], student: str, benchmark: str, decision:
         decision: folder of the gate.
         run_name: of the pipeline's run, which has asked for it.
     """
-    from cliprd.tracking.champion import asker, publish
+    from cliprd.tracking.champion import publish
 
     with _one_line():
-        tree = _tree(sections, where="promote")
-        found = json.loads((Path(decision) / "decision.json").read_text(encoding="utf-8"))
-        asked_by = asker(f"Kubeflow run {run_name}")
-        version = _attempts(
-            lambda: publish(tree.promote.champion, tree, Path(student), [Path(benchmark)], found, asked_by)
-        )
+        version = _candidate(publish, sections, student, benchmark, _decision(decision), run_name)
         _note(sections, f"{run_name}/promote", {"version": version})
         return version
+
+
+def refuse(sections: Mapping[str, Any], student: str, benchmark: str, decision: str, *, run_name: str) -> str | None:
+    """Keep a refused student with the gate's word. Returns its version; None where there is nothing to keep.
+
+    Arguments as of `promote`.
+    """
+    from cliprd.tracking.champion import refuse as keep
+
+    with _one_line():
+        found = _decision(decision)
+        if found["verdict"] in ("champion", "no place"):
+            return None
+        return _candidate(keep, sections, student, benchmark, found, run_name)
 
 
 def record(sections: Mapping[str, Any], text: str, *, run_name: str, state: str, error: str) -> str:
@@ -301,6 +310,27 @@ def log_confusion(artifact: Any, folder: str) -> None:
 
 def _here(folder: str) -> Path:
     return _attempts(lambda: storage.fetch_folder(folder)).resolve()
+
+
+def _decision(folder: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((Path(folder) / "decision.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _candidate(
+    act: Callable[..., str],
+    sections: Mapping[str, Any],
+    student: str,
+    benchmark: str,
+    decision: Mapping[str, Any],
+    run_name: str,
+) -> str:
+    """`champion.publish` or `champion.refuse` of folders that lie here."""
+    from cliprd.tracking.champion import asker
+
+    tree = _tree(sections, where="promote")
+    folders = Path(student), [Path(benchmark)]
+    return _attempts(lambda: act(tree.promote.champion, tree, *folders, decision, asker(f"Kubeflow run {run_name}")))
 
 
 def _note(sections: Mapping[str, Any], name: str, note: Mapping[str, Any]) -> None:

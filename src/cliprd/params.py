@@ -358,7 +358,7 @@ class Resources(Section):
 
 STEPS = (
     "plan", "prepare", "teacher", "cache", "merge", "distill", "benchmark_teacher", "benchmark", "compare", "report",
-    "gate", "promote", "record",
+    "gate", "promote", "refuse", "record",
 )  # fmt: skip
 
 

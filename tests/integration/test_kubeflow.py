@@ -320,7 +320,7 @@ def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):
 
     again = retrain()
     assert ending() == ("not promoted", "SUCCEEDED")
-    assert "steps run 3, finished before 8" in again.stdout  # plan, gate, record: this is the champion
+    assert "steps run 4, finished before 8" in again.stdout  # plan, gate, refuse, record: this is the champion
     assert json.loads((root / "champion" / "champion.json").read_text()) == champion
 
     shutil.rmtree(next(root.glob("store/prepare/*")))

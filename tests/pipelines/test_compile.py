@@ -74,7 +74,7 @@ SHARED = {"plan", "prepare", "teacher", "cache", "merge", "distill", "benchmark-
 
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("distill", {"report"}), ("ablation", {"compare"}), ("retrain", {"gate", "promote", "record"})],
+    [("distill", {"report"}), ("ablation", {"compare"}), ("retrain", {"gate", "promote", "refuse", "record"})],
 )
 def test_the_steps_of_a_pipeline(name, more):
     assert set(steps(compiled(name)[0])) == SHARED | more
@@ -84,6 +84,8 @@ def test_nothing_is_promoted_unless_the_gate_says_so_and_the_end_is_always_recor
     spec = compiled("retrain")[0]
     (branch,) = (part for part in spec["components"].values() if "promote" in part.get("dag", {}).get("tasks", {}))
     assert set(branch["dag"]["tasks"]) == {"promote"}
+    (other,) = (part for part in spec["components"].values() if "refuse" in part.get("dag", {}).get("tasks", {}))
+    assert set(other["dag"]["tasks"]) == {"refuse"}
     (name,) = (name for name, part in spec["components"].items() if part is branch)
     guarded = [
         task
@@ -120,7 +122,7 @@ def test_steps_are_cached_and_retried(name):
     spec = compiled(name, "kubernetes.retries=3", "kubernetes.backoff=45s")[0]
     tasks = steps(spec)
     for step, task in tasks.items():
-        cached = step not in {"plan", "gate", "promote", "record"}  # these look at the world, or change it
+        cached = step not in {"plan", "gate", "promote", "refuse", "record"}  # these look at the world, or change it
         assert task["cachingOptions"] == ({"enableCache": True} if cached else {})
     retried = {step: task["retryPolicy"] for step, task in tasks.items() if "retryPolicy" in task}
     assert set(retried) == set(tasks) - {"plan"}  # which fails at once, of wrong parameters

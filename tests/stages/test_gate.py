@@ -434,6 +434,15 @@ def test_the_end_of_a_run_is_what_gate_and_promotion_have_left(grid, place, tmp_
     folders_of = [str(grid[kind] / "clip_kd-0") for kind in ("students", "benchmarks")]
     component.promote(sections, *folders_of, decision, run_name="first")
     assert ending("first") == "promoted"
-    gated("second", "baseline")
+    decision = gated("second", "baseline")
     assert ending("second") == "not promoted"
     assert "surely worse" in (tmp_path / "text").read_text()
+    held = (tmp_path / "champion" / champion_folder.POINTER).read_bytes()
+    folders_of = [str(grid[kind] / "baseline-0") for kind in ("students", "benchmarks")]
+    version = component.refuse(sections, *folders_of, decision, run_name="second")
+    kept = json.loads((tmp_path / "champion" / version / "decision.json").read_text())
+    assert "surely worse" in kept["decision"]["reason"]
+    assert kept["asked_by"]["what"] == "Kubeflow run second"
+    assert (tmp_path / "champion" / champion_folder.POINTER).read_bytes() == held
+    folders_of = [str(grid[kind] / "clip_kd-0") for kind in ("students", "benchmarks")]
+    assert component.refuse(sections, *folders_of, gated("third", "clip_kd"), run_name="third") is None  # it is there
