@@ -22,7 +22,7 @@ def gate(
         tracking: section `tracking` of params.yaml: the server of models:/.
         champion: models:/<name>, or the champion's folder as s3:// prefix.
         run: id of the run, under which `record` finds what was said here.
-        publish: False: a student that passes is not promoted either.
+        publish: whether the run goes on to promote or keep the student, for `record`.
         results: the student's scores.
 
     Returns:
@@ -36,7 +36,7 @@ def gate(
     made = component.gate(sections, results.path, decision.path, run_name=run, publish=publish)
     decision.metadata.update(component.metadata(made))
     component.log_metrics(gain, component.gains(decision.path))
-    return bool(made.facts["passed"]) and publish
+    return bool(made.facts["passed"])
 
 
 def promote(

@@ -83,9 +83,10 @@ def build(params: Params, image: str) -> Any:
                 "settings": promote, "tracking": tracking, "champion": champion, "run": run,
                 "model": trained.outputs["model"], "results": scored.outputs["results"],
             }  # fmt: skip
-            with dsl.If(decided.outputs["Output"] == True):  # noqa: E712 (an expression of the pipeline)
-                steps.promote(**candidate, decision=decided.outputs["decision"])
-            with dsl.If(decided.outputs["Output"] == False):  # noqa: E712
-                steps.refuse(**candidate, decision=decided.outputs["decision"])
+            with dsl.If(publish == True):  # noqa: E712 (an expression of the pipeline)
+                with dsl.If(decided.outputs["Output"] == True):  # noqa: E712
+                    steps.promote(**candidate, decision=decided.outputs["decision"])
+                with dsl.If(decided.outputs["Output"] == False):  # noqa: E712
+                    steps.refuse(**candidate, decision=decided.outputs["decision"])
 
     return pipeline

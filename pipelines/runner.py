@@ -28,7 +28,7 @@ STEPS = [
     "distill",
     "benchmark",
     "gate",
-    "promote",
+    "promote or refuse",
     "record",
 ]
 ROOT = Path("work/pipeline")
