@@ -9,6 +9,7 @@ def gate(
     tracking: dict,
     champion: str,
     run: str,
+    publish: bool,
     results: Input[Dataset],
     decision: Output[Dataset],
     gain: Output[Metrics],
@@ -21,6 +22,7 @@ def gate(
         tracking: section `tracking` of params.yaml: the server of models:/.
         champion: models:/<name>, or the champion's folder as s3:// prefix.
         run: id of the run, under which `record` finds what was said here.
+        publish: whether the run goes on to promote or keep the student, for `record`.
         results: the student's scores.
 
     Returns:
@@ -31,7 +33,7 @@ def gate(
     from cliprd import component
 
     sections = {"promote": {**settings, "champion": champion}, "compare": compare, "tracking": tracking}
-    made = component.gate(sections, results.path, decision.path, run_name=run)
+    made = component.gate(sections, results.path, decision.path, run_name=run, publish=publish)
     decision.metadata.update(component.metadata(made))
     component.log_metrics(gain, component.gains(decision.path))
     return bool(made.facts["passed"])

@@ -32,6 +32,7 @@ def build(params: Params, image: str) -> Any:
         tracking: dict = default["tracking"],
         store: str = params.kubernetes.store,
         cache_parts: int = params.kubernetes.cache_parts,
+        publish: bool = True,
     ) -> None:
         """Distil a student and promote it if it is better than the champion.
 
@@ -51,6 +52,7 @@ def build(params: Params, image: str) -> Any:
             tracking: section of params.yaml.
             store: s3:// prefix for shards, teacher cache and checkpoints; empty for Kubeflow's artifacts only.
             cache_parts: pods that the teacher cache is embedded in.
+            publish: false: train and gate only.
         """
         sections = {
             "data": data, "teacher": teacher, "augmentation": augmentation, "cache": cache, "student": student,
@@ -74,15 +76,17 @@ def build(params: Params, image: str) -> Any:
                 tracking=tracking,
                 champion=champion,
                 run=run,
+                publish=publish,
                 results=scored.outputs["results"],
             )
             candidate = {
                 "settings": promote, "tracking": tracking, "champion": champion, "run": run,
                 "model": trained.outputs["model"], "results": scored.outputs["results"],
             }  # fmt: skip
-            with dsl.If(decided.outputs["Output"] == True):  # noqa: E712 (an expression of the pipeline)
-                steps.promote(**candidate, decision=decided.outputs["decision"])
-            with dsl.If(decided.outputs["Output"] == False):  # noqa: E712
-                steps.refuse(**candidate, decision=decided.outputs["decision"])
+            with dsl.If(publish == True):  # noqa: E712 (an expression of the pipeline)
+                with dsl.If(decided.outputs["Output"] == True):  # noqa: E712
+                    steps.promote(**candidate, decision=decided.outputs["decision"])
+                with dsl.If(decided.outputs["Output"] == False):  # noqa: E712
+                    steps.refuse(**candidate, decision=decided.outputs["decision"])
 
     return pipeline

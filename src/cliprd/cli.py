@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cliprd.manifest import Manifest
     from cliprd.params import Params
+    from cliprd.retrain.run import Runner
     from cliprd.storage import Location
     from pipelines.client import Api
 
@@ -112,6 +113,24 @@ def parser() -> argparse.ArgumentParser:
     rollback = command("rollback", _rollback, "make the champion before this one the champion again (params: promote)")
     rollback.add_argument("--to", metavar="VERSION", help="that one instead of the one before")
     rollback.add_argument("--reason", default="", metavar="TEXT", help="kept with it; default: CI's run")
+    again = command(
+        "retrain",
+        _retrain,
+        "train, gate and promote a student if data, parameters or code have changed since the champion"
+        " (params: retrain, promote)",
+    )
+    again.add_argument("--dry-run", action="store_true", help="say what would be done and why; change nothing")
+    again.add_argument("--runner", choices=("dvc", "kfp"), default="dvc", help="who trains (default: dvc)")
+    again.add_argument("--no-promote", action="store_true", help="train and gate only, as for a pull request")
+    again.add_argument("--output", type=Path, default=Path("work/retrain"), metavar="DIR", help="folder of the report")
+    again.add_argument("--reason", default="", metavar="TEXT", help="kept with the decision; default: CI's run")
+    kfp = again.add_argument_group("with --runner kfp")
+    kfp.add_argument("--host", metavar="URL", help="of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT")
+    kfp.add_argument("--local", choices=("docker", "process"), help="here instead, in containers or processes")
+    kfp.add_argument("--namespace", metavar="NAME", help="yours, in multi-user Kubeflow")
+    kfp.add_argument("--token-file", type=Path, metavar="FILE", help="holds a token; default: KFP_TOKEN holds it")
+    kfp.add_argument("--image", metavar="NAME", help="of the steps; default: the content-made tag of `make images`")
+    kfp.add_argument("--allow-mutable-image", action="store_true", help="take a tag that can move")
     pipeline = commands.add_parser(
         "pipeline",
         help="Kubeflow pipelines: compile, run here, submit to a cluster",
@@ -291,6 +310,33 @@ def _rollback(options: argparse.Namespace) -> int:
     version = rollback(tree.promote.champion, tree, asker(options.reason), options.to)
     print(f"rollback: version {version} is the champion")
     return 0
+
+
+def _retrain(options: argparse.Namespace) -> int:
+    from cliprd.retrain import dvc, report
+    from cliprd.retrain.run import TEXT, dry_run, retrain
+    from cliprd.tracking.champion import asker
+
+    tree = _load(options)
+    runner = dvc.Repository(tree) if options.runner == "dvc" else _kfp_runner(options, tree)
+    asked_by, facts = asker(options.reason), {"git": dvc.revision()}
+    if options.dry_run:
+        sys.stdout.write(report.render(dry_run(tree, runner, asked_by=asked_by, facts=facts)))
+        return 0
+    promote = not options.no_promote
+    made = retrain(tree, runner, output=options.output, asked_by=asked_by, promote=promote, facts=facts)
+    print(f"retrain: {report.ENDINGS[made['ending']]}: {made['why']} ({options.output / TEXT})")
+    return 0
+
+
+def _kfp_runner(options: argparse.Namespace, tree: Params) -> Runner:
+    tree, image = _parameters_and_image(options)
+    from pipelines.runner import Pipeline
+
+    if options.local:
+        return Pipeline(tree, image, local=options.local)
+    _warn_of_image(options, image)
+    return Pipeline(tree, image, api=_connect(options))
 
 
 def _stage(name: str) -> Callable[..., Manifest]:

@@ -159,11 +159,14 @@ def compare(
         )
 
 
-def gate(sections: Mapping[str, Any], candidate: str, output: str, *, run_name: str) -> Manifest:
-    """`gate`, with a note for `record` of what it said."""
+def gate(sections: Mapping[str, Any], candidate: str, output: str, *, run_name: str, publish: bool = True) -> Manifest:
+    """`gate`, with a note for `record` of what it said, and whether a student that passes is to be promoted."""
     made = run("gate", sections, {"candidate": candidate}, output)
     with _one_line():
-        _note(sections, f"{run_name}/gate", {"passed": made.facts["passed"], "reason": made.facts["reason"]})
+        decision = json.loads((_here(output) / "decision.json").read_text(encoding="utf-8"))
+        told = ("passed", "verdict", "reason", "champion", "mean", "tasks")
+        noted = {name: decision[name] for name in told if name in decision}
+        _note(sections, f"{run_name}/gate", {**noted, "publish": publish})
     return made
 
 
@@ -210,6 +213,8 @@ def record(sections: Mapping[str, Any], text: str, *, run_name: str, state: str,
             ending, why = "promoted", f"version {promoted['version']} is the champion"
         elif gated and not gated["passed"]:
             ending, why = "not promoted", gated["reason"]
+        elif gated and not gated["publish"]:
+            ending, why = "not promoted", f"as was asked; it passed the gate: {gated['reason']}"
         else:
             ending, why = "failed", f"{'after' if gated else 'before'} the gate: look at the run's failed step"
         if not sections["promote"]["champion"]:

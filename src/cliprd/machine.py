@@ -1,12 +1,16 @@
-"""What this process may use of the machine it runs on."""
+"""What this process may use of the machine it runs on, and how long it may live there."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import signal
+import sys
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def cores(cgroups: Path = CGROUPS) -> int:
@@ -38,3 +42,9 @@ def _limit(cgroups: Path) -> float:
         except (OSError, ValueError):
             continue
     return math.inf
+
+
+def end_with_parent() -> None:
+    """Have this process ended when the one that launched it dies without a word (SIGKILL): an orphan would train on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

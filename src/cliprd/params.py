@@ -270,6 +270,28 @@ class Promote(Section):
         return value
 
 
+class Retrain(Section):
+    """What `cliprd retrain` trains."""
+
+    method: str = "clip_rd-exp"
+    """As `distill.method`; for `--runner dvc` one of `ablation.methods`."""
+    seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
+    """The first seed's student is the one that is promoted; further ones tell the gate how much is chance."""
+
+    @field_validator("method")
+    @classmethod
+    def _method(cls, value: str) -> str:
+        parse_method(value)
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a seed stands there twice")
+        return value
+
+
 class Tracking(Section):
     """MLflow."""
 
@@ -401,6 +423,7 @@ class Params(Section):
     benchmark: Benchmark = Benchmark()
     compare: Compare = Compare()
     promote: Promote = Promote()
+    retrain: Retrain = Retrain()
     tracking: Tracking = Tracking()
     kubernetes: Kubernetes = Kubernetes()
 

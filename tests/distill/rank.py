@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 from cliprd.distill import distributed
-from cliprd.distill.launch import end_with_parent, handing_over
+from cliprd.distill.launch import handing_over
 from cliprd.errors import CliprdError, InputError
+from cliprd.machine import end_with_parent
 
 
 def main(task):

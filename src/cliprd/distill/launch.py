@@ -8,7 +8,6 @@ and its one line.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -29,7 +28,6 @@ from cliprd.errors import CliprdError, RetryableError
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 GRACE = 10  # seconds from SIGTERM to SIGKILL for the ranks that are left
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def launch(module: str, task: Mapping[str, Any], processes: int) -> None:
@@ -90,12 +88,6 @@ def handing_over() -> Iterator[None]:
         if path := os.environ.get(ERROR_FILE):
             manifest.write_json(Path(path), _told(error))
         raise
-
-
-def end_with_parent() -> None:
-    """Have this process ended when the one that launched it dies without a word (SIGKILL): an orphan would train on."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _told(error: Exception) -> dict[str, Any]:

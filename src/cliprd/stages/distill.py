@@ -23,11 +23,12 @@ from cliprd.distill import device, distributed
 from cliprd.distill.checkpoint import Checkpoints
 from cliprd.distill.distributed import World
 from cliprd.distill.history import last_row
-from cliprd.distill.launch import end_with_parent, handing_over, launch
+from cliprd.distill.launch import handing_over, launch
 from cliprd.distill.objective import resolve_weights
 from cliprd.distill.record import Record
 from cliprd.distill.train import Report, Trained, sections, train
 from cliprd.errors import CliprdError
+from cliprd.machine import end_with_parent
 from cliprd.manifest import Manifest
 from cliprd.models.encoder import count_parameters
 from cliprd.models.onnx import export_onnx

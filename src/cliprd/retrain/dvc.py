@@ -1,0 +1,286 @@
+"""Training by DVC, in the repository that is the present folder: `dvc repro` of what the retraining needs.
+
+The work is DVC's: what has not changed is not run again, and what its remote holds is brought from there. DVC's own
+run cache does not know stages whose folders persist (a killed stage goes on from its leftovers), so a finished
+retraining leaves its `dvc.lock` in the remote, under a name made of what went in: the run after the merge finds what
+the pull request's run has trained. A lock is a hint only: DVC compares everything with what is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cliprd import manifest, storage
+from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError, RetryableError
+from cliprd.machine import end_with_parent
+from cliprd.manifest import atomic_write
+from cliprd.params import Params, load
+from cliprd.retrain.plan import Plan
+from cliprd.retrain.run import Judged, settle
+from cliprd.stages import gate
+
+LOCK = Path("dvc.lock")
+LOCKS = "cliprd/locks"
+_TOGETHER = (
+    'trap "trap - TERM; kill 0" TERM; "$@" & wait $!'  # SIGTERM, here of a parent's end, goes to the whole group
+)
+_EXITED = re.compile(r"exited with (-?\d+)")
+
+
+class Repository:
+    """The DVC repository in the present folder: a `Runner`.
+
+    Raises:
+        EnvironmentError_: DVC is not installed. InputError: there is no repository here.
+        ParamsError: `dvc repro` would train something else than these parameters say.
+    """
+
+    name = "dvc"
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        if shutil.which("dvc") is None:
+            raise EnvironmentError_("dvc is not on the PATH.", "Activate the environment of `make setup`.")
+        if not Path("dvc.yaml").is_file():
+            raise InputError("There is no dvc.yaml here.", "Run it where dvc.yaml lies, or use --runner kfp.")
+        self._same_parameters()
+        grid = params.ablation
+        self.names = [f"{params.retrain.method}-{seed}" for seed in params.retrain.seeds]
+        if params.retrain.method not in grid.methods:
+            raise ParamsError(
+                f"retrain.method = '{params.retrain.method}' is not in ablation.methods ({', '.join(grid.methods)}), "
+                "which are the stages of dvc.yaml.",
+                "Add it there.",
+            )
+        if absent := [seed for seed in params.retrain.seeds if seed not in grid.seeds]:
+            raise ParamsError(
+                f"retrain.seeds: {absent[0]} is not in ablation.seeds ({', '.join(map(str, grid.seeds))}), "
+                "which are the stages of dvc.yaml.",
+                "Add it there.",
+            )
+        self.remote = _config("core.remote")
+
+    @property
+    def targets(self) -> list[str]:
+        """Stages that a retraining wants, and all that they depend on with them."""
+        return [f"{stage}@{name}" for name in self.names for stage in ("distill", "benchmark")]
+
+    def _same_parameters(self) -> None:
+        """DVC reads params.yaml, whatever the command line says."""
+        file = load(Path("params.yaml"))
+        for section in Params.model_fields:
+            if section not in ("retrain", "promote") and getattr(file, section) != getattr(self.params, section):
+                raise ParamsError(
+                    f"`dvc repro` reads params.yaml, whose section '{section}' is another one than was given here.",
+                    "Write it into params.yaml; only retrain and promote can be set for one run.",
+                )
+
+    def would_run(self, made: Plan) -> list[str]:
+        """Stages that have changed, and all that come after them: those end earlier where they find nothing new."""
+        if self._recorded(made.inputs):
+            return []
+        changed = _changed_stages(_asked("status", "--json", "--with-deps", *self.targets), missing=not self.remote)
+        graph = _asked("dag", "--dot")
+        edges = re.findall(r'^"([^"]+)" -> "([^"]+)";$', graph, re.MULTILINE)
+        wanted = _reached(self.targets, [(after, before) for before, after in edges])
+        stages = wanted & _reached(changed, edges)
+        order = re.findall(r'^"([^"]+)";$', graph, re.MULTILINE)
+        return [stage for stage in order if stage in stages and not stage.endswith(".dvc")]
+
+    def retrain(self, made: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
+        """Train and ask the gate; then push; then promote or refuse. See `Runner.retrain`."""
+        student, benchmarks = self.train(made.inputs)
+        names = ["candidate", *(f"candidate-{number:04d}" for number in range(1, len(benchmarks)))]
+        gate.run(self.params, dict(zip(names, benchmarks, strict=True)), output / "gate")
+        decision = json.loads((output / "gate" / gate.DECISION).read_text(encoding="utf-8"))
+        pushed = self.push(made.inputs)
+        version = settle(self.params, made, student, benchmarks, decision, asked_by) if promote else None
+        return Judged(decision, benchmarks, version, pushed)
+
+    def train(self, digest: str) -> tuple[Path, list[Path]]:
+        """Bring everything up to date.
+
+        Args:
+            digest: of all that goes in, the name under which the lock is looked up.
+
+        Returns:
+            Folders: of the first seed's student, and of its scores and the other seeds'.
+
+        Raises:
+            CliprdError: a stage failed; the error has its exit code.
+        """
+        self._recall(digest)
+        options = ["--pull", "--allow-missing"] if self.remote else []
+        lines = _follow(["dvc", "repro", *options, *self.targets])
+        if lines is not None:
+            raise _stage_failure(lines)
+        student, *benchmarks = places = self._places()
+        if not all((place / manifest.NAME).is_file() for place in places):  # found done, and not here yet
+            _pull(self.targets)
+        return student, benchmarks
+
+    def _places(self) -> list[Path]:
+        return [Path("work/students") / self.names[0], *(Path("work/benchmark") / name for name in self.names)]
+
+    def push(self, digest: str) -> str:
+        """Bring the results into the remote, then the lock that names them. Returns what was done, for the report.
+
+        Raises:
+            RetryableError: not all of it arrived.
+        """
+        if not self.remote:
+            return "nothing was pushed: DVC has no default remote (`dvc remote add -d NAME URL`)"
+        lines = _follow(["dvc", "push", "--with-deps", *self.targets])
+        if lines is not None:
+            raise RetryableError(f"dvc push to '{self.remote}' failed: {_last(lines)}", "Run the same command again.")
+        self._remember(digest)
+        return f"pushed to DVC's remote '{self.remote}'"
+
+    def _place(self, digest: str) -> str | None:
+        """Where the lock of a retraining lies; None where the remote is not one that is reached from here as well."""
+        url = _config(f"remote.{self.remote}.url")
+        elsewhere = _config(f"remote.{self.remote}.endpointurl") not in ("", os.environ.get("AWS_ENDPOINT_URL"))
+        here = Path(url).is_absolute() or (storage.is_s3(url) and not elsewhere)
+        return storage.join(url, f"{LOCKS}/{digest}.yaml") if here else None
+
+    def _remember(self, digest: str) -> None:
+        with _only_a_hint("kept"):
+            if place := self._place(digest):
+                storage.write_bytes(place, LOCK.read_bytes())
+
+    def _recorded(self, digest: str) -> bytes | None:
+        with _only_a_hint("looked for"):
+            place = self._place(digest) if self.remote else None
+            return storage.read_bytes(place) if place else None
+        return None
+
+    def _recall(self, digest: str) -> None:
+        data = self._recorded(digest)
+        if data is None:
+            return
+        known: dict[str, Any] = {"schema": "2.0", "stages": {}}
+        if LOCK.is_file():
+            known = yaml.safe_load(LOCK.read_text(encoding="utf-8"))
+        merged = {**known, "stages": {**known["stages"], **yaml.safe_load(data)["stages"]}}
+        if merged != known:
+            with atomic_write(LOCK, "w") as file:
+                yaml.safe_dump(merged, file, sort_keys=False, allow_unicode=True)
+        print("retrain: the same inputs were trained before; DVC's remote has what came of it", flush=True)
+
+
+def revision() -> Mapping[str, Any]:
+    """Of git, for the report; empty outside a repository."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return {}
+    status = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=False
+    )
+    return {"revision": head.stdout.strip(), "changed": bool(status.stdout.strip())}
+
+
+@contextlib.contextmanager
+def _only_a_hint(what: str) -> Iterator[None]:
+    """Without it a merge trains anew; with its failure a retraining would not end at all."""
+    try:
+        yield
+    except CliprdError as error:
+        print(f"cliprd: warning: the lock of this retraining was not {what}: {error}", file=sys.stderr, flush=True)
+
+
+def _asked(*arguments: str) -> str:
+    """What a dvc command that changes nothing says."""
+    ran = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise InputError(f"dvc {arguments[0]}: {_last(ran.stderr)}", "Mend the repository: `dvc status`, `dvc doctor`.")
+    return ran.stdout
+
+
+def _changed_stages(status: str, *, missing: bool) -> set[str]:
+    """Stages of `dvc status --json` with a change, or with what is missing here and can be brought from nowhere."""
+    quiet = set() if missing else {"deleted", "not in cache"}
+
+    def states(entry: Any) -> set[str]:
+        return {entry} if isinstance(entry, str) else set().union(*map(states, entry.values()))
+
+    return {
+        stage
+        for stage, entries in json.loads(status or "{}").items()
+        if set().union(*(states(entry) for entry in entries)) - quiet
+    }
+
+
+def _reached(first: Iterable[str], edges: Sequence[tuple[str, str]]) -> set[str]:
+    """These and all that edges lead to from them."""
+    found = set(first)
+    while further := {end for start, end in edges if start in found} - found:
+        found |= further
+    return found
+
+
+def _config(name: str) -> str:
+    ran = subprocess.run(["dvc", "config", name], capture_output=True, text=True, check=False)
+    return ran.stdout.strip() if ran.returncode == 0 else ""
+
+
+def _pull(targets: Sequence[str]) -> None:
+    lines = _follow(["dvc", "pull", *targets])
+    if lines is not None:
+        raise RetryableError(f"dvc pull: {_last(lines)}", "Run the same command again.")
+
+
+def _follow(command: Sequence[str]) -> list[str] | None:
+    """Run it, its output going by; None if it went well, else what it said.
+
+    However this process ends, the command does too, with the stage that it may have started: an orphan would train on,
+    and the next attempt meet it.
+    """
+    process = subprocess.Popen(
+        ["sh", "-c", _TOGETHER, "sh", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        preexec_fn=end_with_parent,
+    )
+    lines = []
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            lines.append(line.rstrip())
+        return lines if process.wait() else None
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _stage_failure(lines: Sequence[str]) -> CliprdError:
+    """With the exit code of the stage that failed, which DVC does not pass on."""
+    code = next((int(match[1]) for line in reversed(lines) if (match := _EXITED.search(line))), 1)
+    said = [line.partition("cliprd: error: ")[2] for line in lines if "cliprd: error: " in line]
+    if not said and (lost := [line for line in lines if "Unable to acquire lock" in line]):
+        return EnvironmentError_(f"dvc repro: {lost[-1]}", "Wait for the other dvc command.")
+    error = next((kind for kind in CliprdError.__subclasses__() if kind.exit_code == code), CliprdError)
+    return error(f"dvc repro: {said[-1] if said else _last(lines)}", "The champion stays as it was.")
+
+
+def _last(lines: Sequence[str] | str) -> str:
+    lines = lines.splitlines() if isinstance(lines, str) else lines
+    told = [line for line in lines if line.strip()]
+    errors = [line for line in told if line.startswith("ERROR")]
+    return (errors or told or ["it said nothing"])[-1]

@@ -1,0 +1,86 @@
+"""Whether to train: what is here now, held against the champion's lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cliprd import lineage, manifest
+from cliprd.errors import ParamsError
+from cliprd.lineage import Change
+from cliprd.params import Params
+from cliprd.tracking import champion
+from cliprd.tracking.champion import Champion
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a retraining would do, and why.
+
+    Attributes:
+        champion: who is in use; None before the first.
+        changes: since its lineage; none where it has no lineage.
+        inputs: digest of all that goes into the retraining: equal ones give the same student.
+        train: whether there is something to do.
+        why: in a sentence's part.
+    """
+
+    champion: Champion | None
+    changes: tuple[Change, ...]
+    inputs: str
+    train: bool
+    why: str
+
+
+def plan(params: Params) -> Plan:
+    """Look at data, parameters and code, and at the champion; nothing is changed.
+
+    Raises:
+        ParamsError: `promote.champion` names no place. InputError: data, tasks or the champion are missing or damaged.
+        RetryableError: a store or server failed.
+    """
+    place = params.promote.champion
+    if not place:
+        raise ParamsError(
+            "promote.champion names no place for a champion, so there is nothing to hold a student against.",
+            "Give models:/<name>, a folder or an s3:// prefix.",
+        )
+    held = champion.current(place, params)
+    now = lineage.wanted(trained(params))
+    inputs = manifest.digest([_shaping(now), list(params.retrain.seeds)])
+    if held is None:
+        return Plan(None, (), inputs, True, "there is no champion yet")
+    if held.lineage is None:
+        return Plan(held, (), inputs, True, f"version {held.version} has no lineage to compare with")
+    changes = tuple(lineage.changes(held.lineage, now))
+    if not changes:
+        return Plan(held, (), inputs, False, f"nothing has changed since version {held.version}, the champion")
+    judged = champion.noted(place, params, note(inputs))
+    if judged and judged["champion"] == held.version:
+        why = f"the same inputs were trained already, and the gate refused them: {judged['reason']}"
+        return Plan(held, changes, inputs, False, why)
+    return Plan(held, changes, inputs, True, _told(changes))
+
+
+def trained(params: Params) -> Params:
+    """The parameters of the student that is to be promoted: that of the first seed."""
+    wanted = {"method": params.retrain.method, "seed": params.retrain.seeds[0]}
+    return params.model_copy(update={"distill": params.distill.model_copy(update=wanted)})
+
+
+def note(inputs: str) -> str:
+    """Name of the note, beside the champion, of a refusal."""
+    return f"retrain-{inputs[:20]}/refused"
+
+
+def _shaping(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the version of the whole package: what matters of it is told by its parts."""
+    return {name: value for name, value in tree.items() if name != "code"}
+
+
+def _told(changes: tuple[Change, ...]) -> str:
+    counts: dict[str, int] = {}
+    for change in changes:
+        counts[change.kind] = counts.get(change.kind, 0) + 1
+    return "changed since the champion: " + ", ".join(f"{kind} ({count})" for kind, count in counts.items())

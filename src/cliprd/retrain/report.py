@@ -1,0 +1,147 @@
+"""What a retraining says of itself: report.json for machines, report.md for the pull request, from the same facts.
+
+{"schema": 1, "ending": one of ENDINGS, "why", "runner", "method", "seeds", "place", "inputs": digest of what went in,
+ "changes": [{"kind", "what", "before", "after"}], "notes": [...], "stages": what a dry run found | null,
+ "champion": version | null, "version": of the new model | null, "decision": the gate's | null,
+ "scores": as scores.side_by_side | null, "pushed": what was pushed | null, "git": {"revision", "changed"},
+ "asked_by": {"who", "what"}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cliprd.report import gate
+from cliprd.report.charts.forest import spread
+from cliprd.retrain import pictures
+
+SCHEMA = 1
+ENDINGS = {
+    "nothing": "nothing to do",
+    "failed": "failed",
+    "planned": "would train",
+    "passed": "passed the gate; not promoted, as was asked",
+    "promoted": "promoted",
+    "refused": "refused by the gate",
+}
+MOST_ROWS = 40  # changes shown; a thousand new shards need no thousand rows
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The report as Markdown, with nothing that a comment on GitHub or GitLab does not show."""
+    parts = [f"## Retraining: {ENDINGS[report['ending']]}", "", _sentence(report), ""]
+    parts += _changes(report["changes"], report["champion"], report["place"])
+    if report["stages"] is not None:
+        stages = ", ".join(f"`{_code(stage)}`" for stage in report["stages"])
+        told = stages or "Nothing: the same inputs were trained before, and what came of it is brought from there."
+        parts += ["### What would run", "", told, ""]
+    if report["decision"] is not None:
+        parts += _scores(report)
+        parts += _gate(report["decision"])
+    return "\n".join([*parts, *_foot(report)]) + "\n"
+
+
+def _sentence(report: Mapping[str, Any]) -> str:
+    told = _text(report["why"])
+    if report["ending"] == "promoted":
+        return (
+            f"**The gate:** {told}. Version `{_code(report['version'])}` is the champion in `{_code(report['place'])}`."
+        )
+    if report["ending"] == "refused":
+        held = (
+            f"version `{_code(report['champion'])}` stays the champion"
+            if report["champion"]
+            else "there is no champion"
+        )
+        return f"**The gate:** {told}. Nothing was promoted; {held}."
+    return f"**The gate:** {told}." if report["decision"] is not None else f"{told[:1].upper()}{told[1:]}."
+
+
+def _changes(changes: Sequence[Mapping[str, Any]], champion: str | None, place: str) -> list[str]:
+    if champion is None:
+        return [f"There was no champion in `{_code(place)}` before.", ""]
+    if not changes:
+        return []
+    rows = [
+        f"| {' | '.join([_text(c['kind']), _text(c['what']), _value(c['before']), _value(c['after'])])} |"
+        for c in changes[:MOST_ROWS]
+    ]
+    more = [f"| | … and {len(changes) - MOST_ROWS} more | | |"] if len(changes) > MOST_ROWS else []
+    head = [f"### Changed since version `{_code(champion)}`", "", "| | what | before | now |", "|---|---|---|---|"]
+    return [*head, *rows, *more, ""]
+
+
+def _scores(report: Mapping[str, Any]) -> list[str]:
+    scores, decision = report["scores"], report["decision"]
+    differences = {"mean": decision["mean"], **decision["tasks"]} if decision.get("mean") else {}
+    lines = []
+    if scores:
+        rows = []
+        for label in ("mean", *scores["candidate"]["tasks"]):
+            cells = [_cell(scores[side], label) for side in ("champion", "candidate")]
+            delta = spread(differences[label], sign=True) if label in differences else "–"
+            rows.append(f"| {_text(label)} | {cells[0]} | {cells[1]} | {delta} | {scores['examples'].get(label, '')} |")
+        lines += ["### Scores", "", "| task | champion | candidate | difference | examples |"]
+        lines += ["|---|---:|---:|---:|---:|", *rows, ""]
+        lines += ["Points (%); in brackets the intervals. The difference is paired over the same examples.", ""]
+    if differences:
+        lines += ["```text", pictures.forest(differences), "```", ""]
+    if scores:
+        lines += ["```mermaid", pictures.bars(scores), "```", ""]
+    return lines
+
+
+def _cell(side: Mapping[str, Any] | None, label: str) -> str:
+    entry = side and (side.get("mean") if label == "mean" else side["tasks"].get(label))
+    return spread(entry) if entry else "–"
+
+
+def _gate(decision: Mapping[str, Any]) -> list[str]:
+    guards = decision.get("guards") or []
+    if not guards:
+        return []
+    broken = sum(guard["ok"] is False for guard in guards)
+    told = f"{broken} of {len(guards)} guards broken" if broken else f"none of {len(guards)} guards broken"
+    return [
+        f"<details{' open' if broken else ''}><summary>The gate's figures: {told}</summary>",
+        "",
+        gate.markdown(decision),
+        "</details>",
+        "",
+    ]
+
+
+def _foot(report: Mapping[str, Any]) -> list[str]:
+    facts = [
+        f"runner {report['runner']}",
+        f"method {report['method']}",
+        f"seeds {', '.join(map(str, report['seeds']))}",
+    ]
+    if revision := report["git"].get("revision"):
+        facts.append(f"revision {revision[:12]}{' with changes' if report['git']['changed'] else ''}")
+    if report["pushed"]:
+        facts.append(report["pushed"])
+    asked = report["asked_by"]
+    facts += [f"asked by {asked['who']}" + (f" ({asked['what']})" if asked.get("what") else "")] if asked else []
+    return [f"<sub>{_text('; '.join(facts))}.</sub>", *(f"\n{_text(note)}" for note in report["notes"])]
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "–"
+    text = str(value)
+    short = text[:12] if len(text) == 64 and set(text) <= set("0123456789abcdef") else text[:80]
+    return f"`{_code(short)}`"
+
+
+def _code(text: Any) -> str:
+    return str(text).replace("`", "'").replace("|", "\\|").replace("\n", " ")
+
+
+def _text(text: Any) -> str:
+    """Names of shards and messages are data: no markup, mention or link of theirs comes alive in a comment."""
+    plain = " ".join(str(text).split())
+    for sign in "\\`*_[]|#~":
+        plain = plain.replace(sign, f"\\{sign}")
+    return plain.replace("&", "&amp;").replace("<", "&lt;").replace("@", "@\u200b")

@@ -1,0 +1,189 @@
+"""A retraining from its plan to its report, whoever does the training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cliprd.errors import CliprdError
+from cliprd.manifest import atomic_write, write_json
+from cliprd.params import Params
+from cliprd.retrain import report as reports
+from cliprd.retrain.lock import alone
+from cliprd.retrain.plan import Plan, note, plan
+from cliprd.retrain.scores import side_by_side
+from cliprd.tracking import champion
+
+JSON, TEXT = "report.json", "report.md"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of a training.
+
+    Attributes:
+        decision: of the gate.
+        benchmarks: the candidate's scores, where they are here.
+        version: of the candidate where it was kept: promoted, or refused.
+        pushed: what became of its files, for the report.
+    """
+
+    decision: Mapping[str, Any]
+    benchmarks: Sequence[Path]
+    version: str | None
+    pushed: str | None = None
+
+
+class Runner(Protocol):
+    """Who trains."""
+
+    name: str
+
+    def would_run(self, made: Plan) -> list[str]:
+        """Steps that a training would run, as far as that can be known beforehand; none: it has been done before."""
+
+    def retrain(self, made: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
+        """Train, ask the gate, and promote or refuse, the champion last.
+
+        Args:
+            made: the plan.
+            promote: False: ask the gate, and leave champion and registry alone.
+            output: folder for what the gate writes.
+            asked_by: `{"who", "what"}`.
+        """
+
+
+def retrain(
+    params: Params,
+    runner: Runner,
+    *,
+    output: Path,
+    asked_by: Mapping[str, str],
+    promote: bool = True,
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Do what the plan says, and write `report.json` and `report.md` into `output`.
+
+    Args:
+        params: the tree.
+        runner: who trains.
+        output: folder of the report.
+        asked_by: `{"who", "what"}`.
+        promote: False: train and gate only.
+        facts: of the report: `git`.
+
+    Returns:
+        The report (see `cliprd.retrain.report`).
+
+    Raises:
+        EnvironmentError_: a retraining is running already. Else what the training, the gate or the promotion raise; the
+        report then says so too, and the champion is as it was.
+    """
+    with alone():
+        for name in (JSON, TEXT):
+            (output / name).unlink(missing_ok=True)  # of an earlier run: where this one is killed, none is left
+        told = _begun(params, runner.name, asked_by, facts)
+        try:
+            made = plan(params)
+            told |= _planned(made)
+            if not made.train:
+                return _written(output, {**told, "ending": "nothing"})
+            print(f"retrain: {made.why}", flush=True)
+            judged = runner.retrain(made, promote=promote, output=output, asked_by=asked_by)
+        except CliprdError as error:
+            _written(output, {**told, "ending": "failed", "why": str(error)})
+            raise
+        held = made.champion.benchmarks if made.champion else ()
+        decision = judged.decision
+        if promote and decision["verdict"] == "champion":
+            ending = "nothing"
+        elif promote:
+            ending = "promoted" if decision["passed"] else "refused"
+        else:
+            ending = "passed" if decision["passed"] else "refused"
+        found = {
+            "ending": ending,
+            "why": decision["reason"],
+            "decision": dict(decision),
+            "scores": side_by_side(params, judged.benchmarks, held) if judged.benchmarks else None,
+            "version": judged.version,
+            "pushed": judged.pushed,
+        }
+        return _written(output, {**told, **found})
+
+
+def dry_run(
+    params: Params, runner: Runner, *, asked_by: Mapping[str, str], facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The report of what `retrain` would do now; nothing is changed, and none is written."""
+    told = {**_begun(params, runner.name, asked_by, facts), **_planned(found := plan(params))}
+    if not found.train:
+        return {**told, "ending": "nothing"}
+    return {**told, "ending": "planned", "stages": runner.would_run(found)}
+
+
+def settle(
+    params: Params,
+    made: Plan,
+    student: Path,
+    benchmarks: Sequence[Path],
+    decision: Mapping[str, Any],
+    asked_by: Mapping[str, str],
+) -> str | None:
+    """Do what the gate said: publish, or keep the refused candidate and note that these inputs were refused.
+
+    Returns:
+        The candidate's version.
+    """
+    place = params.promote.champion
+    if decision["verdict"] == "champion":
+        return str(decision["champion"])
+    if decision["passed"]:
+        return champion.publish(place, params, student, benchmarks, decision, asked_by)
+    version = champion.refuse(place, params, student, benchmarks, decision, asked_by)
+    refused = {"champion": decision["champion"], "reason": decision["reason"], "version": version}
+    champion.note(place, params, note(made.inputs), refused)
+    return version
+
+
+def _begun(params: Params, runner: str, asked_by: Mapping[str, str], facts: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
+        "schema": reports.SCHEMA,
+        "runner": runner,
+        "method": params.retrain.method,
+        "seeds": list(params.retrain.seeds),
+        "place": params.promote.champion,
+        "asked_by": dict(asked_by),
+        "git": {},
+        **(facts or {}),
+        "why": "",
+        "inputs": None,
+        "champion": None,
+        "changes": [],
+        "notes": [],
+        "stages": None,
+        "decision": None,
+        "scores": None,
+        "version": None,
+        "pushed": None,
+    }
+
+
+def _planned(made: Plan) -> dict[str, Any]:
+    return {
+        "why": made.why,
+        "inputs": made.inputs,
+        "champion": made.champion.version if made.champion else None,
+        "changes": [asdict(change) for change in made.changes],
+    }
+
+
+def _written(output: Path, report: dict[str, Any]) -> dict[str, Any]:
+    report = json.loads(json.dumps(report))
+    write_json(output / JSON, report)
+    with atomic_write(output / TEXT, "w") as file:
+        file.write(reports.render(report))
+    return report
