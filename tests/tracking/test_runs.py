@@ -309,12 +309,14 @@ def test_what_cannot_be_written_ends_no_training(place, capsys):
     assert capsys.readouterr().err.count("cliprd: warning") == 1
 
 
-@pytest.mark.parametrize("text", ['{"run_id": "1", "experiment": "x"}', '{"run_id": "1", "exp', "[]"])
-def test_a_note_of_an_older_cliprd_or_one_that_was_cut_names_no_run(text, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "run_id"), [('{"run_id": "1", "experiment": "x"}', "1"), ('{"run_id": "1", "exp', None), ("[]", None)]
+)
+def test_a_note_of_an_older_cliprd_or_one_that_was_cut_breaks_nothing(text, run_id, tmp_path):
     (tmp_path / runs.RUN_FILE).parent.mkdir()
     (tmp_path / runs.RUN_FILE).write_text(text)
     tree = params.validate({"tracking": {"uri": "http://127.0.0.1:1"}}, where="test")
-    assert runs.run_of(tree, tmp_path) is None
+    assert runs.run_of(tree, tmp_path) == run_id
     assert runs.flush(tree, tmp_path) is None
 
 

@@ -162,11 +162,14 @@ def send_left(params: Params, student: Location) -> None:
 
 def run_of(params: Params, folder: Path) -> str | None:
     """Id of the run of the student in `folder`, None where it has none (yet). Asks the server only where it must."""
-    note = _Note.read(folder / RUN_FILE)
-    if not params.tracking.uri or note is None:
+    if not params.tracking.uri:
         return None
-    if note.run_id is not None:
-        return note.run_id
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # an older cliprd has noted no more than this
+        if (run_id := json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["run_id"]) is not None:
+            return str(run_id)
+    note = _Note.read(folder / RUN_FILE)
+    if note is None:
+        return None
     client = server.connect(params.tracking.uri)
     experiment = client.get_experiment_by_name(note.experiment)
     runs = found(client, experiment.experiment_id, TRAINING, note.training.key) if experiment else []
@@ -184,7 +187,7 @@ class _Note:
 
     @classmethod
     def read(cls, file: Path) -> _Note | None:
-        """None where there is none, or one that an older cliprd has written or a kill has cut: no run is known."""
+        """None where there is none, or one that an older cliprd has written or a kill has cut: nothing can be sent."""
         try:
             body: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             told = {**body["training"], "datasets": tuple(body["training"]["datasets"])}
