@@ -89,6 +89,16 @@ def test_every_setting_of_the_script_is_one_that_it_explains():
     assert explained == known
 
 
+def test_without_a_place_for_a_champion_retraining_is_off_and_no_failure(tmp_path):
+    repo = room.make(tmp_path, champion="")
+    text = (repo / "params.yaml").read_text()
+    (repo / "params.yaml").write_text(text.replace(str(tmp_path / "champion"), "''"))
+    ended = run(repo, "tools/ci/retrain.sh", "train")
+    assert "params.yaml names no place for a champion" in ended.stdout
+    assert "Retraining: off" in (repo / "work" / "retrain" / "report.md").read_text()
+    assert not room.ran(repo)
+
+
 @pytest.fixture(scope="module")
 def github():
     with actions.github() as server:
