@@ -293,5 +293,8 @@ def _latency(tower: str, candidates: Sequence[Run], reigning: Sequence[Run], mar
     machines = {(timed["device"], timed["threads"]) for timed in (*sides[0], *sides[1])}
     if len(machines) > 1:
         return arithmetic.untold(tower, "latency", margin, "they were timed on different machines")
+    if candidates[0].results["cost"] == reigning[0].results["cost"]:
+        why = "both have the same parameters and operations, so a difference would be the machine's"
+        return arithmetic.untold(tower, "latency", margin, why)
     ours, theirs = (statistics.median(timed[tower]["latency_ms"]["median"] for timed in side) for side in sides)
     return arithmetic.not_more(tower, "latency", ours, theirs, margin)
