@@ -19,6 +19,7 @@ from cliprd import cli
 from cliprd.errors import ParamsError
 from cliprd.params import load, validate
 from cliprd.retrain.dvc import Repository
+from cliprd.retrain.plan import plan
 from cliprd.storage import s3
 from cliprd.tracking.champion import current
 from tests import s3_server
@@ -188,6 +189,30 @@ def test_a_bad_one_is_refused_once_and_that_is_no_failure(repo):
     assert "the gate refused them: " + told["decision"]["reason"] in said
     assert room.report(repo)["ending"] == "nothing"
     assert room.ran(repo) == []
+    relaxed = ("--set", "promote.margins.tasks=90")  # nothing to train, but another question to the gate
+    assert "the gate refused them" not in room.retrain(repo, *seeds, *relaxed, "--dry-run")[1]
+    assert room.retrain(repo, *seeds, *relaxed)[0] == 0
+    assert (room.report(repo)["ending"], room.ran(repo)) == ("refused", [])
+
+
+@pytest.mark.parametrize(
+    ("change", "anew"),
+    [
+        ({"promote": {"margins": {"size": 0.5}}}, True),
+        ({"promote": {"confidence": 0.9}}, True),
+        ({"compare": {"protocol": "paper"}}, True),
+        ({"benchmark": {"fidelity_samples": 61}}, True),
+        ({"promote": {"licence": "CC0"}}, False),
+        ({"tracking": {"experiment": "another"}}, False),
+    ],
+)
+def test_a_refusal_is_remembered_for_what_was_judged_as_then(first, monkeypatch, change, anew):
+    monkeypatch.chdir(first)
+    tree = room.params(str(first.parent / "champion"))
+    before = plan(validate(tree, where="test"))
+    after = plan(validate({**tree, **{name: {**tree[name], **keys} for name, keys in change.items()}}, where="test"))
+    assert (before.judged_as != after.judged_as) is anew
+    assert before.inputs == after.inputs  # under which DVC's remote has the students
 
 
 def test_failed_or_killed_it_changes_nothing_and_goes_on_from_there(repo):

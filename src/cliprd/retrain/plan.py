@@ -22,6 +22,7 @@ class Plan:
         champion: who is in use; None before the first.
         changes: since its lineage; none where it has no lineage.
         inputs: digest of all that goes into the retraining: equal ones give the same student.
+        judged_as: digest of that and of what it is judged by: equal ones get the same word of the gate.
         train: whether there is something to do.
         why: in a sentence's part.
     """
@@ -29,6 +30,7 @@ class Plan:
     champion: Champion | None
     changes: tuple[Change, ...]
     inputs: str
+    judged_as: str
     train: bool
     why: str
 
@@ -49,18 +51,19 @@ def plan(params: Params) -> Plan:
     held = champion.current(place, params)
     now = lineage.wanted(trained(params))
     inputs = manifest.digest([_shaping(now), list(params.retrain.seeds)])
+    judged_as = manifest.digest([inputs, _judging(params)])
     if held is None:
-        return Plan(None, (), inputs, True, "there is no champion yet")
+        return Plan(None, (), inputs, judged_as, True, "there is no champion yet")
     if held.lineage is None:
-        return Plan(held, (), inputs, True, f"version {held.version} has no lineage to compare with")
+        return Plan(held, (), inputs, judged_as, True, f"version {held.version} has no lineage to compare with")
     changes = tuple(lineage.changes(held.lineage, now))
     if not changes:
-        return Plan(held, (), inputs, False, f"nothing has changed since version {held.version}, the champion")
-    judged = champion.noted(place, params, note(inputs))
+        return Plan(held, (), inputs, judged_as, False, f"nothing has changed since version {held.version}, the champion")
+    judged = champion.noted(place, params, note(judged_as))
     if judged and judged["champion"] == held.version:
         why = f"the same inputs were trained already, and the gate refused them: {judged['reason']}"
-        return Plan(held, changes, inputs, False, why)
-    return Plan(held, changes, inputs, True, _told(changes))
+        return Plan(held, changes, inputs, judged_as, False, why)
+    return Plan(held, changes, inputs, judged_as, True, _told(changes))
 
 
 def trained(params: Params) -> Params:
@@ -69,9 +72,18 @@ def trained(params: Params) -> Params:
     return params.model_copy(update={"distill": params.distill.model_copy(update=wanted)})
 
 
-def note(inputs: str) -> str:
+def note(judged_as: str) -> str:
     """Name of the note, beside the champion, of a refusal."""
-    return f"retrain-{inputs[:20]}/refused"
+    return f"retrain-{judged_as[:20]}/refused"
+
+
+def _judging(params: Params) -> dict[str, Any]:
+    """Parameters by which the same students might get another word; the tasks are in the lineage, by content."""
+    return {
+        "promote": params.promote.model_dump(mode="json", exclude={"champion", "licence"}),
+        "compare": params.compare.model_dump(mode="json", include={"protocol"}),
+        "benchmark": params.benchmark.model_dump(mode="json", exclude={"tasks"}),
+    }
 
 
 def _shaping(tree: Mapping[str, Any]) -> dict[str, Any]:
