@@ -99,6 +99,29 @@ def test_without_a_place_for_a_champion_retraining_is_off_and_no_failure(tmp_pat
     assert not room.ran(repo)
 
 
+def test_the_lock_is_laid_upon_what_others_have_pushed_meanwhile_on_a_machine_that_knows_no_author(tmp_path):
+    repo = room.make(tmp_path)
+    run(tmp_path, "git", "clone", "-q", "origin", "other")
+    room.commit(tmp_path / "other", "meanwhile")
+    run(tmp_path / "other", "git", "push", "-q", "origin", "main")
+    run(repo, "git", "config", "user.useConfigOnly", "true")
+    (repo / "dvc.lock").write_text("schema: '2.0'\n")
+    settings = {"GIT_CONFIG_GLOBAL": os.devnull, "RETRAIN_BRANCH": "main", "RETRAIN_REASON": "-n"}
+    run(repo, "tools/ci/retrain.sh", "record", env=settings)
+    told = run(tmp_path / "origin", "git", "log", "-2", "--format=%an %cn: %s", "main").stdout.splitlines()
+    assert told == ["cliprd retrain cliprd retrain: Retrained: dvc.lock", "somebody somebody: meanwhile"]
+
+
+def test_a_dry_run_that_failed_is_told_and_a_reason_is_no_option(tmp_path):
+    repo = room.make(tmp_path)
+    (repo / "params.yaml").write_text((repo / "params.yaml").read_text().replace("data/train", "data/nowhere"))
+    settings = {"RETRAIN_DRY_RUN": "true", "RETRAIN_REASON": "--dry", "GITHUB_STEP_SUMMARY": "", "GITHUB_OUTPUT": ""}
+    ended = run(repo, "tools/ci/retrain.sh", "train", check=False, env=settings)
+    assert ended.returncode == 3, ended.stderr
+    assert "nowhere" in ended.stderr
+    assert "## Retraining: failed" in (repo / "work" / "retrain" / "report.md").read_text()
+
+
 @pytest.fixture(scope="module")
 def github():
     with actions.github() as server:
