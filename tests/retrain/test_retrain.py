@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from cliprd import cli
-from cliprd.errors import ParamsError
+from cliprd.errors import InputError, ParamsError
 from cliprd.params import load, validate
-from cliprd.retrain.dvc import Repository
+from cliprd.retrain.dvc import Repository, revision
 from cliprd.retrain.plan import plan
 from cliprd.storage import s3
 from cliprd.tracking.champion import current
@@ -306,6 +306,29 @@ def test_what_dvc_would_not_train_is_refused(first, monkeypatch, change, word):
     monkeypatch.chdir(first)
     with pytest.raises(ParamsError, match=word):
         Repository(validate({**room.params("champion"), **change}, where="test"))
+
+
+@pytest.mark.parametrize("text", ["", "<<<<<<< HEAD\nschema: '2.0'\n=======\n", "schema: '2.0'\n", "- a list\n"])
+def test_a_damaged_lock_is_told(first, tmp_path, monkeypatch, text):
+    monkeypatch.chdir(first)
+    repository = Repository(load(first / "params.yaml"))
+    monkeypatch.setattr("cliprd.retrain.dvc.LOCK", tmp_path / "dvc.lock")
+    (tmp_path / "dvc.lock").write_text(text)
+    with pytest.raises(InputError, match=r"dvc\.lock is damaged"):
+        repository._recall(room.report(first)["inputs"])
+    assert (tmp_path / "dvc.lock").read_text() == text
+
+
+def test_without_git_the_report_has_no_revision(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert revision() == {}
+
+
+def test_a_licence_that_is_not_there_is_told_before_the_training(first, monkeypatch):
+    monkeypatch.chdir(first)
+    tree = {**room.params("models:/mine"), "promote": {"champion": "models:/mine", "licence": "nowhere.md"}}
+    with pytest.raises(InputError, match=r"promote\.licence = nowhere\.md"):
+        plan(validate(tree, where="test"))
 
 
 def test_without_a_place_for_a_champion_there_is_nothing_to_hold_against(first):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cliprd import lineage, manifest
-from cliprd.errors import ParamsError
+from cliprd.errors import InputError, ParamsError
 from cliprd.lineage import Change
 from cliprd.params import Params
 from cliprd.tracking import champion
@@ -39,7 +40,8 @@ def plan(params: Params) -> Plan:
     """Look at data, parameters and code, and at the champion; nothing is changed.
 
     Raises:
-        ParamsError: `promote.champion` names no place. InputError: data, tasks or the champion are missing or damaged.
+        ParamsError: `promote.champion` names no place.
+        InputError: data, tasks, the champion or the file of its licence are missing or damaged.
         RetryableError: a store or server failed.
     """
     place = params.promote.champion
@@ -48,6 +50,7 @@ def plan(params: Params) -> Plan:
             "promote.champion names no place for a champion, so there is nothing to hold a student against.",
             "Give models:/<name>, a folder or an s3:// prefix.",
         )
+    _licence_is_there(params)
     held = champion.current(place, params)
     now = lineage.wanted(trained(params))
     inputs = manifest.digest([_shaping(now), list(params.retrain.seeds)])
@@ -58,7 +61,8 @@ def plan(params: Params) -> Plan:
         return Plan(held, (), inputs, judged_as, True, f"version {held.version} has no lineage to compare with")
     changes = tuple(lineage.changes(held.lineage, now))
     if not changes:
-        return Plan(held, (), inputs, judged_as, False, f"nothing has changed since version {held.version}, the champion")
+        why = f"nothing has changed since version {held.version}, the champion"
+        return Plan(held, (), inputs, judged_as, False, why)
     judged = champion.noted(place, params, note(judged_as))
     if judged and judged["champion"] == held.version:
         why = f"the same inputs were trained already, and the gate refused them: {judged['reason']}"
@@ -84,6 +88,14 @@ def _judging(params: Params) -> dict[str, Any]:
         "compare": params.compare.model_dump(mode="json", include={"protocol"}),
         "benchmark": params.benchmark.model_dump(mode="json", exclude={"tasks"}),
     }
+
+
+def _licence_is_there(params: Params) -> None:
+    """The model card of a promotion has it; after hours of training is too late to find that it is missing."""
+    licence = params.promote.licence
+    a_file = "\n" not in licence and licence.endswith((".md", ".txt"))
+    if params.promote.champion.startswith("models:/") and a_file and not Path(licence).is_file():
+        raise InputError(f"promote.licence = {licence} cannot be read.", "Name a file, or write the text itself.")
 
 
 def _shaping(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,9 +51,7 @@ def _sentence(report: Mapping[str, Any]) -> str:
         )
     if report["ending"] == "refused":
         held = (
-            f"version `{code(report['champion'])}` stays the champion"
-            if report["champion"]
-            else "there is no champion"
+            f"version `{code(report['champion'])}` stays the champion" if report["champion"] else "there is no champion"
         )
         return f"**The gate:** {told}. Nothing was promoted; {held}."
     return f"**The gate:** {told}." if report["decision"] is not None else f"{told[:1].upper()}{told[1:]}."

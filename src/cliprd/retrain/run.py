@@ -133,7 +133,7 @@ def settle(
     decision: Mapping[str, Any],
     asked_by: Mapping[str, str],
 ) -> str | None:
-    """Do what the gate said: publish, or keep the refused candidate and note that these inputs, so judged, were refused.
+    """Do what the gate said: publish, or keep the refused candidate and note that what went in was refused.
 
     Returns:
         The candidate's version.
