@@ -14,7 +14,7 @@ from tests.integration.pipeline import ROOT, environment, run
 from tests.retrain import actions, room
 
 WORKFLOWS = sorted(actions.WORKFLOWS.glob("*.yml"))
-MAIN = {"ref": "refs/heads/main", "repository": {"full_name": actions.REPOSITORY}}
+MAIN = {"ref": "refs/heads/main", "repository": {"full_name": actions.REPOSITORY, "default_branch": "main"}}
 
 
 def load(path: Path) -> dict:
@@ -77,7 +77,18 @@ def test_no_text_of_others_is_put_into_a_command_and_no_foreign_code_meets_a_sec
 def test_one_retraining_at_a_time_and_none_is_cancelled():
     concurrency = load(actions.WORKFLOWS / "retrain.yml")["concurrency"]
     assert concurrency["cancel-in-progress"] is False
-    assert concurrency["group"] == "retrain-${{ github.event.pull_request.number || 'champion' }}"
+    assert concurrency["group"] == (
+        "retrain-${{ github.event.pull_request.number || inputs.dry-run && 'dry' || github.ref }}"
+    )
+
+
+def test_only_the_default_branch_promotes_and_records():
+    found = load(actions.WORKFLOWS / "retrain.yml")["jobs"]
+    (retrain,) = (step for step in found["train"]["steps"] if step.get("id") == "retrain")
+    main = "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
+    allowed = f"github.event_name == 'schedule' || {main}"
+    assert retrain["env"]["RETRAIN_PROMOTE"] == f"${{{{ {allowed} }}}}"
+    assert found["record"]["if"] == f"needs.train.outputs.lock != '' && ({allowed})"
 
 
 def test_every_setting_of_the_script_is_one_that_it_explains():
@@ -185,6 +196,14 @@ def test_push_pull_request_merge_and_the_other_events(trained, github):
     assert "| data | 00001.tar |" in text
     assert "●" in text
     assert f"https://github.com/{actions.REPOSITORY}/actions/runs/1" in text
+
+    (repo / "dvc.lock").unlink()
+    result = happen(repo, github, "workflow_dispatch", {**MAIN, "ref": "refs/heads/change"})
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert "Retraining: passed the gate; not promoted" in result.stdout
+    assert "retrain/record" not in result.stdout
+    assert champion(repo) == first
+    run(repo, "git", "checkout", "-q", "dvc.lock")
 
     run(repo, "git", "switch", "-q", "main")
     run(repo, "git", "merge", "-q", "change")
