@@ -80,7 +80,7 @@ class Pipeline:
             version, benchmarks = held.version, list(held.benchmarks)
         elif promote and decision["verdict"] != "champion":
             refused = {"champion": decision["champion"], "reason": decision["reason"], "version": None}
-            champion.note(place, self._params, note(made.inputs), refused)
+            champion.note(place, self._params, note(made.judged_as), refused)
         return Judged(decision, benchmarks, version)
 
     def _there(self, ordered: Any) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def pull_request(number: int, *, base: str, fork: bool = False) -> dict[str, Any
         "action": "synchronize",
         "number": number,
         "pull_request": {"number": number, "head": head, "base": {"ref": "main", "sha": base}},
-        "repository": {"full_name": REPOSITORY},
+        "repository": {"full_name": REPOSITORY, "default_branch": "main"},
     }
 
 

@@ -83,12 +83,13 @@ def test_a_candidate_without_a_champion_or_without_scores_here_is_told_too():
 
 def test_names_and_messages_do_not_come_alive_in_a_comment():
     evil = "a|b`c`\n# [x](http://x) <img src=x> @everyone ![p](http://y) *z*"
-    text = render(
-        report(changes=[{"kind": "data", "what": evil, "before": evil, "after": None}], notes=[evil], why=evil)
-    )
+    told = report(changes=[{"kind": "data", "what": evil, "before": evil, "after": None}], notes=[evil], why=evil)
+    told["decision"] |= {"reason": evil, "notes": [evil]}
+    told["decision"]["guards"][0] |= {"name": evil, "note": evil}
+    text = render(told)
     assert "\n# " not in text
     for line in text.splitlines():
-        if line.startswith("| data"):
+        if line.startswith(("| data", "| tasks: ")):
             assert len(re.findall(r"(?<!\\)\|", line)) == 5
     plain = re.sub(r"(?<!\\)`[^`\n]*`", "", text)  # what is code is shown as it is
     assert "<img" not in plain

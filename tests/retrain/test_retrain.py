@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from cliprd import cli
-from cliprd.errors import ParamsError
+from cliprd.errors import InputError, ParamsError
 from cliprd.params import load, validate
-from cliprd.retrain.dvc import Repository
+from cliprd.retrain.dvc import Repository, revision
+from cliprd.retrain.plan import plan
 from cliprd.storage import s3
 from cliprd.tracking.champion import current
 from tests import s3_server
@@ -188,6 +189,30 @@ def test_a_bad_one_is_refused_once_and_that_is_no_failure(repo):
     assert "the gate refused them: " + told["decision"]["reason"] in said
     assert room.report(repo)["ending"] == "nothing"
     assert room.ran(repo) == []
+    relaxed = ("--set", "promote.margins.tasks=90")  # nothing to train, but another question to the gate
+    assert "the gate refused them" not in room.retrain(repo, *seeds, *relaxed, "--dry-run")[1]
+    assert room.retrain(repo, *seeds, *relaxed)[0] == 0
+    assert (room.report(repo)["ending"], room.ran(repo)) == ("refused", [])
+
+
+@pytest.mark.parametrize(
+    ("change", "anew"),
+    [
+        ({"promote": {"margins": {"size": 0.5}}}, True),
+        ({"promote": {"confidence": 0.9}}, True),
+        ({"compare": {"protocol": "paper"}}, True),
+        ({"benchmark": {"fidelity_samples": 61}}, True),
+        ({"promote": {"licence": "CC0"}}, False),
+        ({"tracking": {"experiment": "another"}}, False),
+    ],
+)
+def test_a_refusal_is_remembered_for_what_was_judged_as_then(first, monkeypatch, change, anew):
+    monkeypatch.chdir(first)
+    tree = room.params(str(first.parent / "champion"))
+    before = plan(validate(tree, where="test"))
+    after = plan(validate({**tree, **{name: {**tree[name], **keys} for name, keys in change.items()}}, where="test"))
+    assert (before.judged_as != after.judged_as) is anew
+    assert before.inputs == after.inputs  # under which DVC's remote has the students
 
 
 def test_failed_or_killed_it_changes_nothing_and_goes_on_from_there(repo):
@@ -281,6 +306,29 @@ def test_what_dvc_would_not_train_is_refused(first, monkeypatch, change, word):
     monkeypatch.chdir(first)
     with pytest.raises(ParamsError, match=word):
         Repository(validate({**room.params("champion"), **change}, where="test"))
+
+
+@pytest.mark.parametrize("text", ["", "<<<<<<< HEAD\nschema: '2.0'\n=======\n", "schema: '2.0'\n", "- a list\n"])
+def test_a_damaged_lock_is_told(first, tmp_path, monkeypatch, text):
+    monkeypatch.chdir(first)
+    repository = Repository(load(first / "params.yaml"))
+    monkeypatch.setattr("cliprd.retrain.dvc.LOCK", tmp_path / "dvc.lock")
+    (tmp_path / "dvc.lock").write_text(text)
+    with pytest.raises(InputError, match=r"dvc\.lock is damaged"):
+        repository._recall(room.report(first)["inputs"])
+    assert (tmp_path / "dvc.lock").read_text() == text
+
+
+def test_without_git_the_report_has_no_revision(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert revision() == {}
+
+
+def test_a_licence_that_is_not_there_is_told_before_the_training(first, monkeypatch):
+    monkeypatch.chdir(first)
+    tree = {**room.params("models:/mine"), "promote": {"champion": "models:/mine", "licence": "nowhere.md"}}
+    with pytest.raises(InputError, match=r"promote\.licence = nowhere\.md"):
+        plan(validate(tree, where="test"))
 
 
 def test_without_a_place_for_a_champion_there_is_nothing_to_hold_against(first):

@@ -14,7 +14,7 @@ from tests.integration.pipeline import ROOT, environment, run
 from tests.retrain import actions, room
 
 WORKFLOWS = sorted(actions.WORKFLOWS.glob("*.yml"))
-MAIN = {"ref": "refs/heads/main", "repository": {"full_name": actions.REPOSITORY}}
+MAIN = {"ref": "refs/heads/main", "repository": {"full_name": actions.REPOSITORY, "default_branch": "main"}}
 
 
 def load(path: Path) -> dict:
@@ -77,7 +77,18 @@ def test_no_text_of_others_is_put_into_a_command_and_no_foreign_code_meets_a_sec
 def test_one_retraining_at_a_time_and_none_is_cancelled():
     concurrency = load(actions.WORKFLOWS / "retrain.yml")["concurrency"]
     assert concurrency["cancel-in-progress"] is False
-    assert concurrency["group"] == "retrain-${{ github.event.pull_request.number || 'champion' }}"
+    assert concurrency["group"] == (
+        "retrain-${{ github.event.pull_request.number || inputs.dry-run && 'dry' || github.ref }}"
+    )
+
+
+def test_only_the_default_branch_promotes_and_records():
+    found = load(actions.WORKFLOWS / "retrain.yml")["jobs"]
+    (retrain,) = (step for step in found["train"]["steps"] if step.get("id") == "retrain")
+    main = "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
+    allowed = f"github.event_name == 'schedule' || {main}"
+    assert retrain["env"]["RETRAIN_PROMOTE"] == f"${{{{ {allowed} }}}}"
+    assert found["record"]["if"] == f"needs.train.outputs.lock != '' && ({allowed})"
 
 
 def test_every_setting_of_the_script_is_one_that_it_explains():
@@ -97,6 +108,29 @@ def test_without_a_place_for_a_champion_retraining_is_off_and_no_failure(tmp_pat
     assert "params.yaml names no place for a champion" in ended.stdout
     assert "Retraining: off" in (repo / "work" / "retrain" / "report.md").read_text()
     assert not room.ran(repo)
+
+
+def test_the_lock_is_laid_upon_what_others_have_pushed_meanwhile_on_a_machine_that_knows_no_author(tmp_path):
+    repo = room.make(tmp_path)
+    run(tmp_path, "git", "clone", "-q", "origin", "other")
+    room.commit(tmp_path / "other", "meanwhile")
+    run(tmp_path / "other", "git", "push", "-q", "origin", "main")
+    run(repo, "git", "config", "user.useConfigOnly", "true")
+    (repo / "dvc.lock").write_text("schema: '2.0'\n")
+    settings = {"GIT_CONFIG_GLOBAL": os.devnull, "RETRAIN_BRANCH": "main", "RETRAIN_REASON": "-n"}
+    run(repo, "tools/ci/retrain.sh", "record", env=settings)
+    told = run(tmp_path / "origin", "git", "log", "-2", "--format=%an %cn: %s", "main").stdout.splitlines()
+    assert told == ["cliprd retrain cliprd retrain: Retrained: dvc.lock", "somebody somebody: meanwhile"]
+
+
+def test_a_dry_run_that_failed_is_told_and_a_reason_is_no_option(tmp_path):
+    repo = room.make(tmp_path)
+    (repo / "params.yaml").write_text((repo / "params.yaml").read_text().replace("data/train", "data/nowhere"))
+    settings = {"RETRAIN_DRY_RUN": "true", "RETRAIN_REASON": "--dry", "GITHUB_STEP_SUMMARY": "", "GITHUB_OUTPUT": ""}
+    ended = run(repo, "tools/ci/retrain.sh", "train", check=False, env=settings)
+    assert ended.returncode == 3, ended.stderr
+    assert "nowhere" in ended.stderr
+    assert "## Retraining: failed" in (repo / "work" / "retrain" / "report.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +196,14 @@ def test_push_pull_request_merge_and_the_other_events(trained, github):
     assert "| data | 00001.tar |" in text
     assert "●" in text
     assert f"https://github.com/{actions.REPOSITORY}/actions/runs/1" in text
+
+    (repo / "dvc.lock").unlink()
+    result = happen(repo, github, "workflow_dispatch", {**MAIN, "ref": "refs/heads/change"})
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert "Retraining: passed the gate; not promoted" in result.stdout
+    assert "retrain/record" not in result.stdout
+    assert champion(repo) == first
+    run(repo, "git", "checkout", "-q", "dvc.lock")
 
     run(repo, "git", "switch", "-q", "main")
     run(repo, "git", "merge", "-q", "change")

@@ -34,7 +34,7 @@ summary() { [ -z "${GITHUB_STEP_SUMMARY:-}" ] || cat "$@" >>"$GITHUB_STEP_SUMMAR
 
 told() { # whatever happened, the jobs that follow hear of it
     local code=$?
-    if [ ! -f $report/report.md ]; then
+    if [ ! -s $report/report.md ]; then # a dry run that failed leaves an empty one
         mkdir -p $report
         printf '## Retraining: failed\n\nIt ended with exit code %s before it could write a report; see the log.\n' "$code" \
             >$report/report.md
@@ -63,7 +63,7 @@ train() {
     local options=(--output "$report" --runner "${RETRAIN_RUNNER:-dvc}")
     [ -z "${RETRAIN_METHOD:-}" ] || options+=(--set "retrain.method=$RETRAIN_METHOD")
     [ -z "${RETRAIN_SEEDS:-}" ] || options+=(--set "retrain.seeds=[$RETRAIN_SEEDS]")
-    [ -z "${RETRAIN_REASON:-}" ] || options+=(--reason "$RETRAIN_REASON")
+    [ -z "${RETRAIN_REASON:-}" ] || options+=("--reason=$RETRAIN_REASON")
     [ "${RETRAIN_PROMOTE:-true}" = true ] || options+=(--no-promote)
     if [ "${RETRAIN_DRY_RUN:-false}" = true ]; then
         cliprd retrain "${options[@]}" --dry-run | tee $report/report.md
@@ -73,14 +73,16 @@ train() {
 }
 
 record() {
+    local name=${RETRAIN_NAME:-cliprd retrain} email=${RETRAIN_EMAIL:-cliprd@localhost}
+    export GIT_AUTHOR_NAME=$name GIT_AUTHOR_EMAIL=$email # for the commit, and for `pull --rebase`, which makes it anew
+    export GIT_COMMITTER_NAME=$name GIT_COMMITTER_EMAIL=$email
     [ -z "${RETRAIN_LOCK:-}" ] || printf %s "$RETRAIN_LOCK" | base64 -d | gunzip >dvc.lock
     git add dvc.lock
     if git diff --cached --quiet; then
         echo "retrain: dvc.lock is as it was"
         return
     fi
-    git -c user.name="${RETRAIN_NAME:-cliprd retrain}" -c user.email="${RETRAIN_EMAIL:-cliprd@localhost}" \
-        commit -q -m "Retrained: dvc.lock" -m "${RETRAIN_REASON:-}"
+    git commit -q -m "Retrained: dvc.lock" -m "${RETRAIN_REASON:-}"
     for _ in 1 2 3; do # others push meanwhile
         git push -q origin "HEAD:refs/heads/$RETRAIN_BRANCH" && return
         git pull -q --rebase origin "$RETRAIN_BRANCH"

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprd.report import aggregate
+from cliprd.report.markdown import text
 
 Array = NDArray[np.float64]
 Side = Mapping[str, Array]  # name → [seeds, examples]
@@ -148,11 +149,11 @@ def points(interval: Mapping[str, float]) -> str:
 
 def markdown(decision: Mapping[str, Any]) -> str:
     """`decision.md`: the word, the reason and every figure."""
-    lines = [f"**{'Promote' if decision['passed'] else 'Do not promote'}**: {decision['reason']}.", ""]
+    lines = [f"**{'Promote' if decision['passed'] else 'Do not promote'}**: {text(decision['reason'])}.", ""]
     if "mean" in decision:
         lines += [
-            f"Candidate − champion (version {decision['champion']}), points, protocol `{decision['protocol']}`; "
-            f"brackets: {100 * decision['confidence']:g}% intervals over {decision['covers']}.",
+            f"Candidate − champion (version {text(decision['champion'])}), points, protocol `{decision['protocol']}`; "
+            f"brackets: {100 * decision['confidence']:g}% intervals over {text(decision['covers'])}.",
             "",
             "| score | difference | may be worse by | |",
             "|---|---:|---:|---|",
@@ -161,9 +162,9 @@ def markdown(decision: Mapping[str, Any]) -> str:
     for guard in decision.get("guards", ()):
         word = {True: "ok", False: "**too much worse**", None: "not told"}[guard["ok"]]
         lines.append(
-            f"| {guard['kind']}: {guard['name']} | {_figure(guard)} | {_margin(guard)} | {_also(word, guard)} |"
+            f"| {guard['kind']}: {text(guard['name'])} | {_figure(guard)} | {_margin(guard)} | {_also(word, guard)} |"
         )
-    lines += [f"\n{note}" for note in decision.get("notes", ())]
+    lines += [f"\n{text(note)}" for note in decision.get("notes", ())]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -183,4 +184,4 @@ def _margin(guard: Mapping[str, Any]) -> str:
 
 
 def _also(word: str, guard: Mapping[str, Any]) -> str:
-    return f"{word}: {guard['note']}" if guard["note"] else word
+    return f"{word}: {text(guard['note'])}" if guard["note"] else word

@@ -169,9 +169,7 @@ class Repository:
         data = self._recorded(digest)
         if data is None:
             return
-        known: dict[str, Any] = {"schema": "2.0", "stages": {}}
-        if LOCK.is_file():
-            known = yaml.safe_load(LOCK.read_text(encoding="utf-8"))
+        known = _known()
         merged = {**known, "stages": {**known["stages"], **yaml.safe_load(data)["stages"]}}
         if merged != known:
             with atomic_write(LOCK, "w") as file:
@@ -179,8 +177,26 @@ class Repository:
         print("retrain: the same inputs were trained before; DVC's remote has what came of it", flush=True)
 
 
+def _known() -> dict[str, Any]:
+    """The content of dvc.lock here."""
+    if not LOCK.is_file():
+        return {"schema": "2.0", "stages": {}}
+    try:
+        known = yaml.safe_load(LOCK.read_text(encoding="utf-8"))
+        if isinstance(known["stages"], dict):
+            return dict(known)
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+        pass
+    raise InputError(
+        "dvc.lock is damaged: empty, cut, or with the marks of a merge's conflict.",
+        "Take one from git (`git checkout HEAD -- dvc.lock`), or delete it: what DVC's remote holds is found again.",
+    )
+
+
 def revision() -> Mapping[str, Any]:
-    """Of git, for the report; empty outside a repository."""
+    """Of git, for the report; empty outside a repository, and without git."""
+    if shutil.which("git") is None:
+        return {}
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     if head.returncode:
         return {}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cliprd import lineage, manifest
-from cliprd.errors import ParamsError
+from cliprd.errors import InputError, ParamsError
 from cliprd.lineage import Change
 from cliprd.params import Params
 from cliprd.tracking import champion
@@ -22,6 +23,7 @@ class Plan:
         champion: who is in use; None before the first.
         changes: since its lineage; none where it has no lineage.
         inputs: digest of all that goes into the retraining: equal ones give the same student.
+        judged_as: digest of that and of what it is judged by: equal ones get the same word of the gate.
         train: whether there is something to do.
         why: in a sentence's part.
     """
@@ -29,6 +31,7 @@ class Plan:
     champion: Champion | None
     changes: tuple[Change, ...]
     inputs: str
+    judged_as: str
     train: bool
     why: str
 
@@ -37,7 +40,8 @@ def plan(params: Params) -> Plan:
     """Look at data, parameters and code, and at the champion; nothing is changed.
 
     Raises:
-        ParamsError: `promote.champion` names no place. InputError: data, tasks or the champion are missing or damaged.
+        ParamsError: `promote.champion` names no place.
+        InputError: data, tasks, the champion or the file of its licence are missing or damaged.
         RetryableError: a store or server failed.
     """
     place = params.promote.champion
@@ -46,21 +50,24 @@ def plan(params: Params) -> Plan:
             "promote.champion names no place for a champion, so there is nothing to hold a student against.",
             "Give models:/<name>, a folder or an s3:// prefix.",
         )
+    _licence_is_there(params)
     held = champion.current(place, params)
     now = lineage.wanted(trained(params))
     inputs = manifest.digest([_shaping(now), list(params.retrain.seeds)])
+    judged_as = manifest.digest([inputs, _judging(params)])
     if held is None:
-        return Plan(None, (), inputs, True, "there is no champion yet")
+        return Plan(None, (), inputs, judged_as, True, "there is no champion yet")
     if held.lineage is None:
-        return Plan(held, (), inputs, True, f"version {held.version} has no lineage to compare with")
+        return Plan(held, (), inputs, judged_as, True, f"version {held.version} has no lineage to compare with")
     changes = tuple(lineage.changes(held.lineage, now))
     if not changes:
-        return Plan(held, (), inputs, False, f"nothing has changed since version {held.version}, the champion")
-    judged = champion.noted(place, params, note(inputs))
+        why = f"nothing has changed since version {held.version}, the champion"
+        return Plan(held, (), inputs, judged_as, False, why)
+    judged = champion.noted(place, params, note(judged_as))
     if judged and judged["champion"] == held.version:
         why = f"the same inputs were trained already, and the gate refused them: {judged['reason']}"
-        return Plan(held, changes, inputs, False, why)
-    return Plan(held, changes, inputs, True, _told(changes))
+        return Plan(held, changes, inputs, judged_as, False, why)
+    return Plan(held, changes, inputs, judged_as, True, _told(changes))
 
 
 def trained(params: Params) -> Params:
@@ -69,9 +76,26 @@ def trained(params: Params) -> Params:
     return params.model_copy(update={"distill": params.distill.model_copy(update=wanted)})
 
 
-def note(inputs: str) -> str:
+def note(judged_as: str) -> str:
     """Name of the note, beside the champion, of a refusal."""
-    return f"retrain-{inputs[:20]}/refused"
+    return f"retrain-{judged_as[:20]}/refused"
+
+
+def _judging(params: Params) -> dict[str, Any]:
+    """Parameters by which the same students might get another word; the tasks are in the lineage, by content."""
+    return {
+        "promote": params.promote.model_dump(mode="json", exclude={"champion", "licence"}),
+        "compare": params.compare.model_dump(mode="json", include={"protocol"}),
+        "benchmark": params.benchmark.model_dump(mode="json", exclude={"tasks"}),
+    }
+
+
+def _licence_is_there(params: Params) -> None:
+    """The model card of a promotion has it; after hours of training is too late to find that it is missing."""
+    licence = params.promote.licence
+    a_file = "\n" not in licence and licence.endswith((".md", ".txt"))
+    if params.promote.champion.startswith("models:/") and a_file and not Path(licence).is_file():
+        raise InputError(f"promote.licence = {licence} cannot be read.", "Name a file, or write the text itself.")
 
 
 def _shaping(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from cliprd.report import gate
 from cliprd.report.charts.forest import spread
+from cliprd.report.markdown import code, text
 from cliprd.retrain import pictures
 
 SCHEMA = 1
@@ -33,7 +34,7 @@ def render(report: Mapping[str, Any]) -> str:
     parts = [f"## Retraining: {ENDINGS[report['ending']]}", "", _sentence(report), ""]
     parts += _changes(report["changes"], report["champion"], report["place"])
     if report["stages"] is not None:
-        stages = ", ".join(f"`{_code(stage)}`" for stage in report["stages"])
+        stages = ", ".join(f"`{code(stage)}`" for stage in report["stages"])
         told = stages or "Nothing: the same inputs were trained before, and what came of it is brought from there."
         parts += ["### What would run", "", told, ""]
     if report["decision"] is not None:
@@ -43,16 +44,14 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 def _sentence(report: Mapping[str, Any]) -> str:
-    told = _text(report["why"])
+    told = text(report["why"])
     if report["ending"] == "promoted":
         return (
-            f"**The gate:** {told}. Version `{_code(report['version'])}` is the champion in `{_code(report['place'])}`."
+            f"**The gate:** {told}. Version `{code(report['version'])}` is the champion in `{code(report['place'])}`."
         )
     if report["ending"] == "refused":
         held = (
-            f"version `{_code(report['champion'])}` stays the champion"
-            if report["champion"]
-            else "there is no champion"
+            f"version `{code(report['champion'])}` stays the champion" if report["champion"] else "there is no champion"
         )
         return f"**The gate:** {told}. Nothing was promoted; {held}."
     return f"**The gate:** {told}." if report["decision"] is not None else f"{told[:1].upper()}{told[1:]}."
@@ -60,15 +59,15 @@ def _sentence(report: Mapping[str, Any]) -> str:
 
 def _changes(changes: Sequence[Mapping[str, Any]], champion: str | None, place: str) -> list[str]:
     if champion is None:
-        return [f"There was no champion in `{_code(place)}` before.", ""]
+        return [f"There was no champion in `{code(place)}` before.", ""]
     if not changes:
         return []
     rows = [
-        f"| {' | '.join([_text(c['kind']), _text(c['what']), _value(c['before']), _value(c['after'])])} |"
+        f"| {' | '.join([text(c['kind']), text(c['what']), _value(c['before']), _value(c['after'])])} |"
         for c in changes[:MOST_ROWS]
     ]
     more = [f"| | … and {len(changes) - MOST_ROWS} more | | |"] if len(changes) > MOST_ROWS else []
-    head = [f"### Changed since version `{_code(champion)}`", "", "| | what | before | now |", "|---|---|---|---|"]
+    head = [f"### Changed since version `{code(champion)}`", "", "| | what | before | now |", "|---|---|---|---|"]
     return [*head, *rows, *more, ""]
 
 
@@ -81,7 +80,7 @@ def _scores(report: Mapping[str, Any]) -> list[str]:
         for label in ("mean", *scores["candidate"]["tasks"]):
             cells = [_cell(scores[side], label) for side in ("champion", "candidate")]
             delta = spread(differences[label], sign=True) if label in differences else "–"
-            rows.append(f"| {_text(label)} | {cells[0]} | {cells[1]} | {delta} | {scores['examples'].get(label, '')} |")
+            rows.append(f"| {text(label)} | {cells[0]} | {cells[1]} | {delta} | {scores['examples'].get(label, '')} |")
         lines += ["### Scores", "", "| task | champion | candidate | difference | examples |"]
         lines += ["|---|---:|---:|---:|---:|", *rows, ""]
         lines += ["Points (%); in brackets the intervals. The difference is paired over the same examples.", ""]
@@ -124,24 +123,12 @@ def _foot(report: Mapping[str, Any]) -> list[str]:
         facts.append(report["pushed"])
     asked = report["asked_by"]
     facts += [f"asked by {asked['who']}" + (f" ({asked['what']})" if asked.get("what") else "")] if asked else []
-    return [f"<sub>{_text('; '.join(facts))}.</sub>", *(f"\n{_text(note)}" for note in report["notes"])]
+    return [f"<sub>{text('; '.join(facts))}.</sub>", *(f"\n{text(note)}" for note in report["notes"])]
 
 
 def _value(value: Any) -> str:
     if value is None:
         return "–"
-    text = str(value)
-    short = text[:12] if len(text) == 64 and set(text) <= set("0123456789abcdef") else text[:80]
-    return f"`{_code(short)}`"
-
-
-def _code(text: Any) -> str:
-    return str(text).replace("`", "'").replace("|", "\\|").replace("\n", " ")
-
-
-def _text(text: Any) -> str:
-    """Names of shards and messages are data: no markup, mention or link of theirs comes alive in a comment."""
-    plain = " ".join(str(text).split())
-    for sign in "\\`*_[]|#~":
-        plain = plain.replace(sign, f"\\{sign}")
-    return plain.replace("&", "&amp;").replace("<", "&lt;").replace("@", "@\u200b")
+    whole = str(value)
+    short = whole[:12] if len(whole) == 64 and set(whole) <= set("0123456789abcdef") else whole[:80]
+    return f"`{code(short)}`"

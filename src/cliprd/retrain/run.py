@@ -133,7 +133,7 @@ def settle(
     decision: Mapping[str, Any],
     asked_by: Mapping[str, str],
 ) -> str | None:
-    """Do what the gate said: publish, or keep the refused candidate and note that these inputs were refused.
+    """Do what the gate said: publish, or keep the refused candidate and note that what went in was refused.
 
     Returns:
         The candidate's version.
@@ -145,7 +145,7 @@ def settle(
         return champion.publish(place, params, student, benchmarks, decision, asked_by)
     version = champion.refuse(place, params, student, benchmarks, decision, asked_by)
     refused = {"champion": decision["champion"], "reason": decision["reason"], "version": version}
-    champion.note(place, params, note(made.inputs), refused)
+    champion.note(place, params, note(made.judged_as), refused)
     return version
 
 
