@@ -15,7 +15,7 @@ demo: setup            ## the whole pipeline on the embedded images, the ablatio
 	@echo "Report: reports/index.html     Runs: mlflow ui --backend-store-uri sqlite:///mlflow.db"
 
 test: setup            ## every test
-	pytest -n 2 --dist loadgroup
+	pytest -n 2 --dist loadfile
 
 lint: setup            ## format, lint, types
 	ruff format --check .

@@ -44,7 +44,9 @@ def watched(name: str, react: Any = None) -> Iterator[list[dict[str, Any]]]:
 
     def look() -> None:
         while not ended.wait(0.1):
-            for container in client.containers.list(filters={"ancestor": name}):
+            for container in client.containers.list(filters={"ancestor": name}, ignore_removed=True):
+                if "com.docker.compose.project" in container.labels:
+                    continue  # of a stack that is tested at the same time
                 found.setdefault(container.id, container.attrs)
                 if react is not None:
                     react(container)

@@ -45,7 +45,8 @@ def first(tmp_path_factory):
     assert not room.outside(repo.parent)
     assert "There was no champion in" in dry
     assert "`distill@baseline-0`, `benchmark@baseline-0`" in dry
-    assert room.retrain(repo)[0] == 0
+    code, said = room.retrain(repo)
+    assert code == 0, said
     assert room.ran(repo) == ["student baseline-0", "benchmark baseline-0"]
     room.commit(repo, "trained")
     return repo
@@ -121,15 +122,18 @@ def test_a_new_shard_is_trained_and_promoted_and_said_beforehand(repo):
 def test_what_was_rolled_back_is_not_promoted_again_and_a_revert_agrees(repo):
     old = champion(repo)
     room.tar(repo, 1)
-    assert room.retrain(repo)[0] == 0
+    code, said = room.retrain(repo)
+    assert code == 0, said
     with contextlib.chdir(repo):
         assert cli.main(["rollback", "--reason", "worse in production"]) == 0
     assert champion(repo) == old
-    assert room.retrain(repo)[0] == 0
+    code, said = room.retrain(repo)
+    assert code == 0, said
     assert (room.report(repo)["ending"], champion(repo)) == ("refused", old)
     assert "a rollback took this student out of use" in room.report(repo)["why"]
     (repo / "data" / "train" / "00001.tar").unlink()
-    assert room.retrain(repo)[0] == 0
+    code, said = room.retrain(repo)
+    assert code == 0, said
     assert room.report(repo)["ending"] == "nothing"
 
 
@@ -169,7 +173,8 @@ def test_with_the_champions_store_down_at_the_end_nothing_is_changed(tmp_path, m
         assert current("s3://champions/mine", params) is None
         assert bool(room.outside(repo.parent)) is (down == "promotion")  # DVC's remote
         room.ran(repo)
-        assert room.retrain(repo)[0] == 0
+        code, said = room.retrain(repo)
+        assert code == 0, said
         assert room.ran(repo) == []
         assert current("s3://champions/mine", params).version == room.report(repo)["version"]
 
@@ -242,7 +247,8 @@ def test_failed_or_killed_it_changes_nothing_and_goes_on_from_there(repo):
     assert not (repo / "work" / "retrain" / "report.json").exists()
     assert room.outside(repo.parent) == before
     (repo.parent / "hang").unlink()
-    assert room.retrain(repo)[0] == 0
+    code, said = room.retrain(repo)
+    assert code == 0, said
     assert room.report(repo)["ending"] == "promoted"
 
 
@@ -268,7 +274,8 @@ def test_killed_between_push_and_promotion_the_next_promotes_without_training(re
         lock.unlink()
     assert champion(repo) == old
     room.ran(repo)
-    assert room.retrain(repo)[0] == 0
+    code, said = room.retrain(repo)
+    assert code == 0, said
     assert room.ran(repo) == []
     assert room.report(repo)["ending"] == "promoted"
     assert champion(repo) != old
