@@ -503,7 +503,7 @@ def _ablation_open(options: argparse.Namespace) -> int:
     tree = _tracked(options)
     address = ablation.page(tree)
     if not tree.tracking.uri.startswith(("http://", "https://")):
-        print(f"Serve it first: mlflow ui --backend-store-uri {tree.tracking.uri}", file=sys.stderr)
+        print(f"Serve it first: mlflow ui --backend-store-uri {ablation.shown(tree.tracking.uri)}", file=sys.stderr)
     elif not options.only_print:
         webbrowser.open(address)
     print(address)

@@ -31,6 +31,7 @@ T = TypeVar("T")
 ATTEMPTS = 5
 FIRST_PAUSE = 2.0  # seconds; doubled each time, and spread over half to once and a half of it
 TERMINATION_LOG = Path("/dev/termination-log")
+MOST_NOTED = 4500  # characters; MLflow's database holds 5,000 in a tag
 MOST_CLASSES = 50  # a larger confusion matrix cannot be read in the Kubeflow UI
 
 
@@ -166,6 +167,8 @@ def gate(sections: Mapping[str, Any], candidate: str, output: str, *, run_name: 
         decision = json.loads((_here(output) / "decision.json").read_text(encoding="utf-8"))
         told = ("passed", "verdict", "reason", "champion", "mean", "tasks")
         noted = {name: decision[name] for name in told if name in decision}
+        if len(json.dumps(noted)) > MOST_NOTED:
+            del noted["tasks"]  # told in the step's own artifact
         _note(sections, f"{run_name}/gate", {**noted, "publish": publish})
     return made
 
@@ -196,7 +199,7 @@ def refuse(sections: Mapping[str, Any], student: str, benchmark: str, decision: 
 
     with _one_line():
         found = _decision(decision)
-        if found["verdict"] in ("champion", "no place"):
+        if found["verdict"] in ("champion", "withdrawn", "no place"):
             return None
         return _candidate(keep, sections, student, benchmark, found, run_name)
 

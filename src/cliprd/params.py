@@ -299,6 +299,13 @@ class Tracking(Section):
     """Tracking server; empty: none. Credentials come from MLflow's environment variables, never from here."""
     experiment: str = "cliprd"
 
+    @field_validator("uri")
+    @classmethod
+    def _without_credentials(cls, uri: str) -> str:
+        if uri.startswith(("http://", "https://")) and "@" in uri.split("/")[2]:
+            raise ValueError("credentials belong into MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN")
+        return uri
+
 
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[kMGTPE]i?)?$")]
 """As Kubernetes writes it: `4`, `500m`, `16Gi`."""
@@ -518,7 +525,7 @@ def _explain(item: Any) -> str:
         hint = f"did you mean '{'.'.join([*location[:-1], near[0]])}'?" if near else ""
         return f"unknown key '{key}'{'; ' + hint if hint else ''} (allowed here: {', '.join(siblings)})"
     message = item["msg"].removeprefix("Value error, ")
-    shown = repr(item["input"])
+    shown = re.sub(r"(://)[^/@\s]*@", r"\1…@", repr(item["input"]))  # what may be a password stays out of logs
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     return f"'{key}' = {shown}: {message}"
 

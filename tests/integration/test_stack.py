@@ -144,7 +144,9 @@ def run(stack, tmp_path_factory) -> str:
     """The id of a training that cliprd tracked there, with its scores."""
     tree = params.validate({"tracking": {"uri": stack.url, "experiment": "stack"}}, where="test")
     student = tmp_path_factory.mktemp("student")
-    told = tracking.Training(name="clip_rd-0", key="clip_rd-0", params={"distill.lr": "0.001"}, tags={"cliprd.shards": "abc"})
+    told = tracking.Training(
+        name="clip_rd-0", key="clip_rd-0", params={"distill.lr": "0.001"}, tags={"cliprd.shards": "abc"}
+    )
     with tracking.training_run(tree, student, lambda: told) as report:
         for step in (1, 2):
             report(

@@ -452,3 +452,31 @@ def test_the_end_of_a_run_is_what_gate_and_promotion_have_left(grid, place, tmp_
     assert (tmp_path / "champion" / champion_folder.POINTER).read_bytes() == held
     folders_of = [str(grid[kind] / "clip_kd-0") for kind in ("students", "benchmarks")]
     assert component.refuse(sections, *folders_of, gated("third", "clip_kd"), run_name="third") is None  # it is there
+
+
+def test_seeds_of_one_recipe_are_not_joined_by_students_of_another(grid, place, tmp_path):
+    """Two trainings of one method that differ in more than the seed; one seed twice."""
+
+    def trained(name, seed, epochs):
+        folder = changed(
+            grid["benchmarks"] / "clip_kd-0", tmp_path / name, lambda results: results["model"].update(seed=seed)
+        )
+        tree = {
+            "params": {"distill": {"seed": seed, "epochs": epochs}},
+            "inputs": {"shards": {"fingerprint": "a"}, "cache": {"fingerprint": "b"}},
+            "code_parts": {"losses": "c", "benchmark": str(seed)},
+        }
+        manifest.write_json(folder / "lineage.json", tree)
+        sealed = manifest.read(folder)
+        inputs = {**sealed.inputs, "model": manifest.digest(name)}
+        manifest.write(folder, stage=sealed.stage, params=sealed.params, inputs=inputs)
+        return folder
+
+    first, second, longer, again = (
+        trained(name, *how) for name, how in {"a": (0, 1), "b": (1, 1), "c": (2, 9), "d": (0, 1)}.items()
+    )
+    assert gated(place, tmp_path / "1", first, second)["verdict"] == "first"
+    with pytest.raises(InputError, match="not of one recipe"):
+        gated(place, tmp_path / "2", first, longer)
+    with pytest.raises(InputError, match="of one seed twice"):
+        gated(place, tmp_path / "3", first, again)

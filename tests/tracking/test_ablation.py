@@ -7,9 +7,9 @@ import pytest
 from mlflow import MlflowClient
 
 from cliprd import cli, manifest, params, tracking
-from cliprd.errors import InputError, RetryableError
+from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.stages import compare
-from cliprd.tracking import ablation, runs, scores
+from cliprd.tracking import ablation, runs, scores, server
 from cliprd.tracking.training import KIND, Training
 from tests.mlflow_server import LIMIT, mlflow_server  # noqa: F401 — a fixture
 from tests.report import folders
@@ -140,9 +140,10 @@ def test_nothing_tracked_and_nobody_there_are_told(mlflow_server):  # noqa: F811
         ablation.tables(tree(mlflow_server.uri, "other"))
     with pytest.raises(RetryableError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"):
         ablation.page(tree("http://127.0.0.1:9"))
-    with pytest.raises(RetryableError) as told:
-        ablation.tables(tree("http://someone:secret@127.0.0.1:9"))
+    with pytest.raises(ParamsError, match="MLFLOW_TRACKING_USERNAME") as told:
+        tree("http://someone:secret@127.0.0.1:9")
     assert "secret" not in str(told.value)
+    assert server.clean("at postgresql://someone:secret@host/db\nit failed") == "at postgresql://host/db it failed"
 
 
 def test_the_page_opens_with_columns_order_and_filter(grid, capsys):

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from cliprd import cli, component, manifest, storage
 from cliprd.errors import InputError, ParamsError, RetryableError
+from cliprd.stages import gate
 from cliprd.storage import s3
 from cliprd.tracking import champion, registry_claims
 from tests import s3_server
@@ -332,3 +333,43 @@ def test_one_of_many_swaps_wins(tmp_path, bucket):
             assert sum(won) == 1
             assert storage.read_bytes(place) == f"{won.index(True)}".encode()
         assert storage.swap(place, b"x", instead_of=b"another") is False
+
+
+@pytest.fixture
+def unwell():
+    """A server that answers everything with 503."""
+    import http.server
+    import threading
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(503)
+            self.end_headers()
+
+        do_POST = do_PATCH = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_registry_that_does_not_answer_is_not_one_without_a_champion(unwell, made, tmp_path, monkeypatch):
+    """Else every candidate would be the first, and pass."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    student, benchmark = made["clip_kd-0"]
+    for uri in (unwell, "http://127.0.0.1:9"):
+        where = ("models:/any", candidates.params("models:/any", uri))
+        for call in (
+            lambda where=where: champion.current(*where),
+            lambda where=where: champion.rollback(*where, ASKED),
+            lambda where=where: champion.publish(
+                *where, student, [benchmark], {"passed": True, "reason": "", "champion": None}, ASKED
+            ),
+            lambda where=where: gate.run(where[1], {"candidate": benchmark}, tmp_path / "gate"),
+        ):
+            with pytest.raises(RetryableError):
+                call()

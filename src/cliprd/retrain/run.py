@@ -143,7 +143,9 @@ def settle(
         return str(decision["champion"])
     if decision["passed"]:
         return champion.publish(place, params, student, benchmarks, decision, asked_by)
-    version = champion.refuse(place, params, student, benchmarks, decision, asked_by)
+    version = None  # withdrawn: it is there already, with the word by which it was promoted
+    if decision["verdict"] != "withdrawn":
+        version = champion.refuse(place, params, student, benchmarks, decision, asked_by)
     refused = {"champion": decision["champion"], "reason": decision["reason"], "version": version}
     champion.note(place, params, note(made.judged_as), refused)
     return version

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from cliprd import manifest, storage
+from cliprd import lineage, manifest, storage
 from cliprd.errors import InputError
 from cliprd.manifest import Manifest, atomic_write, write_json
 from cliprd.params import Margins, Params
@@ -133,6 +133,9 @@ def _opened(side: str, folders: Sequence[Path], protocol: str | None) -> list[Ru
     students = [run.manifest.inputs.get("model", run.manifest.fingerprint) for run in runs]
     if len(set(students)) < len(students):
         raise InputError(f"The {side}'s benchmarks are of one student twice.", "Give each seed's once.")
+    seeds = [seed for run in runs if (seed := run.results["model"].get("seed")) is not None]
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"The {side}'s benchmarks are of one seed twice: {seeds}.", "Give each seed's once.")
     order = sorted(range(len(runs)), key=lambda i: (runs[i].results["model"].get("seed") or 0, students[i]))
     names = [side, *(f"{side}-{number}" for number in range(1, len(runs)))]
     return [Run(name, runs[i].folder, runs[i].manifest) for name, i in zip(names, order, strict=True)]
@@ -141,7 +144,19 @@ def _opened(side: str, folders: Sequence[Path], protocol: str | None) -> list[Ru
 def _recipe(run: Run) -> list[Any]:
     results = run.results
     tasks = {name: [facts["fingerprint"], sorted(facts["protocols"])] for name, facts in results["tasks"].items()}
-    return [results["model"].get("method"), results["cost"]["parameters"], tasks]
+    return [results["model"].get("method"), results["cost"]["parameters"], tasks, _training(run)]
+
+
+def _training(run: Run) -> Any:
+    """What the training was made of but for its seed, as far as the folder knows: parameters, data, cache, code."""
+    file = run.folder / lineage.NAME
+    if not file.is_file():
+        return None
+    tree = read_json(file)
+    section = {name: value for name, value in tree["params"].get("distill", {}).items() if name != "seed"}
+    inputs = {name: entry["fingerprint"] for name, entry in tree["inputs"].items()}
+    code = {part: sha for part, sha in tree.get("code_parts", {}).items() if part != "benchmark"}
+    return [{**tree["params"], "distill": section}, inputs, code]
 
 
 def _timings(run: Run) -> str | None:

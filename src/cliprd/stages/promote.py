@@ -55,7 +55,8 @@ def promote(
     gate.run(params, dict(zip(names, benchmarks, strict=True)), output)
     decision = json.loads((storage.fetch_folder(output) / gate.DECISION).read_text(encoding="utf-8"))
     place, already = params.promote.champion, decision["verdict"] == "champion"
-    if dry_run or not place or already:
+    if dry_run or not place or already or decision["verdict"] == "withdrawn":
+        # One that was taken out of use is there already, with the word by which it was promoted.
         return Promotion(decision, decision["champion"] if already else None, already)
     folders = [storage.fetch_folder(folder) for folder in benchmarks]
     act = champion.publish if decision["passed"] else champion.refuse

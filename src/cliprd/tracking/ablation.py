@@ -203,8 +203,8 @@ def _open(params: Params) -> tuple[Any, str]:
     except CliprdError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RetryableError(f"MLflow at {_shown(uri)} does not answer: {reason}", "Start it.") from error
+        reason = server.clean(str(error))[:200]
+        raise RetryableError(f"MLflow at {shown(uri)} does not answer: {reason}", "Start it.") from error
     if found is None:
         raise _nothing(params)
     return client, str(found.experiment_id)
@@ -212,13 +212,13 @@ def _open(params: Params) -> tuple[Any, str]:
 
 def _nothing(params: Params) -> InputError:
     return InputError(
-        f"No training is tracked in experiment '{params.tracking.experiment}' at {_shown(params.tracking.uri)}.",
+        f"No training is tracked in experiment '{params.tracking.experiment}' at {shown(params.tracking.uri)}.",
         "Run `cliprd distill` or `dvc repro`, or name another with --experiment.",
     )
 
 
-def _shown(uri: str) -> str:
-    """Without a password that may be in it."""
+def shown(uri: str) -> str:
+    """An address without a password that may be in it."""
     head, at, tail = uri.rpartition("@")
     return f"{head.partition('://')[0]}://…@{tail}" if at else uri
 

@@ -24,6 +24,7 @@ import functools
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from cliprd import manifest, storage
 from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.params import Params
-from cliprd.tracking import registry_package
+from cliprd.tracking import registry_package, server
 from cliprd.tracking.registry_claims import claimed
 from cliprd.tracking.runs import run_of
 
@@ -57,9 +58,8 @@ class _Registry:
         self.name, self.uri = place.removeprefix(SCHEME), params.tracking.uri
         if not self.uri:
             raise ParamsError(f"promote.champion = {place} needs tracking.uri.", "Name MLflow's server there.")
-        for logger in ("alembic", "mlflow.store", "mlflow.tracking", "mlflow.utils", "mlflow.pyfunc"):
-            logging.getLogger(logger).setLevel(logging.ERROR)
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        server.prepare()
+        logging.getLogger("mlflow.pyfunc").setLevel(logging.ERROR)
         from mlflow import MlflowClient
 
         self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
@@ -80,7 +80,7 @@ class _Registry:
 
     def version(self, number: str) -> Any | None:
         """One of them."""
-        if not number.isdecimal():
+        if not (number.isdecimal() and len(number) < 10):  # MLflow's databases hold no more
             return None
         return _unless_missing(lambda: self.client.get_model_version(self.name, number))
 
@@ -392,8 +392,10 @@ def _unless_missing(call: Any) -> Any | None:
     try:
         return call()
     except MlflowException as error:
-        # An alias that is not there is INVALID_PARAMETER_VALUE to some of MLflow's stores.
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or "alias" in str(error).lower():
+        # An alias that is not there is INVALID_PARAMETER_VALUE to some of MLflow's stores. Nothing else may pass for
+        # "not there": a server that is down would have no champion, and every candidate be the first.
+        absent = error.error_code == "INVALID_PARAMETER_VALUE" and re.search(r"alias \S+ not found", str(error))
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or absent:
             return None
         raise
 
@@ -401,13 +403,11 @@ def _unless_missing(call: Any) -> Any | None:
 @contextlib.contextmanager
 def _errors(place: str) -> Iterator[None]:
     """MLflow's failures as ours, on one line, without credentials of an address."""
-    import re
-
     import requests
     from mlflow.exceptions import MlflowException
 
     def told(error: Exception) -> str:
-        return re.sub(r"(\w+://)[^/@\s]*@", r"\1", " ".join(str(error).split()))[:300]
+        return server.clean(str(error))[:300]
 
     try:
         yield
@@ -417,7 +417,7 @@ def _errors(place: str) -> Iterator[None]:
                 f"{place}: {told(error)}", "Check tracking.uri and the server, then try again."
             ) from error
         raise InputError(f"{place}: {told(error)}", "Check promote.champion, tracking.uri and your rights.") from error
-    except requests.exceptions.RequestException as error:
+    except (requests.exceptions.RequestException, ConnectionError, TimeoutError) as error:
         raise RetryableError(
             f"{place}: {told(error)}", "Check tracking.uri and the network, then try again."
         ) from error

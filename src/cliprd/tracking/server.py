@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
+import re
+import socket
 import sys
-import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,11 +19,21 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "true",
     "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": str(64 * 2**20),
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 PROBE = 5.0  # seconds
 BATCH = 100  # params or tags in one request: MLflow's limit
+
+
+def prepare() -> None:
+    """Settings of MLflow's client in this process, before its first call."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    # MLflow's first contact with a database prints every migration; people want to see the training.
+    for name in ("alembic", "mlflow.store", "mlflow.tracking", "mlflow.utils"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def connect(uri: str) -> Any:
@@ -31,11 +42,7 @@ def connect(uri: str) -> Any:
     Raises:
         OSError: a server does not answer at all, found out within seconds.
     """
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    # MLflow's first contact with a database prints every migration; people want to see the training.
-    for name in ("alembic", "mlflow.store", "mlflow.tracking", "mlflow.utils"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    prepare()
     if uri.startswith(("http://", "https://")):
         _probe(uri)
     from mlflow import MlflowClient
@@ -44,8 +51,12 @@ def connect(uri: str) -> Any:
 
 
 def _probe(uri: str) -> None:
-    with contextlib.suppress(urllib.error.HTTPError):  # it answers; what it says of a request of ours is worth more
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE).close()  # noqa: S310 — checked by the caller
+    """A bare connection: how to prove who one is, and which authority to believe, is MLflow's business."""
+    place = urllib.parse.urlsplit(uri)
+    if place.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(place.hostname or ""):
+        return  # reached by way of another machine
+    port = place.port or (443 if place.scheme == "https" else 80)
+    socket.create_connection((place.hostname or "", port), timeout=PROBE).close()
 
 
 def experiment_id(client: Any, name: str) -> str:
@@ -77,7 +88,12 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "\\'") + "'"
 
 
+def clean(text: str) -> str:
+    """On one line, and without the credentials of an address that it quotes."""
+    return re.sub(r"(\w+://)[^/@\s]*@", r"\1", " ".join(text.split()))
+
+
 def warn(what: str, error: BaseException, then: str = "") -> None:
     """One line on stderr: what is not tracked, why, and what becomes of it."""
-    line = " ".join(str(error).split())[:200]
+    line = clean(str(error))[:200]
     print(f"cliprd: warning: {what}: {type(error).__name__}: {line}{' ' + then if then else ''}", file=sys.stderr)
