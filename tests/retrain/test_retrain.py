@@ -240,10 +240,14 @@ def test_failed_or_killed_it_changes_nothing_and_goes_on_from_there(repo):
     assert code == 5
     assert f"A retraining is running here already: process {training.pid}" in said
     assert room.outside(repo.parent) == before
-    assert at_work(repo)
+    workers = at_work(repo)
+    assert workers
     training.kill()
     training.wait()
     wait_for(lambda: not at_work(repo))  # dvc and the stage end with it
+    wait_for(
+        lambda: not any(Path("/proc", pid).exists() for pid in workers)
+    )  # DVC's locks hold while init has not reaped
     assert not (repo / "work" / "retrain" / "report.json").exists()
     assert room.outside(repo.parent) == before
     (repo.parent / "hang").unlink()
