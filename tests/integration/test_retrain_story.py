@@ -25,7 +25,6 @@ from tests.retrain import actions, room, shapes
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
-MAIN = {"ref": "refs/heads/main", "repository": {"full_name": actions.REPOSITORY}}
 PLACE = "models:/story"
 
 
@@ -100,7 +99,7 @@ class Repository:
 
     def push(self) -> str:
         run(self.repo, "git", "push", "-q", "origin", "main")
-        log = self.ci("push", MAIN)
+        log = self.ci("push", actions.MAIN)
         run(self.repo, "git", "pull", "-q", "origin", "main")
         return log
 
@@ -182,7 +181,7 @@ def test_the_story(story):
     refused = registry.get_model_version_by_alias("story", "candidate")
     assert refused.version == "3"
     assert refused.tags["cliprd.gate.reason"].endswith("surely worse")
-    log = story.ci("schedule", MAIN)
+    log = story.ci("schedule", actions.MAIN)
     assert "the gate refused them" in log
 
 

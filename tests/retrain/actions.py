@@ -21,6 +21,8 @@ from tests.integration.pipeline import ROOT, environment, run
 WORKFLOWS = ROOT / ".github" / "workflows"
 USES = re.compile(r"uses: ([\w./-]+@[0-9a-f]{40}) # v[\d.]+$", re.MULTILINE)
 REPOSITORY = "me/mine"
+MAIN = {"ref": "refs/heads/main", "repository": {"full_name": REPOSITORY, "default_branch": "main"}}
+"""What GitHub tells of an event on the default branch, as far as the workflow asks."""
 EMPTY = 'name: empty\nruns:\n  using: composite\n  steps: [{run: ":", shell: bash}]\n'
 
 
@@ -78,7 +80,7 @@ def pull_request(number: int, *, base: str, fork: bool = False) -> dict[str, Any
         "action": "synchronize",
         "number": number,
         "pull_request": {"number": number, "head": head, "base": {"ref": "main", "sha": base}},
-        "repository": {"full_name": REPOSITORY, "default_branch": "main"},
+        "repository": MAIN["repository"],
     }
 
 

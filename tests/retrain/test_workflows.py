@@ -14,7 +14,6 @@ from tests.integration.pipeline import ROOT, environment, run
 from tests.retrain import actions, room
 
 WORKFLOWS = sorted(actions.WORKFLOWS.glob("*.yml"))
-MAIN = {"ref": "refs/heads/main", "repository": {"full_name": actions.REPOSITORY, "default_branch": "main"}}
 
 
 def load(path: Path) -> dict:
@@ -146,7 +145,7 @@ def trained(tmp_path_factory, github):
         patch.setenv("PATH", environment()["PATH"])
         repo = room.make(tmp_path_factory.mktemp("actions"))
         actions.repository(repo)
-        result = happen(repo, github, "push", MAIN)
+        result = happen(repo, github, "push", actions.MAIN)
         assert result.returncode == 0, result.stdout[-4000:]
         yield repo
 
@@ -173,7 +172,7 @@ def test_push_pull_request_merge_and_the_other_events(trained, github):
     assert (log[0], log[2]) == ("github-actions[bot]: Retrained: dvc.lock", "dvc.lock")
     run(repo, "git", "pull", "-q", "origin", "main")
 
-    result = happen(repo, github, "schedule", MAIN)
+    result = happen(repo, github, "schedule", actions.MAIN)
     assert result.returncode == 0, result.stdout[-4000:]
     assert f"nothing has changed since version {first}" in result.stdout
     assert "retrain/record" not in result.stdout
@@ -198,7 +197,7 @@ def test_push_pull_request_merge_and_the_other_events(trained, github):
     assert f"https://github.com/{actions.REPOSITORY}/actions/runs/1" in text
 
     (repo / "dvc.lock").unlink()
-    result = happen(repo, github, "workflow_dispatch", {**MAIN, "ref": "refs/heads/change"})
+    result = happen(repo, github, "workflow_dispatch", {**actions.MAIN, "ref": "refs/heads/change"})
     assert result.returncode == 0, result.stdout[-4000:]
     assert "Retraining: passed the gate; not promoted" in result.stdout
     assert "retrain/record" not in result.stdout
@@ -208,7 +207,7 @@ def test_push_pull_request_merge_and_the_other_events(trained, github):
     run(repo, "git", "switch", "-q", "main")
     run(repo, "git", "merge", "-q", "change")
     run(repo, "git", "push", "-q", "origin", "main")
-    result = happen(repo, github, "push", MAIN)
+    result = happen(repo, github, "push", actions.MAIN)
     assert result.returncode == 0, result.stdout[-4000:]
     assert room.ran(repo) == []
     second = champion(repo)
@@ -219,16 +218,17 @@ def test_push_pull_request_merge_and_the_other_events(trained, github):
     room.tar(repo, "shuffled")
     room.commit(repo, "a bad one")
     inputs = {"dry-run": "true", "reason": "only to $(touch look) `touch look`"}
-    asked = {**MAIN, "inputs": inputs}
+    asked = {**actions.MAIN, "inputs": inputs}
     result = happen(repo, github, "workflow_dispatch", asked, inputs=inputs)
     assert result.returncode == 0, result.stdout[-4000:]
     assert "Retraining: would train" in result.stdout
     assert room.ran(repo) == []
-    result = happen(repo, github, "workflow_dispatch", {**MAIN, "inputs": {"seeds": "0,7"}}, inputs={"seeds": "0,7"})
+    inputs = {"seeds": "0,7"}
+    result = happen(repo, github, "workflow_dispatch", {**actions.MAIN, "inputs": inputs}, inputs=inputs)
     assert result.returncode == 1
     assert "ablation.seeds" in result.stdout
 
-    message = {**MAIN, "action": "data-changed", "client_payload": {"shards": ["shuffled.tar"]}}
+    message = {**actions.MAIN, "action": "data-changed", "client_payload": {"shards": ["shuffled.tar"]}}
     result = happen(repo, github, "repository_dispatch", message)
     assert result.returncode == 0, result.stdout[-4000:]
     assert "Retraining: refused by the gate" in result.stdout
