@@ -61,6 +61,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     entry = tarfile.TarInfo(name)  # owner, mode and time are constants
     entry.size = len(data)
     tar.addfile(entry, io.BytesIO(data))
+    tar.members.clear()  # type: ignore[attr-defined]  # it remembers every entry, half a kilobyte each
 
 
 def read_shard(path: Path) -> Iterator[Sample]:

@@ -218,6 +218,7 @@ def _grouped(url: str, tar: tarfile.TarFile) -> Iterator[Raw]:
     """WebDataset's rule: neighbours with the same name up to the first dot of the base name are one sample."""
     key, parts = None, dict[str, bytes]()
     for entry in tar:
+        tar.members.clear()  # type: ignore[attr-defined]  # it remembers every entry: a gigabyte for a million samples
         if not entry.isfile():
             continue
         path = PurePosixPath(entry.name)

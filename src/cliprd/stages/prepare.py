@@ -12,13 +12,15 @@ import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cliprd import lineage, manifest, progress
 from cliprd.data import sources
+from cliprd.data.keys import KeySet
 from cliprd.data.packing import Rejection, pack
 from cliprd.data.parallel import ordered_map
 from cliprd.data.shards import INDEX, Sample, Shard, read_keys, write_index, write_shard
@@ -43,7 +45,6 @@ class _Packed:
         shards: shards moved into place.
         rejected: records set aside.
         captions: captions kept.
-        keys: of samples kept.
         whole: nothing is left to pack.
     """
 
@@ -51,13 +52,12 @@ class _Packed:
     shards: list[Shard] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     captions: int = 0
-    keys: set[str] = field(default_factory=set)
     whole: bool = False
 
-    def fits(self, seen: set[str]) -> bool:
-        """Whether packing anew behind other sources, whose keys are `seen`, would give the same."""
-        apart = {entry.key for entry in self.rejected if entry.reason == DUPLICATE}
-        return self.keys.isdisjoint(seen) and apart <= seen | self.keys
+    @property
+    def samples(self) -> int:
+        """Samples kept: those of the shards."""
+        return sum(shard.samples for shard in self.shards)
 
 
 def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
@@ -92,7 +92,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
         packed = _pack_all(data, folder, found)
         shards = [shard for part in packed for shard in part.shards]
         rejected = [entry for part in packed for entry in part.rejected]
-        kept = sum(len(part.keys) for part in packed)
+        kept = sum(part.samples for part in packed)
         _write_rejected(folder / REJECTED, rejected)
         _judge(data, kept, rejected, folder / REJECTED)
         for stray in {path.name for path in folder.glob("*.tar")} - {shard.name for shard in shards}:
@@ -118,7 +118,7 @@ def _told(source: Source, part: _Packed) -> dict[str, Any]:
         "place": source.place,
         "fingerprint": source.fingerprint,
         "stem": source.stem,
-        "samples": len(part.keys),
+        "samples": part.samples,
         "captions": part.captions,
         "records": part.records,
         "shards": len(part.shards),
@@ -128,38 +128,46 @@ def _told(source: Source, part: _Packed) -> dict[str, Any]:
 
 def _pack_all(data: Data, output: Path, found: list[Source]) -> list[_Packed]:
     packed: list[_Packed] = []
-    seen: set[str] = set()
     kept = 0
-    with progress.bar(desc="prepare", unit="img") as bar:
-        for source in found:
+    with contextlib.closing(KeySet(output)) as keys, progress.bar(desc="prepare", unit="img") as bar:
+        for number, source in enumerate(found):
             part = _left(output, source)
-            if not part.fits(seen):
+            if not _fits(output, part, keys, number):
+                keys.forget(number)
                 part = _Packed()
             kept += part.whole
             bar.update(part.records)
             if not part.whole:
-                _pack_rest(data, output, source, part, seen, bar)
-            seen |= part.keys
+                _pack_rest(data, output, source, part, partial(keys.add, source=number), bar)
             packed.append(part)
     if kept:
         print(f"cliprd: prepare: {kept} sources kept as they were, {len(found) - kept} packed", file=sys.stderr)
     return packed
 
 
-def _pack_rest(data: Data, output: Path, source: Source, part: _Packed, seen: set[str], bar: Any) -> None:
+def _fits(output: Path, part: _Packed, keys: KeySet, number: int) -> bool:
+    """Whether packing anew behind the sources before, whose keys are in `keys`, would give the same. Adds its keys."""
+    own = (key for shard in part.shards for key in read_keys(output / shard.name))
+    if keys.add_all(own, number) != part.samples:
+        return False
+    return all(entry.key in keys for entry in part.rejected if entry.reason == DUPLICATE)
+
+
+def _pack_rest(
+    data: Data, output: Path, source: Source, part: _Packed, is_new: Callable[[str], bool], bar: Any
+) -> None:
     samples: list[Sample] = []
     recorded = len(part.rejected)
     remaining = itertools.islice(sources.records(data, source), part.records, None)
     for where, item in ordered_map(lambda raw: (raw.source, pack(raw, data)), remaining):
         part.records += 1
         bar.update()
-        if isinstance(item, Sample) and (item.key in seen or item.key in part.keys):
+        if isinstance(item, Sample) and not is_new(item.key):
             item = Rejection(where, item.key, DUPLICATE, "the first sample with this key is kept")
         if isinstance(item, Rejection):
             part.rejected.append(item)
             bar.set_postfix(source=source.name, rejected=len(part.rejected), refresh=False)
             continue
-        part.keys.add(item.key)
         samples.append(item)
         if len(samples) == data.samples_per_shard:
             recorded = _close_shard(output, source, part, samples, recorded)
@@ -213,7 +221,6 @@ def _left(output: Path, source: Source) -> _Packed:
             break
         part.shards.append(shard)
         _go_on(part, note)
-        part.keys.update(read_keys(output / name))
     end = _read_note(output, source, f"{source.stem}-end")
     if end.get("whole") and end["shards"] == len(part.shards):
         _go_on(part, end)
