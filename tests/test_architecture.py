@@ -74,3 +74,13 @@ def test_help_imports_nothing_heavy():
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     heavy = {"torch", "numpy", "pydantic", "yaml", "mlflow", "kfp", "transformers", "open_clip", "PIL", "boto3"}
     assert not heavy & set(modules)
+
+
+@pytest.mark.parametrize(
+    "room", ["stages.prepare", "stages.compare", "stages.promote", "tracking", "retrain.dvc", "lineage"]
+)
+def test_what_touches_no_tensors_loads_no_torch(room):
+    """torch and open_clip cost seconds of each start."""
+    code = f"import sys, cliprd.{room}\nprint(' '.join(sys.modules))"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "open_clip", "mlflow", "transformers"} & set(modules)

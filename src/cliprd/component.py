@@ -95,7 +95,7 @@ def plan(
         that read them, they make Kubeflow's cache see what changed behind an unchanged name.
     """
     from cliprd.data import sources
-    from cliprd.models.teacher import weights_version
+    from cliprd.models.identity import weights_version
     from cliprd.plan import plan as describe
     from cliprd.stages.compare import reference_method
 

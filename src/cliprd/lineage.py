@@ -225,8 +225,8 @@ def wanted(params: Params) -> dict[str, Any]:
     """
     from cliprd.benchmark.tasks import versions
     from cliprd.data.sources import inventory
-    from cliprd.distill.train import sections
-    from cliprd.models.teacher import shaping, weights_version
+    from cliprd.distill.sections import sections
+    from cliprd.models.identity import shaping, weights_version
 
     weights = weights_version(params.teacher.name)
     tree = {

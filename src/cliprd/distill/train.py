@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +31,7 @@ from cliprd.distill.order import Position
 from cliprd.distill.record import Record
 from cliprd.distill.rows import Batch
 from cliprd.distill.schedule import learning_rate
+from cliprd.distill.sections import sections
 from cliprd.losses import DistillationLoss
 from cliprd.models.student import build_student, student_config, student_spec
 from cliprd.params import Params
@@ -205,12 +205,6 @@ def _resume(checkpoints: Checkpoints, state: State, world: World) -> tuple[int, 
         if not world.leads:
             state.restore(tensors)
     return found or (0, Position(0, 0))
-
-
-def sections(params: Params) -> dict[str, Any]:
-    """The parameters that make a training what it is. On how many processes it ran is none of them."""
-    of_training = {"student": True, "distill": True, "augmentation": True}
-    return params.model_dump(mode="json", include=of_training, exclude={"distill": {"processes"}})
 
 
 def _identity(params: Params, shards: ShardSet, cache: TeacherCache) -> str:

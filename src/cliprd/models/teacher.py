@@ -14,14 +14,13 @@ from open_clip.model import set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import Tensor, nn
 
-from cliprd import manifest, storage
+from cliprd import storage
 from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.image_spec import ImageSpec
 from cliprd.models import config as configs
 from cliprd.models.encoder import count_parameters, state_sha256
 from cliprd.models.student import TextTower, build_model, encode_image_features
 from cliprd.models.text import embed_texts, tokenizer_id, tokenizer_of
-from cliprd.params import Teacher
 
 
 class OpenClipTeacher:
@@ -65,23 +64,6 @@ class OpenClipTeacher:
     def parameters_count(self) -> int:
         """Parameters of both towers and the scale."""
         return count_parameters([self._model])
-
-
-def weights_version(name: str) -> str:
-    """What identifies the weights behind a teacher's name; empty where the name alone does: a tag, the aligned one.
-
-    Raises:
-        InputError: a file in S3 is missing or forbidden. RetryableError: the network or the store failed.
-    """
-    pretrained = name.split(":", 2)[-1]
-    if storage.is_s3(pretrained):
-        return storage.etag(pretrained)
-    return manifest.sha256_file(Path(pretrained)) if Path(pretrained).is_file() else ""
-
-
-def shaping(teacher: Teacher) -> dict[str, Any]:
-    """What of the section makes a teacher what it is: training settings do not change a finished model."""
-    return teacher.model_dump(mode="json") if teacher.name == "aligned" else {"name": teacher.name}
 
 
 def build_teacher(name: str, *, device: torch.device | None = None) -> OpenClipTeacher:

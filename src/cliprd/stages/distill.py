@@ -26,7 +26,8 @@ from cliprd.distill.history import last_row
 from cliprd.distill.launch import handing_over, launch
 from cliprd.distill.objective import resolve_weights
 from cliprd.distill.record import Record
-from cliprd.distill.train import Report, Trained, sections, train
+from cliprd.distill.sections import sections
+from cliprd.distill.train import Report, Trained, train
 from cliprd.errors import CliprdError
 from cliprd.machine import end_with_parent
 from cliprd.manifest import Manifest

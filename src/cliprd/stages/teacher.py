@@ -28,7 +28,8 @@ from cliprd.models import aligned
 from cliprd.models.aligned import AlignedTeacher, Backbones
 from cliprd.models.aligned_train import Pairs, train_heads
 from cliprd.models.encoder import resolve_device, state_sha256
-from cliprd.models.teacher import build_teacher, shaping, weights_version
+from cliprd.models.identity import shaping, weights_version
+from cliprd.models.teacher import build_teacher
 from cliprd.params import Params
 from cliprd.storage import Location
 from cliprd.workspace import Workspace

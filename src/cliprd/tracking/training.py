@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cliprd import manifest
-from cliprd.distill.objective import resolve_weights
-from cliprd.distill.train import sections
+from cliprd.distill.sections import sections
 from cliprd.manifest import Manifest
 from cliprd.params import Params
 from cliprd.tracking import election
@@ -57,6 +56,8 @@ def describe(params: Params, *, key: str, shards: Manifest, cache: Manifest, dev
         device: in words.
         processes: how many share a batch.
     """
+    from cliprd.distill.objective import resolve_weights  # with torch, which reading runs and comparing does without
+
     d = params.distill
     weights, scale_mode = resolve_weights(d)
     shared = sections(params)

@@ -1,0 +1,26 @@
+"""What identifies a teacher before it is loaded; no model library is needed to know it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cliprd import manifest, storage
+from cliprd.params import Teacher
+
+
+def weights_version(name: str) -> str:
+    """What identifies the weights behind a teacher's name; empty where the name alone does: a tag, the aligned one.
+
+    Raises:
+        InputError: a file in S3 is missing or forbidden. RetryableError: the network or the store failed.
+    """
+    pretrained = name.split(":", 2)[-1]
+    if storage.is_s3(pretrained):
+        return storage.etag(pretrained)
+    return manifest.sha256_file(Path(pretrained)) if Path(pretrained).is_file() else ""
+
+
+def shaping(teacher: Teacher) -> dict[str, Any]:
+    """What of the section makes a teacher what it is: training settings do not change a finished model."""
+    return teacher.model_dump(mode="json") if teacher.name == "aligned" else {"name": teacher.name}
