@@ -35,7 +35,11 @@ STAGES = ("prepare", "cache", "load")
 MAKES = {"prepare": "shards", "cache": "cache"}  # folders
 RAW_SHARD = 10_000  # samples of a raw tar, as img2dataset makes them
 WARM = 500  # samples of the small run before the clock starts
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # so small a teacher gains nothing by more
+QUIET = {  # what would blur the lines, and is no matter of the number of samples
+    **os.environ,
+    "OMP_NUM_THREADS": "1",  # so small a teacher gains nothing by more
+    "MALLOC_MMAP_THRESHOLD_": str(2**18),  # else glibc keeps 0 to 150 MiB of fragments, as the threads happen to run
+}
 PICTURES = 256  # different ones
 PIXELS = 16
 TINY = {
@@ -84,7 +88,7 @@ def rows_of(room: Path, size: int, rounds: int) -> list[dict[str, Any]]:
     for _ in range(rounds):
         for stage in STAGES:
             command = [sys.executable, __file__, "--one", stage, str(folder)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=ONE_THREAD)
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=QUIET)
             found[stage].append(json.loads(done.stdout.splitlines()[-1]))
         for made in MAKES.values():
             shutil.rmtree(folder / made)

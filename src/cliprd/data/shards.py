@@ -74,6 +74,7 @@ def read_shard(path: Path) -> Iterator[Sample]:
         with tarfile.open(path, mode="r|") as tar:
             image: tuple[str, str, bytes] | None = None
             for entry in tar:
+                tar.members.clear()  # type: ignore[attr-defined]  # entries and tar hold each other: freed late
                 key, _, extension = entry.name.partition(".")
                 member = tar.extractfile(entry)
                 data = member.read() if member else b""
