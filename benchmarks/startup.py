@@ -84,6 +84,9 @@ def paired(
         for name, call in what.items():
             for src in sides[:: 1 if number % 2 else -1]:
                 times[name, src].append(call(src))
+                cpu, wall = times[name, src][-1]
+                side = "" if src == SRC else " (before)"
+                print(f"{name}{side}: {cpu:.2f} s of the processor, {wall:.2f} s", file=sys.stderr, flush=True)
     rows = []
     for name in what:
         cpu, wall = (statistics.median(column) for column in zip(*times[name, SRC], strict=True))
@@ -201,6 +204,8 @@ def main() -> None:
     arguments.add_argument("--only", nargs="+", choices=("start", "resume", "dvc"), default=("start", "resume", "dvc"))
     arguments.add_argument("--name", default="startup", help="of the result file")
     options = arguments.parse_args()
+    if options.before:
+        sys.argv = ["SRC" if word == str(options.before) else word for word in sys.argv]  # no path of this machine
     rows = []
     with tempfile.TemporaryDirectory() as room:
         if "start" in options.only:
