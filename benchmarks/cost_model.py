@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-SETS = {  # pairs that could still be downloaded, as img2dataset counts them; see the option --pairs for yours
+SETS = {  # pairs as published; of CC12M also what is left where a fifth of its links is dead
     "CC3M": 3_000_000,
     "CC12M (10.0 M left)": 10_000_000,
     "CC12M (all)": 12_400_000,
