@@ -4,7 +4,6 @@ Docker stands in for the cluster: the command, user, read-only root and capabili
 those that the Trainer sets, and a container that ends with an error is started again. One is killed in the middle.
 """
 
-import json
 import os
 import time
 import uuid
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import docker
-from cliprd import manifest
+from cliprd import manifest, params
 from cliprd.stages import distill
 from cliprd.trainjob.manifest import make
 from tests import docker_engine
@@ -42,18 +41,17 @@ def network():
     made.remove()
 
 
-def settings(data: Path, **changes):
-    tree = rooms.make_params(data, epochs=120, **changes)
-    kubernetes = {"volumes": [{"claim": "pairs", "path": DATA}]}
-    return tree.model_copy(update={"kubernetes": type(tree.kubernetes).model_validate_json(json.dumps(kubernetes))})
+def settings(data: Path, crops: int):
+    tree = rooms.make_params(data, epochs=120).model_dump(mode="json")
+    tree["kubernetes"] = {"volumes": [{"claim": "pairs", "path": DATA}]}
+    tree["augmentation"]["seed"] = crops
+    return params.validate(tree, where="test")
 
 
-def pods(image, network, data, output, **changes):
+def pods(image, network, data, output, crops=3):
     """The manifest's pod, once a node."""
     folders = {name: Path(DATA) / name for name in ("shards", "cache")}
-    *_, runtime, _ = make(
-        settings(data, **changes), image, nodes=2, output=Path(DATA) / output, form="trainjob", **folders
-    )
+    *_, runtime, _ = make(settings(data, crops), image, nodes=2, output=Path(DATA) / output, form="trainjob", **folders)
     (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
     pod = job["template"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -135,15 +133,14 @@ def test_a_node_that_is_killed_comes_back_and_the_student_is_the_same(data, netw
     )
 
 
-def test_wrong_parameters_end_both_with_the_code_that_is_not_tried_again(data, network):
-    containers = pods(docker_engine.image(), network, data, "wrong", batch_size=9)
+def test_wrong_input_ends_both_with_the_code_that_is_not_tried_again(data, network):
+    containers = pods(docker_engine.image(), network, data, "wrong", crops=4)
     try:
         for container in containers:
-            container.attrs["HostConfig"]["RestartPolicy"] = {}
             container.update(restart_policy={"Name": "no"})
             container.start()
         until(lambda: ended(containers), containers)
-        assert [container.attrs["State"]["ExitCode"] for container in containers] == [2, 2]
+        assert [container.attrs["State"]["ExitCode"] for container in containers] == [3, 3]
         for container in containers:
             assert container.logs().decode().splitlines()[-1].startswith("cliprd: error: ")
     finally:
