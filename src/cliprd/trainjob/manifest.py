@@ -11,13 +11,16 @@ exit codes a pod is not to be started again, and the fields by which a TrainJob 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import yaml
+
 from cliprd.errors import CliprdError, ParamsError
 from cliprd.manifest import digest
-from cliprd.params import Kubernetes, Params, Resources
+from cliprd.params import Kubernetes, Params, Resources, Section
 from cliprd.storage import Location, is_s3
 
 Form = Literal["trainjob", "pytorchjob"]
@@ -73,8 +76,6 @@ def make(
 
 def dump(manifests: list[dict[str, Any]]) -> str:
     """As YAML, for `kubectl apply`."""
-    import yaml
-
     plain = json.loads(json.dumps(manifests))  # YAML would name what stands in two places, and refer to it
     return "---\n".join(yaml.safe_dump(tree, sort_keys=False, width=120) for tree in plain)
 
@@ -211,13 +212,16 @@ def _settings(params: Params) -> list[str]:
     tracking = params.tracking
     if not tracking.uri.startswith(("http://", "https://")):  # a file would be another one in every pod
         tracking = tracking.model_copy(update={"uri": ""})
-    sections: Mapping[str, Any] = {
+    sections: Mapping[str, Section] = {
         "distill": params.distill, "student": params.student, "augmentation": params.augmentation, "tracking": tracking,
     }  # fmt: skip
-    found = []
-    for name, section in sections.items():
-        found += ["--set", f"{name}={json.dumps(section.model_dump(mode='json'), sort_keys=True)}"]
-    return found
+    return [part for name, section in sections.items() for part in ("--set", f"{name}={_flow(section)}")]
+
+
+def _flow(section: Section) -> str:
+    """A section as YAML in one line; not as JSON, whose 1e-06 is text in YAML."""
+    tree = section.model_dump(mode="json")
+    return yaml.safe_dump(tree, default_flow_style=True, width=math.inf, allow_unicode=True).strip()
 
 
 def _seen_by_all(name: str, place: Location, kubernetes: Kubernetes) -> None:
