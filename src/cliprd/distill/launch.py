@@ -72,8 +72,9 @@ def launch(module: str, task: Mapping[str, Any], processes: int, nodes: Nodes | 
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
             raise _cause(_handed_over(Path(folder)), codes) from None
         except RendezvousError as error:
+            line = " ".join(str(error).split())[:200].rstrip(".")
             raise RetryableError(
-                f"The machines have not met: {' '.join(str(error).split())[:200]}.",
+                f"The machines have not met, or have lost each other: {line}.",
                 "The same command goes on from the last checkpoint.",
             ) from error
         except SignalException as error:
