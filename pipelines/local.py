@@ -88,9 +88,9 @@ def run(name: str, params: Params, image: str, *, runner: str, root: Path, argum
 
 
 def _here(params: Params, runner: str) -> Params:
-    """Nothing is preempted here: a failure that cannot heal would only be waited for. And the container runner lets a
-    step's own environment take the place of all that it passes on."""
-    changed: dict[str, Any] = {"retries": 0} | ({"environment": {}} if runner == "docker" else {})
+    """Here is one node and nothing is preempted: a failure that cannot heal would only be waited for. And the container
+    runner lets a step's own environment take the place of all that it passes on."""
+    changed: dict[str, Any] = {"retries": 0, "nodes": 1} | ({"environment": {}} if runner == "docker" else {})
     return params.model_copy(update={"kubernetes": params.kubernetes.model_copy(update=changed)})
 
 

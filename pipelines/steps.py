@@ -13,6 +13,7 @@ from components.benchmark import benchmark, benchmark_teacher
 from components.cache import cache, merge
 from components.compare import compare, report
 from components.distill import distill
+from components.distill_nodes import distill_nodes
 from components.plan import plan
 from components.prepare import prepare
 from components.promote import gate, promote, refuse
@@ -20,8 +21,8 @@ from components.record import record
 from components.teacher import teacher
 
 FUNCTIONS = (
-    plan, prepare, teacher, cache, merge, distill, benchmark_teacher, benchmark, compare, report, gate, promote, refuse,
-    record,
+    plan, prepare, teacher, cache, merge, distill, distill_nodes, benchmark_teacher, benchmark, compare, report, gate,
+    promote, refuse, record,
 )  # fmt: skip
 # Argo counts the longest back-off from the first attempt's start: a step that runs for longer is not repeated at all.
 LONGEST = f"{30 * 24 * 3600}s"
@@ -48,10 +49,18 @@ class Steps:
     Args:
         image: the image every step runs in.
         kubernetes: resources, placement, secrets and retries.
+
+    Raises:
+        ParamsError: many nodes, and no store for them to meet in.
     """
 
     def __init__(self, image: str, kubernetes: Kubernetes) -> None:
-        self._kubernetes = kubernetes
+        self._kubernetes, self._image = kubernetes, image
+        if kubernetes.nodes > 1 and not kubernetes.store:
+            raise ParamsError(
+                f"kubernetes.nodes = {kubernetes.nodes}, and kubernetes.store is empty: many nodes meet in S3.",
+                "Set kubernetes.store to an s3:// prefix.",
+            )
         self._components = {
             function.__name__: dsl.component(function, base_image=image, install_kfp_package=False)
             for function in FUNCTIONS
@@ -101,7 +110,10 @@ class Steps:
         self, sections: Mapping[str, Any], made: Mapping[str, dsl.PipelineTask], *, store: Any, method: Any, seed: Any
     ) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
         """One student and its scores."""
-        trained = self.distill(
+        on_nodes = {"kubernetes": self._kubernetes.model_dump(mode="json", exclude_none=True), "image": self._image}
+        many = self._kubernetes.nodes > 1
+        trained = (self.distill_nodes if many else self.distill)(
+            **(on_nodes if many else {}),
             settings=sections["distill"],
             student=sections["student"],
             augmentation=sections["augmentation"],

@@ -17,7 +17,7 @@ FLOORS = [
     {"lineage"},
     {"tracking"},
     {"stages"},
-    {"retrain"},
+    {"retrain", "trainjob"},
     {"cli", "component", "doctor", "plan"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

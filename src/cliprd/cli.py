@@ -182,6 +182,26 @@ def parser() -> argparse.ArgumentParser:
         _pipeline_diff,
         "what changed since the newest version on the cluster; exit code 0 nothing, 1 something",
     )
+    job = actions.add_parser(
+        "trainjob",
+        parents=[common],
+        help="write `cliprd distill` on many nodes as a job for Kubeflow's Trainer",
+        description="Write `cliprd distill` on many nodes as a job for Kubeflow's Trainer (params: kubernetes).",
+        allow_abbrev=False,
+    )
+    for name, text in (("shards", "of `prepare`"), ("cache", "of `cache`"), ("output", "to write")):
+        job.add_argument(
+            f"--{name}", type=_folder, required=True, metavar="DIR", help=f"folder {text}, that all nodes see"
+        )
+    job.add_argument("--method", metavar="NAME", help="same as --set distill.method=NAME")
+    job.add_argument("--seed", metavar="N", help="same as --set distill.seed=N")
+    job.add_argument("--nodes", type=int, required=True, metavar="N", help="how many; each runs distill.processes")
+    job.add_argument(
+        "--form", choices=("trainjob", "pytorchjob"), default="trainjob", help="of Trainer 2, or of Training Operator 1"
+    )
+    job.add_argument("--image", metavar="NAME", help="of the nodes; default: the content-made tag of `make images`")
+    job.add_argument("--allow-mutable-image", action="store_true", help="take a tag that can move")
+    job.set_defaults(call=_pipeline_trainjob)
     tag = actions.add_parser("image", help="print the content-made tag of `make images`", allow_abbrev=False)
     tag.add_argument("target", choices=("cpu", "cuda"), help="target of docker/Dockerfile")
     tag.set_defaults(call=_pipeline_image, debug=False, image=None, allow_mutable_image=False)
@@ -390,6 +410,16 @@ def _pipeline_compile(options: argparse.Namespace) -> int:
     else:
         with atomic_write(options.output, "w") as file:
             file.write(text)
+    return 0
+
+
+def _pipeline_trainjob(options: argparse.Namespace) -> int:
+    tree, image = _parameters_and_image(options)
+    from cliprd.trainjob import manifest
+
+    _warn_of_image(options, image)
+    folders = {name: getattr(options, name) for name in ("shards", "cache", "output")}
+    sys.stdout.write(manifest.dump(manifest.make(tree, image, nodes=options.nodes, form=options.form, **folders)))
     return 0
 
 

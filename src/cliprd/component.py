@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cliprd import manifest, params, storage
-from cliprd.errors import CliprdError, InputError, RetryableError
+from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
 from cliprd.machine import limit_threads
 from cliprd.manifest import Manifest, digest, write_json
 from cliprd.params import Benchmark, Params
@@ -76,6 +76,37 @@ def run(
             _attempts(lambda: storage.write_pointer(Path(output), url))
         else:
             shutil.copytree(_attempts(lambda: storage.fetch_folder(url)), output, dirs_exist_ok=True)
+        return made
+
+
+def distill_nodes(
+    sections: Mapping[str, Any], inputs: Mapping[str, str], output: str, *, store: str, image: str
+) -> Manifest:
+    """`distill` by a job on `kubernetes.nodes` nodes, in the same place of the store as by this pod alone.
+
+    Args:
+        sections: as of `run`, and `kubernetes`.
+        inputs: folders that lie in the store, or point there.
+        store: s3:// prefix.
+        image: the nodes'.
+    """
+    from cliprd.trainjob import follow
+    from cliprd.trainjob.cluster import Cluster
+    from cliprd.trainjob.manifest import make
+
+    with _one_line():
+        tree = _tree(sections, where="distill_nodes")
+        if not store:
+            raise ParamsError("kubernetes.store is empty: many nodes meet in S3.", "Set it to an s3:// prefix.")
+        folders = {name: _attempts(lambda path=path: storage.resolve(path)) for name, path in inputs.items()}  # type: ignore[misc]
+        training = {name: section for name, section in sections.items() if name != "kubernetes"}
+        url = _address(store, "distill", training, folders, ["", {}])
+        job = make(tree, image, nodes=tree.kubernetes.nodes, output=url, form=tree.kubernetes.engine, **folders)
+        with _failing_at_once(f"{url}.failed.json"):
+            if _attempts(lambda: storage.read_bytes(storage.join(url, manifest.NAME))) is None:
+                follow.run(Cluster.here(), job)
+            made = _attempts(lambda: manifest.verify(url, stage="distill"))
+        shutil.copytree(_attempts(lambda: storage.fetch_folder(url)), output, dirs_exist_ok=True)
         return made
 
 

@@ -364,8 +364,8 @@ class Resources(Section):
 
 
 STEPS = (
-    "plan", "prepare", "teacher", "cache", "merge", "distill", "benchmark_teacher", "benchmark", "compare", "report",
-    "gate", "promote", "refuse", "record",
+    "plan", "prepare", "teacher", "cache", "merge", "distill", "distill_nodes", "benchmark_teacher", "benchmark",
+    "compare", "report", "gate", "promote", "refuse", "record",
 )  # fmt: skip
 
 
@@ -390,6 +390,11 @@ class Kubernetes(Section):
     """Of a step whose pod has failed, all but the first; network errors are tried again inside every step as well."""
     backoff: Annotated[str, Field(pattern=r"^[1-9]\d*s$")] = "30s"
     """Before the first retry; doubled each time."""
+    nodes: Positive = 1
+    """That train one student together, each as `steps.distill` asks; more than one: by a job of `engine`, and they meet
+    in `store`."""
+    engine: Literal["trainjob", "pytorchjob"] = "trainjob"
+    """Of many nodes: Kubeflow's Trainer 2, or its forerunner, the Training Operator 1."""
     parallelism: Positive = 4
     """Most students trained, or parts of the cache embedded, at once; fixed when the pipeline is compiled."""
 

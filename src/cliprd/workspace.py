@@ -94,6 +94,10 @@ class Workspace:
         """Where the output is, among the places of all machines."""
         return self._mirror.url if self._mirror else f"{socket.gethostname()}:{self.path.resolve()}"
 
+    def look(self) -> Manifest | None:
+        """The manifest, where this work is done already; nothing is owned or written."""
+        return self._whole(self._mirror.url if self._mirror else self.path)
+
     def __enter__(self) -> Workspace:
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
-"""Starts a Python module in several processes of this machine through torchrun's launcher, and tells how they ended.
+"""Starts a Python module in several processes through torchrun's launcher, and tells how they ended.
+
+On several machines the same is called on each; they meet by torchrun's c10d rendezvous, and each tells what it saw.
 
 Of the ranks that fail, one is the cause and the others have lost it. Each leaves what it knows in the file that
 torchrun names (`hand_over`); the launcher raises the cause as if it had happened here: its class, and so its exit code,
@@ -23,6 +25,7 @@ from typing import Any
 
 from cliprd import errors, manifest
 from cliprd.distill.distributed import LostContactError
+from cliprd.distill.nodes import MEET, Nodes
 from cliprd.errors import CliprdError, RetryableError
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
@@ -30,21 +33,23 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 GRACE = 10  # seconds from SIGTERM to SIGKILL for the ranks that are left
 
 
-def launch(module: str, task: Mapping[str, Any], processes: int) -> None:
-    """Run `python -m module TASK` in `processes` processes until all have ended well.
+def launch(module: str, task: Mapping[str, Any], processes: int, nodes: Nodes | None = None) -> None:
+    """Run `python -m module TASK` in `processes` processes of this machine until all have ended well.
 
     A signal that ends this process ends them first.
 
     Args:
         task: what TASK, a file, holds as JSON.
+        nodes: the machines that do so together, each with the same task; None: this one alone.
 
     Raises:
         CliprdError: what the failing rank has raised.
-        RetryableError: a rank was killed.
+        RetryableError: a rank was killed, another machine was lost or has not come.
         RuntimeError: a rank met a defect; its traceback is attached.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     caught = None
@@ -52,13 +57,9 @@ def launch(module: str, task: Mapping[str, Any], processes: int) -> None:
         file = Path(folder) / "task.json"
         manifest.write_json(file, task)
         config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
             nproc_per_node=processes,
-            run_id=uuid.uuid4().hex,
             rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",  # any free port
-            local_addr="localhost",  # a container's own name need not resolve
+            **_meeting(task, nodes),
             max_restarts=0,  # a rerun goes on from the last checkpoint; whether to is the scheduler's decision
             logs_specs=DefaultLogsSpecs(log_dir=folder),
             signals_to_handle=",".join(s.name for s in SIGNALS),
@@ -70,6 +71,12 @@ def launch(module: str, task: Mapping[str, Any], processes: int) -> None:
         except ChildFailedError as error:
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
             raise _cause(_handed_over(Path(folder)), codes) from None
+        except RendezvousError as error:
+            line = " ".join(str(error).split())[:200].rstrip(".")
+            raise RetryableError(
+                f"The machines have not met, or have lost each other: {line}.",
+                "The same command goes on from the last checkpoint.",
+            ) from error
         except SignalException as error:
             caught = error.sigval
     if caught == signal.SIGINT:
@@ -77,6 +84,26 @@ def launch(module: str, task: Mapping[str, Any], processes: int) -> None:
     if caught is not None:
         os.kill(os.getpid(), caught)  # as it would have ended without children
         raise RetryableError(f"The training was ended by {caught.name}.", "The same command goes on.")
+
+
+def _meeting(task: Mapping[str, Any], nodes: Nodes | None) -> dict[str, Any]:
+    """Where the processes meet, in torchrun's words."""
+    if nodes is None:
+        return {
+            "min_nodes": 1,
+            "max_nodes": 1,
+            "run_id": uuid.uuid4().hex,
+            "rdzv_endpoint": "localhost:0",  # any free port
+            "local_addr": "localhost",  # a container's own name need not resolve
+        }
+    return {
+        "min_nodes": nodes.count,
+        "max_nodes": nodes.count,
+        "run_id": manifest.digest(task),  # who does something else is not met
+        "rdzv_endpoint": f"{nodes.host}:{nodes.port}",
+        "rdzv_configs": {"is_host": nodes.rank == 0, "read_timeout": MEET, "join_timeout": MEET},
+        "local_addr": nodes.address(),
+    }
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 For several processes it starts itself again in each (`python -m cliprd.stages.distill TASK`) through torchrun's
 launcher; started by hand under torchrun, it joins. The leader (rank 0) does all that one process would have done.
+Started on several machines (`cliprd.distill.nodes`), it does so on each; all of them see inputs and output, in S3 or on
+a shared file system.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch import nn
 from cliprd import lineage, manifest, storage, tracking
 from cliprd import params as parameters
 from cliprd.data.shards import ShardSet
-from cliprd.distill import device, distributed
+from cliprd.distill import device, distributed, nodes
 from cliprd.distill.checkpoint import Checkpoints
 from cliprd.distill.distributed import World
 from cliprd.distill.history import last_row
@@ -64,7 +66,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
         InputError: shards, cache or a checkpoint are damaged or do not belong together.
         ParamsError: the parameters make no training, or the batch does not divide by the processes.
         DivergedError: training left the finite numbers; the last good checkpoint is kept.
-        RetryableError: one of several processes was killed.
+        RetryableError: one of several processes or machines was lost.
         ValueError: `report` with processes to launch.
     """
     with handing_over():
@@ -72,6 +74,11 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
         cache = TeacherCache.open(inputs["cache"], shards, params.augmentation)
         fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
         work = Workspace(output, stage="distill", params=sections(params), inputs=fingerprints)
+        if machines := nodes.among():
+            if whole := work.look():  # one that comes back when the others have finished would wait for them in vain
+                return whole
+            _launch(params, inputs, output, device.processes(params.distill), machines)
+            return manifest.read(output, stage="distill")
         if distributed.launched():
             with distributed.join(device.resolve(params.distill).device) as world:
                 if not world.leads:
@@ -137,13 +144,19 @@ def _follow(params: Params, shards: ShardSet, cache: TeacherCache, output: Path,
     return written
 
 
-def _launch(params: Params, inputs: Mapping[str, Location], output: Location, processes: int) -> None:
+def _launch(
+    params: Params,
+    inputs: Mapping[str, Location],
+    output: Location,
+    processes: int,
+    machines: nodes.Nodes | None = None,
+) -> None:
     task = {
         "params": params.model_dump(mode="json"),
         "inputs": {name: str(path) for name, path in inputs.items()},
         "output": str(output),
     }
-    launch(__name__, task, processes)
+    launch(__name__, task, processes, machines)
 
 
 def _main(file: Path) -> int:

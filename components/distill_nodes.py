@@ -1,0 +1,56 @@
+"""Component `distill_nodes`."""
+
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
+
+
+def distill_nodes(
+    settings: dict,
+    student: dict,
+    augmentation: dict,
+    tracking: dict,
+    kubernetes: dict,
+    image: str,
+    method: str,
+    seed: int,
+    store: str,
+    shards: Input[Dataset],
+    cache: Input[Dataset],
+    model: Output[Model],
+    training: Output[Metrics],
+) -> None:
+    """Train a student on many nodes: submit a job to Kubeflow's Trainer, follow it, and end as it did.
+
+    Args:
+        settings: section `distill` of params.yaml; its method and seed are replaced by the two inputs below.
+        student: section `student` of params.yaml: the architecture.
+        augmentation: section `augmentation` of params.yaml, as the cache was made with.
+        tracking: section `tracking` of params.yaml: the MLflow server, or an empty uri for none.
+        kubernetes: section `kubernetes` of params.yaml: nodes, their engine, and what each asks for.
+        image: of the nodes.
+        method: baseline, clip_kd, vrd, xrd or clip_rd, with -raw or -exp for the scale mode.
+        seed: of initialisation and order.
+        store: s3:// prefix to work in: the nodes meet there.
+        shards: training pairs.
+        cache: the teacher's embeddings of them.
+
+    Returns:
+        model: the student: a folder that open_clip loads, with ONNX of both towers and the loss history.
+        training: the last values of every loss term.
+    """
+    from cliprd import component
+
+    made = component.distill_nodes(
+        {
+            "distill": {**settings, "method": method, "seed": seed},
+            "student": student,
+            "augmentation": augmentation,
+            "tracking": tracking,
+            "kubernetes": kubernetes,
+        },
+        {"shards": shards.path, "cache": cache.path},
+        model.path,
+        store=store,
+        image=image,
+    )
+    model.metadata.update(component.metadata(made))
+    component.log_metrics(training, made.facts["final"])
