@@ -32,7 +32,7 @@ def main(task):
             case "sleep":
                 time.sleep(600)
             case "meet":
-                world.gather(torch.ones(1, 1))
+                world.gather(torch.ones(1, 1), world.size)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from cliprd.distill.train import train
 from cliprd.models.student import build_student, student_config, student_spec
 from tests.distill.rooms import make_params, open_rooms
 
-BATCH = 12
-STOP = 8  # a step between two checkpoints
+BATCH = 11  # 48 samples: batches of 9 and 10, uneven parts
+STOP, SAVE = 8, 6  # a step between two checkpoints, and their distance: in the middle of an epoch
 CASES = {
     "clip_rd": {"method": "clip_rd-raw"},
     "chunked": {"method": "clip_rd-exp", "chunk_size": 5},
@@ -74,14 +74,15 @@ def two_steps(world, rooms, output, case):
             parameter += world.rank
     optimizer = build_optimizer(parameters.values(), params.distill)
     spec = student_spec(model, params.student)
-    loader = Loader(params, shards, cache, spec, student_config(params.student), part=world.part(BATCH))
+    loader = Loader(params, shards, cache, spec, student_config(params.student), part=world.part)
     whole = world.wrap(Forward(model, loss, spec, device.resolve(params.distill), world, cache.logit_scale))
     batches = loader.batches(Position(0, 0))
     found = {}
     for step in range(2):
         batch = next(batches)
-        assert len(batch.images) == BATCH // world.size
-        terms = whole(batch)
+        rows = loader.division.size(step)
+        assert len(batch.images) == len(range(rows)[world.part(rows)])
+        terms = whole(batch, rows)
         optimizer.zero_grad()
         sum(terms.values()).backward()
         found |= {f"{step}.term.{name}": value.detach() for name, value in terms.items()}
@@ -96,9 +97,9 @@ def training(world, rooms, output, stop=None):
         if record.step == stop:
             raise Stop
 
-    params = make_params(rooms, processes=world.size)
+    params = make_params(rooms, processes=world.size, checkpoint_every=SAVE)
     trained = train(params, *open_rooms(rooms, params), output, report, world)
-    assert trained.steps == 12
+    assert trained.steps == 15
 
 
 def main(rooms: Path, output: Path) -> None:

@@ -1,4 +1,4 @@
-"""Several processes that train one student, each on its slice of every batch.
+"""Several processes that train one student, each on its slice of every batch (slices differ by one row at most).
 
 The scheme: a rank embeds its slice; all embeddings are gathered, in the order of the batch; every rank computes the
 loss of the whole batch. Let L be that loss and W the number of ranks. A rank's gradient of the loss's own parameters
@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cliprd.distill.division import piece
 from cliprd.errors import EnvironmentError_, ParamsError, RetryableError
 
 # For a rank that hangs: one that dies closes its connections, and torchrun ends the others at once. Between two
@@ -54,24 +55,19 @@ class World:
         """Whether this process writes and speaks."""
         return self.rank == 0
 
-    def part(self, batch_size: int) -> slice:
-        """Rows of a batch that are this rank's; gathering in order of rank gives the batch back.
+    def part(self, rows: int) -> slice:
+        """Of a batch of `rows` those that are this rank's; gathering in order of rank gives the batch back."""
+        return piece(rows, self.rank, self.size)
 
-        Raises:
-            ParamsError: the batch does not divide by the processes.
-        """
-        rows = part_size(batch_size, self.size)
-        return slice(self.rank * rows, (self.rank + 1) * rows)
-
-    def gather(self, x: Tensor) -> Tensor:
-        """Slices `[B/W, D]` of all ranks as `[B, D]`.
+    def gather(self, x: Tensor, rows: int) -> Tensor:
+        """Slices `part(rows)` of all ranks, `[about rows / W, D]`, as `[rows, D]`.
 
         The gradient that comes back must be of a loss that every rank computes alike; this rank's slice gets its part
         of it, times W (see above).
         """
         if self.size == 1:
             return x
-        gathered: Tensor = _Gather.apply(x, self.rank, self.size)  # type: ignore[no-untyped-call]
+        gathered: Tensor = _Gather.apply(x, rows, self)  # type: ignore[no-untyped-call]
         return gathered
 
     def share(self, value: T | None) -> T:
@@ -126,20 +122,6 @@ class World:
             torch.manual_seed((seed * 1_000_003 + step) * 65_536 + self.rank)
 
 
-def part_size(batch_size: int, processes: int) -> int:
-    """Rows of a batch for each of `processes`.
-
-    Raises:
-        ParamsError: they would be unequal.
-    """
-    if batch_size % processes:
-        raise ParamsError(
-            f"distill.batch_size = {batch_size} does not divide by {processes} processes.",
-            f"Set distill.batch_size to a multiple of {processes}, or distill.processes to a divisor of {batch_size}.",
-        )
-    return batch_size // processes
-
-
 def launched() -> bool:
     """Whether torchrun, or another launcher that sets its variables, has started this process."""
     return "WORLD_SIZE" in os.environ
@@ -192,13 +174,22 @@ class _Gather(torch.autograd.Function):
     """All ranks' slices, concatenated; see `World.gather`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rank: int, size: int) -> Tensor:
-        ctx.rows, ctx.rank, ctx.size = len(x), rank, size
-        gathered = x.new_empty(size * len(x), *x.shape[1:])
-        dist.all_gather_single(gathered, x.contiguous())
-        return gathered
+    def forward(ctx: Any, x: Tensor, rows: int, world: World) -> Tensor:
+        ctx.rows, ctx.world = rows, world
+        largest = -(-rows // world.size)  # slices travel equally long: a shorter one is padded, and cut when it arrives
+        padded = x.contiguous()
+        if rows % world.size:
+            padded = x.new_zeros(largest, *x.shape[1:])
+            padded[: len(x)] = x
+        gathered = x.new_empty(world.size * largest, *x.shape[1:])
+        dist.all_gather_single(gathered, padded)
+        if rows % world.size == 0:
+            return gathered
+        parts = [piece(rows, rank, world.size) for rank in range(world.size)]
+        return torch.cat([gathered[k * largest :][: part.stop - part.start] for k, part in enumerate(parts)])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         # Every rank has computed the same loss, so the sum over ranks of this slice's gradient is W times the own one.
-        return gradient[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows] * ctx.size, None, None
+        # It is the mean over ranks, not over rows, that DistributedDataParallel takes: unequal slices do no harm.
+        return gradient[ctx.world.part(ctx.rows)] * ctx.world.size, None, None

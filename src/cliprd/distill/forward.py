@@ -32,11 +32,12 @@ class Forward(nn.Module):
         self._spec, self._runtime, self._world = spec, runtime, world
         self._teacher_scale = torch.tensor(teacher_scale, device=runtime.device)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rows: int) -> dict[str, Tensor]:
         """Weighted terms over the whole batch, the same on every rank.
 
         Args:
             batch: this rank's rows, on the CPU.
+            rows: of the whole batch.
         """
         device, world = self._runtime.device, self._world
         with self._runtime.autocast():
@@ -46,11 +47,15 @@ class Forward(nn.Module):
             texts = encode_text_features(self.model, batch.tokens.to(device, non_blocking=True))
         teacher = [
             # float16 rounding left them a bit off
-            normalize(world.gather(t.to(device, non_blocking=True)).float(), dim=1)
+            normalize(world.gather(t.to(device, non_blocking=True), rows).float(), dim=1)
             for t in (batch.teacher_image, batch.teacher_text)
         ]
         terms: dict[str, Tensor] = self.loss(
-            world.gather(images), world.gather(texts), scale_of(self.model).exp(), *teacher, self._teacher_scale
+            world.gather(images, rows),
+            world.gather(texts, rows),
+            scale_of(self.model).exp(),
+            *teacher,
+            self._teacher_scale,
         )
         return terms
 
