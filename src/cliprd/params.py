@@ -160,6 +160,9 @@ class Distill(Section):
     chunk_size: Positive | None = None
     """Rows of a similarity matrix held at once; null holds all."""
     epochs: Positive = 32
+    micro_batch_size: Positive | None = None
+    """Rows that a process embeds at once, by gradient caching: gradients are the same, memory no longer grows with
+    `batch_size`, for one more forward pass of the towers. null: all its rows."""
     batch_size: Annotated[int, Field(ge=2)] = 256
     """Pairs a step, of all processes together: at most. An epoch is cut into batches as equal as can be, so that every
     pair comes once and no batch is tiny; a set smaller than this is one batch."""

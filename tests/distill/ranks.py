@@ -13,7 +13,8 @@ import torch
 
 from cliprd.data.augment import to_tensor
 from cliprd.distill import device, distributed, forward
-from cliprd.distill.forward import Forward
+from cliprd.distill.forward import Forward, at_once
+from cliprd.distill.gradient_cache import GradientCache
 from cliprd.distill.loader import Loader
 from cliprd.distill.objective import build_loss
 from cliprd.distill.optimizer import build_optimizer, named_parameters
@@ -28,6 +29,7 @@ CASES = {
     "clip_rd": {"method": "clip_rd-raw"},
     "chunked": {"method": "clip_rd-exp", "chunk_size": 5},
     "projected_task": {"method": "clip_rd-exp", "project_task": True},
+    "micro": {"method": "clip_rd-raw", "micro_batch_size": 2},
     "unused_scale": {"method": "clip_kd", "weights": {"task": 0, "hrd": 0}},
 }
 
@@ -75,16 +77,17 @@ def two_steps(world, rooms, output, case):
     optimizer = build_optimizer(parameters.values(), params.distill)
     spec = student_spec(model, params.student)
     loader = Loader(params, shards, cache, spec, student_config(params.student), part=world.part)
-    whole = world.wrap(Forward(model, loss, spec, device.resolve(params.distill), world, cache.logit_scale))
+    whole = Forward(model, loss, spec, device.resolve(params.distill), world, cache.logit_scale)
+    micro = params.distill.micro_batch_size
+    backward = GradientCache(whole, world, micro) if micro else at_once(world.wrap(whole))
     batches = loader.batches(Position(0, 0))
     found = {}
     for step in range(2):
         batch = next(batches)
         rows = loader.division.size(step)
         assert len(batch.images) == len(range(rows)[world.part(rows)])
-        terms = whole(batch, rows)
         optimizer.zero_grad()
-        sum(terms.values()).backward()
+        terms = backward(batch, rows)
         found |= {f"{step}.term.{name}": value.detach() for name, value in terms.items()}
         found |= {f"{step}.gradient.{name}": p.grad.clone() for name, p in parameters.items() if p.grad is not None}
         optimizer.step()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -96,6 +96,22 @@ class World:
         return nn.parallel.DistributedDataParallel(
             module, forward_sync_buffers=False, static_graph=True, gradient_as_bucket_view=True
         )
+
+    def start_alike(self, module: nn.Module) -> None:
+        """Parameters and buffers become the leader's: what `wrap` does, for a module that is not wrapped."""
+        if self.size > 1:
+            with torch.no_grad():
+                for tensor in [*module.parameters(), *module.buffers()]:
+                    dist.broadcast(tensor, src=0)
+
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """Gradients become their mean over ranks, in place: what a wrapped module does while it goes back."""
+        if self.size == 1:
+            return
+        for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+            work.wait()
+        for gradient in gradients:
+            gradient /= self.size
 
     def synchronise_norms(self, model: nn.Module, device: torch.device) -> nn.Module:
         """`model` with batch norms whose statistics are the whole batch's; parameters and their names stay.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -13,6 +15,8 @@ from cliprd.distill.rows import Batch
 from cliprd.image_spec import ImageSpec
 from cliprd.losses import DistillationLoss
 from cliprd.models.student import encode_image_features, encode_text_features
+
+Backward = Callable[[Batch, int], dict[str, Tensor]]  # this rank's rows and their number in the whole batch; the terms
 
 
 class Forward(nn.Module):
@@ -39,12 +43,22 @@ class Forward(nn.Module):
             batch: this rank's rows, on the CPU.
             rows: of the whole batch.
         """
-        device, world = self._runtime.device, self._world
+        return self.terms(*self.embed(batch.images, batch.tokens), batch, rows)
+
+    def embed(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings `[n, dim]` of n rows' images and texts (both as in `Batch`), neither projected nor normalised."""
+        device = self._runtime.device
         with self._runtime.autocast():
             # channels last: convolutions, the patch embedding among them, are faster on it
-            pixels = to_tensor(batch.images, self._spec, device).to(memory_format=torch.channels_last)
-            images = encode_image_features(self.model, pixels)
-            texts = encode_text_features(self.model, batch.tokens.to(device, non_blocking=True))
+            pixels = to_tensor(images, self._spec, device).to(memory_format=torch.channels_last)
+            return (
+                encode_image_features(self.model, pixels),
+                encode_text_features(self.model, tokens.to(device, non_blocking=True)),
+            )
+
+    def terms(self, images: Tensor, texts: Tensor, batch: Batch, rows: int) -> dict[str, Tensor]:
+        """`forward` from this rank's embeddings on; of `batch` only the teacher's are read."""
+        device, world = self._runtime.device, self._world
         teacher = [
             # float16 rounding left them a bit off
             normalize(world.gather(t.to(device, non_blocking=True), rows).float(), dim=1)
@@ -58,6 +72,22 @@ class Forward(nn.Module):
             self._teacher_scale,
         )
         return terms
+
+
+def objective(terms: Mapping[str, Tensor]) -> Tensor:
+    """What training minimises: the sum of the weighted terms."""
+    return torch.stack(list(terms.values())).sum()
+
+
+def at_once(module: nn.Module) -> Backward:
+    """`module`, a Forward that may be wrapped, forward and back: gradients are in the parameters when it comes back."""
+
+    def backward(batch: Batch, rows: int) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = module(batch, rows)
+        objective(terms).backward()  # type: ignore[no-untyped-call]
+        return terms
+
+    return backward
 
 
 def scale_of(model: nn.Module) -> nn.Parameter:

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cliprd import manifest, progress
 from cliprd.data.shards import ShardSet
 from cliprd.distill import device
 from cliprd.distill.checkpoint import Checkpoints, State
 from cliprd.distill.distributed import World
-from cliprd.distill.forward import Forward, scale_of
+from cliprd.distill.forward import Forward, at_once, scale_of
+from cliprd.distill.gradient_cache import GradientCache
 from cliprd.distill.guard import Guard
 from cliprd.distill.history import History
 from cliprd.distill.loader import Loader
@@ -39,6 +40,7 @@ from cliprd.teacher_cache import TeacherCache
 
 MAX_LOGIT_SCALE = math.log(100)  # of the student's own scale, as in open_clip
 STUDENT_SCALE = "student_scale"
+DIVIDING = ("processes", "micro_batch_size")  # parameters that change results by rounding only
 Report = Callable[[Record], None]
 
 
@@ -98,7 +100,9 @@ def train(
     if done and world.leads:
         print(f"cliprd: the training {d.method}-{d.seed} goes on from step {done} of {total}", file=sys.stderr)
     world.seed(d.seed, done)
-    forward = world.wrap(Forward(model, loss, spec, runtime, world, cache.logit_scale))
+    forward = Forward(model, loss, spec, runtime, world, cache.logit_scale)
+    micro = d.micro_batch_size
+    backward = at_once(world.wrap(forward)) if micro is None else GradientCache(forward, world, micro)
     terms = loss.term_names
     scales = [STUDENT_SCALE, *loss.multipliers()]
     max_scale = d.max_scale if loss.scale_mode == "raw" else None
@@ -114,9 +118,8 @@ def train(
         """One optimiser step, counted from 1, on a batch of `rows`; its numbers go to the guard."""
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step - 1, base=d.lr, warmup=d.warmup_steps, total=total)
-        found: dict[str, Tensor] = forward(batch, rows)
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(found.values())).sum().backward()  # type: ignore[no-untyped-call]
+        found = backward(batch, rows)
         gradients = [p.grad for p in parameters.values() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if d.clip_grad_norm is not None:  # no gradient scaler anywhere: these are the true gradients
@@ -211,9 +214,10 @@ def _resume(checkpoints: Checkpoints, state: State, world: World) -> tuple[int, 
 
 
 def sections(params: Params) -> dict[str, Any]:
-    """The parameters that make a training what it is. On how many processes it ran is none of them."""
+    """The parameters that make a training what it is. How the work of a step was divided is none of them: a training
+    that ran out of memory may go on with more processes, or in micro-batches."""
     of_training = {"student": True, "distill": True, "augmentation": True}
-    return params.model_dump(mode="json", include=of_training, exclude={"distill": {"processes"}})
+    return params.model_dump(mode="json", include=of_training, exclude={"distill": set(DIVIDING)})
 
 
 def _identity(params: Params, shards: ShardSet, cache: TeacherCache) -> str:
