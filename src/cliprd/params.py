@@ -160,7 +160,12 @@ class Distill(Section):
     chunk_size: Positive | None = None
     """Rows of a similarity matrix held at once; null holds all."""
     epochs: Positive = 32
+    micro_batch_size: Positive | None = None
+    """Rows that a process embeds at once, by gradient caching: gradients are the same, memory no longer grows with
+    `batch_size`, for one more forward pass of the towers. null: all its rows."""
     batch_size: Annotated[int, Field(ge=2)] = 256
+    """Pairs a step, of all processes together: at most. An epoch is cut into batches as equal as can be, so that every
+    pair comes once and no batch is tiny; a set smaller than this is one batch."""
     lr: Rate = 1e-3
     weight_decay: Weight = 0.1
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -175,7 +180,10 @@ class Distill(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: Positive | Literal["auto"] = "auto"
     """Processes that share each batch, through torchrun: `auto` is one a visible GPU, or 1 on a CPU. `batch_size` stays
-    the whole batch's and must divide by them, so the training is the same on any number."""
+    the whole batch's, of which each takes an equal part, so the training is the same on any number."""
+    local_loss: bool = False
+    """Each process computes its own rows and columns of the similarity matrices in place of all of them, and the terms
+    are added up: less work and memory from three processes on; the results are equal."""
     shuffle_buffer: Positive = 20_000
     workers: Count = 1
     """Threads that decode and crop ahead of the step."""

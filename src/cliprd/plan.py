@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from cliprd.benchmark.cost import cost
+from cliprd.distill.division import Division
 from cliprd.distill.objective import build_loss, resolve_weights
 from cliprd.image_spec import ImageSpec
 from cliprd.models import config as configs
@@ -71,7 +72,7 @@ def _lines(params: Params, samples: int | None) -> Iterator[str]:
     yield f"batch    {distill.batch_size} pairs; {DISTINCT_MATRICES} logit matrices of {matrix:,.1f} MiB, held {rows}"
 
     count = samples or 1_000_000
-    steps = count // distill.batch_size * distill.epochs
+    steps = Division(count, distill.batch_size).steps * distill.epochs
     views = params.cache.views
     size = count * (views + 1) * teacher_dim * 2 / 2**30
     yield f"data     {count:,} pairs{'' if samples else ' (an example: name yours with --samples)'}"

@@ -13,7 +13,8 @@ import torch
 
 from cliprd.data.augment import to_tensor
 from cliprd.distill import device, distributed, forward
-from cliprd.distill.forward import Forward
+from cliprd.distill.forward import Forward, at_once
+from cliprd.distill.gradient_cache import GradientCache
 from cliprd.distill.loader import Loader
 from cliprd.distill.objective import build_loss
 from cliprd.distill.optimizer import build_optimizer, named_parameters
@@ -22,12 +23,17 @@ from cliprd.distill.train import train
 from cliprd.models.student import build_student, student_config, student_spec
 from tests.distill.rooms import make_params, open_rooms
 
-BATCH = 12
-STOP = 8  # a step between two checkpoints
+BATCH = 11  # 48 samples: batches of 9 and 10, uneven parts
+STOP, SAVE = 8, 6  # a step between two checkpoints, and their distance: in the middle of an epoch
 CASES = {
     "clip_rd": {"method": "clip_rd-raw"},
     "chunked": {"method": "clip_rd-exp", "chunk_size": 5},
     "projected_task": {"method": "clip_rd-exp", "project_task": True},
+    "micro": {"method": "clip_rd-raw", "micro_batch_size": 2},
+    "local": {"method": "clip_rd-raw", "local_loss": True},
+    "local_chunked": {"method": "clip_rd-exp", "local_loss": True, "chunk_size": 1},
+    "local_projected": {"method": "clip_rd-exp", "local_loss": True, "project_task": True},
+    "local_micro": {"method": "clip_rd-raw", "local_loss": True, "micro_batch_size": 2},
     "unused_scale": {"method": "clip_kd", "weights": {"task": 0, "hrd": 0}},
 }
 
@@ -74,16 +80,19 @@ def two_steps(world, rooms, output, case):
             parameter += world.rank
     optimizer = build_optimizer(parameters.values(), params.distill)
     spec = student_spec(model, params.student)
-    loader = Loader(params, shards, cache, spec, student_config(params.student), part=world.part(BATCH))
-    whole = world.wrap(Forward(model, loss, spec, device.resolve(params.distill), world, cache.logit_scale))
+    loader = Loader(params, shards, cache, spec, student_config(params.student), part=world.part)
+    runtime, local = device.resolve(params.distill), params.distill.local_loss
+    whole = Forward(model, loss, spec, runtime, world, cache.logit_scale, local=local)
+    micro = params.distill.micro_batch_size
+    backward = GradientCache(whole, world, micro) if micro else at_once(world.wrap(whole))
     batches = loader.batches(Position(0, 0))
     found = {}
     for step in range(2):
         batch = next(batches)
-        assert len(batch.images) == BATCH // world.size
-        terms = whole(batch)
+        rows = loader.division.size(step)
+        assert len(batch.images) == len(range(rows)[world.part(rows)])
         optimizer.zero_grad()
-        sum(terms.values()).backward()
+        terms = backward(batch, rows)
         found |= {f"{step}.term.{name}": value.detach() for name, value in terms.items()}
         found |= {f"{step}.gradient.{name}": p.grad.clone() for name, p in parameters.items() if p.grad is not None}
         optimizer.step()
@@ -96,9 +105,9 @@ def training(world, rooms, output, stop=None):
         if record.step == stop:
             raise Stop
 
-    params = make_params(rooms, processes=world.size)
+    params = make_params(rooms, processes=world.size, checkpoint_every=SAVE)
     trained = train(params, *open_rooms(rooms, params), output, report, world)
-    assert trained.steps == 12
+    assert trained.steps == 15
 
 
 def main(rooms: Path, output: Path) -> None:

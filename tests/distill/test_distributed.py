@@ -10,17 +10,25 @@ import pytest
 import torch
 
 from cliprd.distill import device
-from cliprd.distill.distributed import World, join, launched, part_size
+from cliprd.distill.distributed import World, join, launched
+from cliprd.distill.division import Division
 from cliprd.distill.loader import Loader
 from cliprd.distill.order import Position
 from cliprd.distill.train import sections, train
 from cliprd.errors import EnvironmentError_, ParamsError
 from cliprd.image_spec import ImageSpec
 from cliprd.models.student import student_config
-from tests.distill.ranks import BATCH, CASES, STOP
-from tests.distill.rooms import make_params, open_rooms
+from tests.distill.ranks import BATCH, CASES, SAVE, STOP
+from tests.distill.rooms import SAMPLES, make_params, open_rooms
 
 ROOT = Path(__file__).parents[2]
+PLAIN = {  # what these are to be equal to
+    "micro": "clip_rd",
+    "local": "clip_rd",
+    "local_chunked": "chunked",
+    "local_projected": "projected_task",
+    "local_micro": "clip_rd",
+}
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
@@ -56,11 +64,11 @@ def alone(rooms, tmp_path_factory):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("case", CASES)
 def test_terms_and_gradients_are_those_of_one_process(ranks, case, size):
     """float64, two steps, so that the second starts from what the first made of the gradients."""
-    one = torch.load(ranks / f"{case}-1-0.pt", weights_only=True)
+    one = torch.load(ranks / f"{PLAIN.get(case, case)}-1-0.pt", weights_only=True)
     assert any(name.startswith("0.gradient.student.text") for name in one)
     if case != "unused_scale":
         assert {"0.gradient.loss.image_projection.weight", "0.gradient.loss.cross_scale"} <= one.keys()
@@ -80,9 +88,9 @@ def test_two_processes_stop_and_one_goes_on(rooms, ranks, alone):
     folder = ranks / "from-two"
     before = (folder / "history.csv").read_text().splitlines()
     assert [int(line.split(",")[0]) for line in before[1:]] == [2, 4, 6, STOP]
-    params, records = make_params(rooms), []
+    params, records = make_params(rooms, checkpoint_every=SAVE), []
     train(params, *open_rooms(rooms, params), folder, records.append)
-    assert records[0].step == 6  # after the checkpoint of step 5
+    assert records[0].step == 8  # after the checkpoint of step 6, in the second epoch of 5 steps
     assert_near(history(folder), history(alone))
 
 
@@ -90,7 +98,7 @@ def test_two_processes_stop_and_one_goes_on(rooms, ranks, alone):
 def test_one_process_stops_and_two_go_on(ranks, alone):
     assert_near(history(ranks / "from-one"), history(alone))
     steps = [row["step"] for row in history(ranks / "from-one")]
-    assert steps == [2, 4, 6, 8, 10, 12]  # one writer
+    assert steps == [2, 4, 6, 8, 10, 12, 14, 15]  # one writer
 
 
 def test_a_lone_process_is_left_as_it_is(monkeypatch):
@@ -100,7 +108,7 @@ def test_a_lone_process_is_left_as_it_is(monkeypatch):
         assert world == World()
     assert not torch.distributed.is_initialized()
     x, model = torch.ones(2, 3), torch.nn.BatchNorm1d(3)
-    assert world.gather(x) is world.agree(x) is x
+    assert world.gather(x, 2) is world.agree(x) is x
     assert world.share(x) is x
     assert world.wrap(model) is world.synchronise_norms(model, CPU) is model
     assert world.leads
@@ -117,6 +125,7 @@ def test_torchrun_with_one_process_is_a_lone_process(monkeypatch):
 @pytest.mark.parametrize("budget", [0, 2**30])
 def test_ranks_divide_each_batch_and_make_no_more(rooms, budget):
     params = make_params(rooms, batch_size=BATCH, shuffle_buffer=20)
+    division = Division(SAMPLES, BATCH)
     shards, cache = open_rooms(rooms, params)
     spec, config = ImageSpec(size=16, mean=(0.5,) * 3, std=(0.5,) * 3), student_config(params.student)
     made = []
@@ -129,21 +138,16 @@ def test_ranks_divide_each_batch_and_make_no_more(rooms, budget):
 
     whole = batches(None)
     made.clear()
-    parts = [batches(World(rank, 3).part(BATCH)) for rank in range(3)]
-    assert set(made) == {BATCH // 3}
+    parts = [batches(World(rank, 3).part) for rank in range(3)]
+    assert {division.size(step) for step in range(division.steps)} == {9, 10}
+    assert set(made) == {3, 4}
     for batch, *slices in zip(whole, *parts, strict=True):
         for field in ("images", "teacher_image", "teacher_text"):
             assert torch.equal(torch.cat([getattr(s, field) for s in slices]), getattr(batch, field))
         for rank, piece in enumerate(slices):  # captions are cut to the longest of the slice
-            tokens, length = batch.tokens[4 * rank : 4 * rank + 4], piece.tokens.shape[1]
+            tokens, length = batch.tokens[World(rank, 3).part(len(batch.tokens))], piece.tokens.shape[1]
             assert torch.equal(piece.tokens, tokens[:, :length])
             assert not tokens[:, length:].any()
-
-
-def test_a_batch_that_does_not_divide_is_refused():
-    assert part_size(12, 4) == 3
-    with pytest.raises(ParamsError, match=r"batch_size = 10 does not divide by 4 processes\. .*multiple of 4"):
-        World(1, 4).part(10)
 
 
 def test_batch_norms_on_cpus_are_refused_and_on_gpus_synchronised():
@@ -181,9 +185,10 @@ def test_how_many_processes(rooms, monkeypatch):
         pass
 
 
-def test_the_number_of_processes_is_no_part_of_what_a_training_is(rooms):
-    assert sections(make_params(rooms, processes=4)) == sections(make_params(rooms))
-    assert "processes" not in sections(make_params(rooms))["distill"]
+def test_how_the_work_is_divided_is_no_part_of_what_a_training_is(rooms):
+    for dividing in ({"processes": 4}, {"micro_batch_size": 3}, {"local_loss": True}):
+        assert sections(make_params(rooms, **dividing)) == sections(make_params(rooms))
+        assert not dividing.keys() & sections(make_params(rooms))["distill"].keys()
     assert sections(make_params(rooms, lr=1.0)) != sections(make_params(rooms))
 
 

@@ -1,18 +1,21 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cliprd.data.augment import crop_box, train_view, view_of
 from cliprd.data.images import decode
+from cliprd.distill.distributed import World
+from cliprd.distill.division import Division
 from cliprd.distill.loader import Loader
 from cliprd.distill.order import Position, caption_of, epoch_order
-from cliprd.errors import ParamsError
 from cliprd.image_spec import ImageSpec
 from cliprd.models.student import student_config, tokenize
 from tests.distill.rooms import SAMPLES, make_params, open_rooms
 
 SPEC = ImageSpec(size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
-STEPS = SAMPLES // 10
+STEPS = 5  # batches of 9 or 10
 
 
 def make(rooms, *, budget=2**30, **distill):
@@ -51,7 +54,9 @@ def test_batches_are_what_their_formulas_say(rooms, reference):
             laid += list(zip(shards.read(shards.shards[index]), image, text, strict=True))
         for step in range(STEPS):
             batch = reference[epoch * STEPS + step]
-            samples = [laid[place] for place in order.places[step * 10 : step * 10 + 10]]
+            samples = [
+                laid[place] for place in order.within(0)[SAMPLES * step // STEPS : SAMPLES * (step + 1) // STEPS]
+            ]
             captions = [s.captions[caption_of(s.key, epoch, len(s.captions))] for s, _, _ in samples]
             expected = tokenize(config, captions)
             assert torch.equal(batch.tokens, expected)  # so also: cut to the longest of the batch
@@ -66,7 +71,7 @@ def test_batches_are_what_their_formulas_say(rooms, reference):
 
 
 def test_types(reference):
-    batch = reference[0]
+    batch = reference[1]
     assert batch.images.shape == (10, 16, 16, 3)
     assert batch.images.dtype == torch.uint8
     assert batch.tokens.dtype == torch.int64
@@ -96,8 +101,8 @@ def test_any_position_gives_the_rest_of_the_stream(rooms, budget, buffer):
 
 
 def test_a_small_buffer_still_gives_each_sample_once(rooms):
-    """48 samples in batches of 12: nothing is left out, so an epoch holds every image's teacher row exactly once."""
-    loader = make(rooms, budget=0, shuffle_buffer=8, batch_size=12, epochs=1)
+    """By the teacher's rows in the batches themselves."""
+    loader = make(rooms, budget=0, shuffle_buffer=8, batch_size=11, epochs=1)
     rows = [tuple(row) for batch in listed(loader) for row in batch.teacher_image.tolist()]
     params = make_params(rooms)
     shards, cache = open_rooms(rooms, params)
@@ -117,21 +122,38 @@ def test_resuming_reads_no_shard_that_lies_behind(rooms, monkeypatch):
     original = loader._shards.read
     monkeypatch.setattr(loader._shards, "read", lambda shard: read.append(shard.name) or original(shard))
     order = epoch_order([s.samples for s in loader._shards.shards], seed=0, epoch=0, buffer=2)
-    listed(loader, 0, STEPS - 1)  # from place 30 on: shards of 11 samples
+    listed(loader, 0, STEPS - 1)  # from place 38 on: shards of 11 samples
     names = [loader._shards.shards[index].name for index in order.shards]
     assert read
     assert not set(read) & set(names[:2])
 
 
-def test_the_last_samples_of_an_epoch_are_left_out(rooms):
-    assert make(rooms, batch_size=7).steps_per_epoch == SAMPLES // 7
-    assert len(listed(make(rooms, batch_size=7, epochs=1))) == SAMPLES // 7
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.data(), st.integers(2, SAMPLES + 5), st.integers(1, 4), st.integers(1, 60), st.booleans())
+def test_every_sample_once_an_epoch_on_any_number_of_ranks_also_across_a_resume(rooms, data, size, ranks, buffer, kept):
+    """Two epochs, stopped at a position and gone on from it by another number of ranks."""
+    steps = Division(SAMPLES, size).steps
+    stop, others = data.draw(st.integers(0, 2 * steps)), data.draw(st.integers(1, 4))
 
+    def keys(world, start):
+        params = make_params(rooms, batch_size=size, shuffle_buffer=buffer, epochs=2)
+        spec, budget = student_config(params.student), 2**30 if kept else 0
+        loader = Loader(params, *open_rooms(rooms, params), SPEC, spec, part=world.part, memory_budget=budget)
+        return [(epoch, [row.key for row in rows]) for rows, epoch in loader._jobs(start)]
 
-def test_a_set_smaller_than_a_batch_is_refused(rooms):
-    assert make(rooms, batch_size=SAMPLES).steps_per_epoch == 1
-    with pytest.raises(ParamsError, match=f"batch_size = {SAMPLES + 1}, but .*shards holds only {SAMPLES} samples"):
-        make(rooms, batch_size=SAMPLES + 1)
+    seen = [
+        (epoch, key)
+        for rank in range(ranks)
+        for epoch, batch in keys(World(rank, ranks), Position(0, 0))[:stop]
+        for key in batch
+    ]
+    seen += [
+        (epoch, key)
+        for rank in range(others)
+        for epoch, batch in keys(World(rank, others), Position(*divmod(stop, steps)))
+        for key in batch
+    ]
+    assert len(seen) == len(set(seen)) == 2 * SAMPLES
 
 
 def test_kept_rows_drop_their_bytes(rooms):

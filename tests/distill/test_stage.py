@@ -55,8 +55,8 @@ def test_folder_and_facts(rooms, student):
     facts = found.facts
     assert (facts["run"], facts["method"], facts["scale_mode"], facts["seed"]) == ("clip_rd-raw-0", "clip_rd", "raw", 0)
     assert facts["weights"]["fd"] == 2000
-    assert facts["steps"] == 12
-    assert facts["samples_seen"] == 120
+    assert facts["steps"] == 15
+    assert facts["samples_seen"] == 3 * SAMPLES
     assert (
         facts["inputs"]
         == found.inputs

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import math
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from cliprd.data.augment import to_tensor
+from cliprd.data.shards import ShardSet
 from cliprd.distill.checkpoint import Checkpoints
 from cliprd.distill.loader import Loader
 from cliprd.distill.order import Position
@@ -21,7 +23,7 @@ from cliprd.models.student import (
 )
 from tests.distill.rooms import SAMPLES, make_params, open_rooms
 
-STEPS = 3 * (SAMPLES // 10)
+STEPS = 3 * -(-SAMPLES // 10)
 TERMS = {
     "baseline": ["task"],
     "clip_kd": ["task", "hrd", "icl", "fd"],
@@ -54,9 +56,9 @@ def whole(rooms, tmp_path_factory):
 
 def test_records(whole):
     trained, _, records = whole
-    assert trained.steps == STEPS
-    assert [r.step for r in records] == list(range(2, STEPS + 1, 2))
-    assert [r.epoch for r in records] == [(r.step - 1) // 4 for r in records]
+    assert (trained.steps, trained.samples) == (STEPS, 3 * SAMPLES)
+    assert [r.step for r in records] == [*range(2, STEPS + 1, 2), STEPS]
+    assert [r.epoch for r in records] == [(r.step - 1) // 5 for r in records]
     for record in records:
         assert list(record.terms) == TERMS["clip_rd"]
         assert list(record.scales) == ["student_scale", "cross_scale", "image_scale", "text_scale"]
@@ -107,15 +109,15 @@ def test_resumed_in_the_middle_of_an_epoch_bit_for_bit(rooms, whole, tmp_path):
         pass
 
     def stop(record):
-        if record.step == 8:  # past the checkpoint of step 5, in the second epoch
+        if record.step == 8:  # past the checkpoint of step 6, in the second epoch
             raise Stop
 
     with pytest.raises(Stop):
-        run(rooms, tmp_path, stop)
+        run(rooms, tmp_path, stop, checkpoint_every=6)
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 5
     seen = []
-    resumed = run(rooms, tmp_path, seen.append)
-    assert [r.step for r in seen] == [6, 8, 10, 12]
+    resumed = run(rooms, tmp_path, seen.append, checkpoint_every=6)
+    assert [r.step for r in seen] == [8, 10, 12, 14, 15]
     assert_equal(weights(resumed), weights(whole[0]))
     assert (tmp_path / "history.csv").read_bytes() == (whole[1] / "history.csv").read_bytes()
 
@@ -229,5 +231,10 @@ def test_exp_scales_have_no_bound_but_their_clamp(rooms, tmp_path):
 
 
 def test_too_little_data(rooms, tmp_path):
-    with pytest.raises(ParamsError, match="batch_size"):
-        run(rooms, tmp_path, batch_size=64)
+    """A set smaller than a batch is one batch; fewer than two samples are refused before anything is trained."""
+    assert run(rooms, tmp_path, batch_size=64).steps == 3
+    params = make_params(rooms)
+    shards, cache = open_rooms(rooms, params)
+    one = ShardSet(shards.folder, shards.fingerprint, (dataclasses.replace(shards.shards[0], samples=1),))
+    with pytest.raises(ParamsError, match="holds 1 sample: a contrastive loss needs two"):
+        train(params, one, cache, tmp_path / "one")

@@ -267,7 +267,7 @@ def test_the_version_of_tasks_in_s3_changes_with_them_and_nothing_is_brought_her
 
 
 def test_what_cannot_heal_ends_kubeflows_repetition_at_once(trained, bucket, url, tmp_path, monkeypatch, capsys):
-    tree = distill_rooms.make_params(trained, batch_size=4096).model_dump(mode="json")
+    tree = distill_rooms.make_params(trained, batch_size=2, processes=3).model_dump(mode="json")
     sections = {name: tree[name] for name in ("student", "distill", "augmentation")} | {"tracking": {"uri": ""}}
     inputs = {"shards": str(trained / "shards"), "cache": str(trained / "cache")}
     trainings = []
@@ -287,7 +287,7 @@ def test_what_cannot_heal_ends_kubeflows_repetition_at_once(trained, bucket, url
 
     first = attempt("0")
     assert first[0] == 2
-    assert "distill.batch_size = 4096" in first[1]
+    assert "distill.batch_size = 2" in first[1]
     assert attempt("1") == first
     assert len(trainings) == 1
     assert attempt("0") == first  # another run begins anew

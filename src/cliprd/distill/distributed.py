@@ -1,4 +1,4 @@
-"""Several processes that train one student, each on its slice of every batch.
+"""Several processes that train one student, each on its slice of every batch (slices differ by one row at most).
 
 The scheme: a rank embeds its slice; all embeddings are gathered, in the order of the batch; every rank computes the
 loss of the whole batch. Let L be that loss and W the number of ranks. A rank's gradient of the loss's own parameters
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -22,11 +22,16 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
+from cliprd.distill.division import piece
+from cliprd.distill.handover import end_at_once
+from cliprd.distill.heartbeat import EVERY, MISSED, Heartbeat
 from cliprd.errors import EnvironmentError_, ParamsError, RetryableError
 
-# For a rank that hangs: one that dies closes its connections, and torchrun ends the others at once. Between two
-# collectives lies at most the leader's longest work alone, a checkpoint or the student's export.
+# For a rank that lives and does not come: one that dies closes its connections, and torchrun ends the others at once;
+# one that hangs gives no more signs of life (see `heartbeat`). Between two collectives lies at most the leader's
+# longest work alone, a checkpoint or the student's export.
 TIMEOUT = timedelta(minutes=10)
 _LOST = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "timed out")
 
@@ -54,25 +59,34 @@ class World:
         """Whether this process writes and speaks."""
         return self.rank == 0
 
-    def part(self, batch_size: int) -> slice:
-        """Rows of a batch that are this rank's; gathering in order of rank gives the batch back.
+    def part(self, rows: int) -> slice:
+        """Of a batch of `rows` those that are this rank's; gathering in order of rank gives the batch back."""
+        return piece(rows, self.rank, self.size)
 
-        Raises:
-            ParamsError: the batch does not divide by the processes.
-        """
-        rows = part_size(batch_size, self.size)
-        return slice(self.rank * rows, (self.rank + 1) * rows)
-
-    def gather(self, x: Tensor) -> Tensor:
-        """Slices `[B/W, D]` of all ranks as `[B, D]`.
+    def gather(self, x: Tensor, rows: int, *, summed: bool = False) -> Tensor:
+        """Slices `part(rows)` of all ranks, `[about rows / W, D]`, as `[rows, D]`.
 
         The gradient that comes back must be of a loss that every rank computes alike; this rank's slice gets its part
         of it, times W (see above).
+
+        Args:
+            summed: the gradient is of this rank's share of the loss (see `total`): the slice gets the sum over ranks.
         """
         if self.size == 1:
             return x
-        gathered: Tensor = _Gather.apply(x, self.rank, self.size)  # type: ignore[no-untyped-call]
+        gathered: Tensor = _Gather.apply(x, rows, self, summed)  # type: ignore[no-untyped-call]
         return gathered
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum over ranks of their shares of a loss; all must go back from it alike.
+
+        Each share gets W times the gradient, so that after `gather(..., summed=True)` and the mean over ranks all that
+        trains has that of the sum.
+        """
+        if self.size == 1:
+            return x
+        summed: Tensor = _Total.apply(x, self.size)  # type: ignore[no-untyped-call]
+        return summed
 
     def share(self, value: T | None) -> T:
         """The leader's `value` on every rank (pickled between our own processes); that of the others is ignored."""
@@ -101,6 +115,22 @@ class World:
             module, forward_sync_buffers=False, static_graph=True, gradient_as_bucket_view=True
         )
 
+    def start_alike(self, module: nn.Module) -> None:
+        """Parameters and buffers become the leader's: what `wrap` does, for a module that is not wrapped."""
+        if self.size > 1:
+            with torch.no_grad():
+                for tensor in [*module.parameters(), *module.buffers()]:
+                    dist.broadcast(tensor, src=0)
+
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """Gradients become their mean over ranks, in place: what a wrapped module does while it goes back."""
+        if self.size == 1:
+            return
+        for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+            work.wait()
+        for gradient in gradients:
+            gradient /= self.size
+
     def synchronise_norms(self, model: nn.Module, device: torch.device) -> nn.Module:
         """`model` with batch norms whose statistics are the whole batch's; parameters and their names stay.
 
@@ -124,20 +154,6 @@ class World:
         mask repeated. Only with dropout does a training depend on the number of processes."""
         if not self.leads:
             torch.manual_seed((seed * 1_000_003 + step) * 65_536 + self.rank)
-
-
-def part_size(batch_size: int, processes: int) -> int:
-    """Rows of a batch for each of `processes`.
-
-    Raises:
-        ParamsError: they would be unequal.
-    """
-    if batch_size % processes:
-        raise ParamsError(
-            f"distill.batch_size = {batch_size} does not divide by {processes} processes.",
-            f"Set distill.batch_size to a multiple of {processes}, or distill.processes to a divisor of {batch_size}.",
-        )
-    return batch_size // processes
 
 
 def launched() -> bool:
@@ -169,9 +185,12 @@ def join(device: torch.device) -> Iterator[World]:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
         torch.set_num_threads(max(1, torch.get_num_threads() // here))
     try:
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=TIMEOUT))
         # gloo beside NCCL: objects travel between CPUs
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-        yield World(rank, size)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        with Heartbeat(store.clone(), rank, size, lambda other: end_at_once(_silent(rank, size, other))):
+            yield World(rank, size)
     except RuntimeError as error:
         if not _is_loss(error):
             raise
@@ -183,6 +202,13 @@ def join(device: torch.device) -> Iterator[World]:
     dist.destroy_process_group()  # not after a failure: it could wait for ranks that are gone
 
 
+def _silent(rank: int, size: int, other: int) -> LostContactError:
+    return LostContactError(
+        f"Rank {rank} of {size} lost contact with rank {other}: no sign of life for {EVERY * MISSED:.0f} seconds.",
+        "The same command goes on from the last checkpoint.",
+    )
+
+
 def _is_loss(error: RuntimeError) -> bool:
     # gloo raises plain RuntimeErrors
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in _LOST)
@@ -192,13 +218,41 @@ class _Gather(torch.autograd.Function):
     """All ranks' slices, concatenated; see `World.gather`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rank: int, size: int) -> Tensor:
-        ctx.rows, ctx.rank, ctx.size = len(x), rank, size
-        gathered = x.new_empty(size * len(x), *x.shape[1:])
-        dist.all_gather_single(gathered, x.contiguous())
-        return gathered
+    def forward(ctx: Any, x: Tensor, rows: int, world: World, summed: bool) -> Tensor:
+        ctx.rows, ctx.world, ctx.summed = rows, world, summed
+        largest = -(-rows // world.size)  # slices travel equally long: a shorter one is padded, and cut when it arrives
+        padded = x.contiguous()
+        if rows % world.size:
+            padded = x.new_zeros(largest, *x.shape[1:])
+            padded[: len(x)] = x
+        gathered = x.new_empty(world.size * largest, *x.shape[1:])
+        dist.all_gather_single(gathered, padded)
+        if rows % world.size == 0:
+            return gathered
+        parts = [piece(rows, rank, world.size) for rank in range(world.size)]
+        return torch.cat([gathered[k * largest :][: part.stop - part.start] for k, part in enumerate(parts)])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        if ctx.summed:
+            gradient = gradient.contiguous().clone()
+            dist.all_reduce(gradient)
+            return gradient[ctx.world.part(ctx.rows)], None, None, None
         # Every rank has computed the same loss, so the sum over ranks of this slice's gradient is W times the own one.
-        return gradient[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows] * ctx.size, None, None
+        # It is the mean over ranks, not over rows, that DistributedDataParallel takes: unequal slices do no harm.
+        return gradient[ctx.world.part(ctx.rows)] * ctx.world.size, None, None, None
+
+
+class _Total(torch.autograd.Function):
+    """All ranks' shares, added; see `World.total`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: int) -> Tensor:
+        ctx.size = size
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.size, None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -14,9 +16,15 @@ from cliprd.image_spec import ImageSpec
 from cliprd.losses import DistillationLoss
 from cliprd.models.student import encode_image_features, encode_text_features
 
+Backward = Callable[[Batch, int], dict[str, Tensor]]  # this rank's rows and their number in the whole batch; the terms
+
 
 class Forward(nn.Module):
-    """Student and loss as one module: all that trains is used in its forward pass, and so reduced over the ranks."""
+    """Student and loss as one module: all that trains is used in its forward pass, and so reduced over the ranks.
+
+    Args:
+        local: each rank computes its own rows and columns of the similarity matrices, not all of them.
+    """
 
     def __init__(
         self,
@@ -26,33 +34,70 @@ class Forward(nn.Module):
         runtime: Runtime,
         world: World,
         teacher_scale: float,
+        *,
+        local: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.loss = model, loss
         self._spec, self._runtime, self._world = spec, runtime, world
+        self._local = local and world.size > 1
         self._teacher_scale = torch.tensor(teacher_scale, device=runtime.device)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, rows: int) -> dict[str, Tensor]:
         """Weighted terms over the whole batch, the same on every rank.
 
         Args:
             batch: this rank's rows, on the CPU.
+            rows: of the whole batch.
         """
-        device, world = self._runtime.device, self._world
+        return self.terms(*self.embed(batch.images, batch.tokens), batch, rows)
+
+    def embed(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings `[n, dim]` of n rows' images and texts (both as in `Batch`), neither projected nor normalised."""
+        device = self._runtime.device
         with self._runtime.autocast():
             # channels last: convolutions, the patch embedding among them, are faster on it
-            pixels = to_tensor(batch.images, self._spec, device).to(memory_format=torch.channels_last)
-            images = encode_image_features(self.model, pixels)
-            texts = encode_text_features(self.model, batch.tokens.to(device, non_blocking=True))
+            pixels = to_tensor(images, self._spec, device).to(memory_format=torch.channels_last)
+            return (
+                encode_image_features(self.model, pixels),
+                encode_text_features(self.model, tokens.to(device, non_blocking=True)),
+            )
+
+    def terms(self, images: Tensor, texts: Tensor, batch: Batch, rows: int) -> dict[str, Tensor]:
+        """`forward` from this rank's embeddings on; of `batch` only the teacher's are read."""
+        device, world = self._runtime.device, self._world
         teacher = [
             # float16 rounding left them a bit off
-            normalize(world.gather(t.to(device, non_blocking=True)).float(), dim=1)
+            normalize(world.gather(t.to(device, non_blocking=True), rows).float(), dim=1)
             for t in (batch.teacher_image, batch.teacher_text)
         ]
         terms: dict[str, Tensor] = self.loss(
-            world.gather(images), world.gather(texts), scale_of(self.model).exp(), *teacher, self._teacher_scale
+            world.gather(images, rows, summed=self._local),
+            world.gather(texts, rows, summed=self._local),
+            scale_of(self.model).exp(),
+            *teacher,
+            self._teacher_scale,
+            rows=world.part(rows) if self._local else None,
         )
+        if self._local:
+            terms = dict(zip(terms, world.total(torch.stack(list(terms.values()))), strict=True))
         return terms
+
+
+def objective(terms: Mapping[str, Tensor]) -> Tensor:
+    """What training minimises: the sum of the weighted terms."""
+    return torch.stack(list(terms.values())).sum()
+
+
+def at_once(module: nn.Module) -> Backward:
+    """`module`, a Forward that may be wrapped, forward and back: gradients are in the parameters when it comes back."""
+
+    def backward(batch: Batch, rows: int) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = module(batch, rows)
+        objective(terms).backward()  # type: ignore[no-untyped-call]
+        return terms
+
+    return backward
 
 
 def scale_of(model: nn.Module) -> nn.Parameter:

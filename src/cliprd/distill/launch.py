@@ -3,8 +3,8 @@
 On several machines the same is called on each; they meet by torchrun's c10d rendezvous, and each tells what it saw.
 
 Of the ranks that fail, one is the cause and the others have lost it. Each leaves what it knows in the file that
-torchrun names (`hand_over`); the launcher raises the cause as if it had happened here: its class, and so its exit code,
-and its one line.
+torchrun names (see `handover`); the launcher raises the cause as if it had happened here: its class, and so its exit
+code, and its one line.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
-import traceback
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +26,6 @@ from cliprd.distill.distributed import LostContactError
 from cliprd.distill.nodes import MEET, Nodes
 from cliprd.errors import CliprdError, RetryableError
 
-ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 GRACE = 10  # seconds from SIGTERM to SIGKILL for the ranks that are left
 
@@ -103,35 +100,6 @@ def _meeting(task: Mapping[str, Any], nodes: Nodes | None) -> dict[str, Any]:
         "rdzv_endpoint": f"{nodes.host}:{nodes.port}",
         "rdzv_configs": {"is_host": nodes.rank == 0, "read_timeout": MEET, "join_timeout": MEET},
         "local_addr": nodes.address(),
-    }
-
-
-@contextlib.contextmanager
-def handing_over() -> Iterator[None]:
-    """Whatever ends the block is written down for whoever launched this process, then goes on its way."""
-    try:
-        yield
-    except Exception as error:
-        if path := os.environ.get(ERROR_FILE):
-            manifest.write_json(Path(path), _told(error))
-        raise
-
-
-def _told(error: Exception) -> dict[str, Any]:
-    """An error in torchrun's own format, and in ours beside it."""
-    trace = traceback.format_exc()
-    known = isinstance(error, CliprdError)
-    text = str(error) if known else trace  # torchrun shows it under "traceback"
-    return {
-        "message": {"message": str(error), "extraInfo": {"timestamp": str(int(time.time())), "py_callstack": text}},
-        "cliprd": {
-            "rank": int(os.environ.get("RANK", "0")),
-            "kind": type(error).__name__,
-            "problem": error.problem if isinstance(error, CliprdError) else str(error),
-            "remedy": error.remedy if isinstance(error, CliprdError) else "",
-            "trace": "" if known else trace,
-            "time": time.time(),
-        },
     }
 
 

@@ -1,24 +1,25 @@
 """Batches for training: shards joined with the teacher cache, in a stateless order, made ahead of the step.
 
 The position (epoch, step) is all the state there is, so a resumed training sees exactly the batches that it would have
-seen. The last samples of an epoch that fill no batch are left out; as the order changes, they are others each epoch.
+seen: every sample exactly once an epoch, on any number of ranks and workers.
 """
 
 from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
 from cliprd.data.shards import Shard, ShardSet
+from cliprd.distill.division import Division
 from cliprd.distill.order import Position, epoch_order
 from cliprd.distill.rows import Batch, Preparer, Row
-from cliprd.errors import InputError, ParamsError
+from cliprd.errors import InputError
 from cliprd.image_spec import ImageSpec
 from cliprd.params import Params
 from cliprd.teacher_cache import TeacherCache
@@ -32,16 +33,15 @@ class Loader:
     Args:
         params: `distill` (batch_size, seed, epochs, shuffle_buffer, workers) and `augmentation`.
         spec, model_cfg: of the student.
-        part: rows of each batch that are made, None for all of them; the others are neither decoded nor tokenised.
+        part: of a batch of so many rows those that are made, None for all; the others are neither decoded nor
+            tokenised.
         memory_budget: sets that need less stay in memory over the epochs.
 
     Attributes:
-        steps_per_epoch: whole batches an epoch.
+        division: of an epoch into batches.
+        steps_per_epoch: batches an epoch.
         waited: seconds that the consumer has spent waiting for batches.
         resident: whether the set stays in memory.
-
-    Raises:
-        ParamsError: the set is smaller than one batch.
     """
 
     def __init__(
@@ -52,19 +52,14 @@ class Loader:
         spec: ImageSpec,
         model_cfg: Mapping[str, Any],
         *,
-        part: slice | None = None,
+        part: Callable[[int], slice] | None = None,
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
         d = params.distill
         self._shards, self._cache, self._d = shards, cache, d
-        self._part = part or slice(None)
-        self.steps_per_epoch = shards.samples // d.batch_size
-        if not self.steps_per_epoch:
-            raise ParamsError(
-                f"distill.batch_size = {d.batch_size}, but {shards.folder} holds only {shards.samples} samples: "
-                "not one whole batch.",
-                f"Lower distill.batch_size to {shards.samples} or less, or give more data.",
-            )
+        self._part = part or slice
+        self.division = Division(shards.samples, d.batch_size)
+        self.steps_per_epoch = self.division.steps
         crops = shards.samples * min(cache.views, d.epochs) * spec.size**2 * 3
         embeddings = shards.samples * (cache.views + 1) * cache.dim * 2
         self.resident = sum(shard.size for shard in shards.shards) + crops + embeddings <= memory_budget
@@ -100,37 +95,40 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _jobs(self, start: Position) -> Iterator[tuple[list[Row], int]]:
-        size = self._d.batch_size
         step = start.step
         for epoch in range(start.epoch, self._d.epochs):
-            rows = self._rows(epoch, step * size)
-            for _ in range(step, self.steps_per_epoch):
-                yield list(islice(rows, size))[self._part], epoch
+            rows = self._rows(epoch, self.division.span(step).start)
+            for number in range(step, self.steps_per_epoch):
+                size = self.division.size(number)
+                yield list(islice(rows, size))[self._part(size)], epoch
             step = 0
 
     def _rows(self, epoch: int, skip: int) -> Iterator[Row]:
         """Rows of an epoch in order, without its first `skip`."""
+        if skip >= self._shards.samples:
+            return
         sizes = [shard.samples for shard in self._shards.shards]
         order = epoch_order(sizes, seed=self._d.seed, epoch=epoch, buffer=self._d.shuffle_buffer)
         if self.resident:
             if self._all is None:
                 self._all = [list(self._read(shard)) for shard in self._shards.shards]
-            laid = [row for shard in order.shards for row in self._all[shard]]
-            yield from (laid[place] for place in order.places[skip:])
+            laid = chain.from_iterable(self._all[shard] for shard in order.shards)
+            for number in range(order.windows):
+                window = list(islice(laid, order.window))
+                yield from (window[place] for place in order.within(number)[max(0, skip - number * order.window) :])
             return
-        first = skip // order.window * order.window
-        laid_out = self._lay_out(order.shards, first)
-        starts = range(first, self._shards.samples, order.window)
+        first, skip = divmod(skip, order.window)
+        laid_out = self._lay_out(order.shards, first * order.window)
         with ThreadPoolExecutor(
             1, thread_name_prefix="reader"
         ) as reader:  # the next window is read while one is served
             ahead = reader.submit(lambda: list(islice(laid_out, order.window)))
-            for begin in starts:
+            for number in range(first, order.windows):
                 window = ahead.result()
-                if begin + order.window < self._shards.samples:
+                if number + 1 < order.windows:
                     ahead = reader.submit(lambda: list(islice(laid_out, order.window)))
-                served = order.places[max(begin, skip) : begin + order.window] - begin
-                yield from (window[place] for place in served)
+                yield from (window[place] for place in order.within(number)[skip:])
+                skip = 0
 
     def _lay_out(self, shards: np.ndarray[Any, Any], first: int) -> Iterator[Row]:
         """Rows of the shards end to end from place `first` on; shards wholly before it are not read."""

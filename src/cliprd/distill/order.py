@@ -23,17 +23,31 @@ class EpochOrder:
     """The order of one epoch, readable shard by shard.
 
     The shards' samples, shards in the order `shards`, are laid end to end and cut into windows of `window` samples;
-    within its window every sample may come anywhere. One window is a global shuffle.
+    within its window every sample may come anywhere. One window is a global shuffle. Windows are shuffled one by one
+    when they are served, so that memory and the way to a later one do not grow with the samples.
 
     Attributes:
+        seed, epoch: what the order is of.
+        samples: in all.
         shards: indices of the shards in reading order.
         window: samples a window; the last one may be shorter.
-        places: for each sample served, its place in the laid-out sequence; [samples].
     """
 
+    seed: int
+    epoch: int
+    samples: int
     shards: NDArray[np.int64]
     window: int
-    places: NDArray[np.int64]
+
+    @property
+    def windows(self) -> int:
+        """How many there are."""
+        return -(-self.samples // self.window)
+
+    def within(self, number: int) -> NDArray[np.int64]:
+        """Window `number` as it is served: places counted from the window's own beginning; [its samples]."""
+        length = min(self.window, self.samples - number * self.window)
+        return _generator("window", self.seed, self.epoch, number).permutation(length)
 
 
 def epoch_order(sizes: Sequence[int], *, seed: int, epoch: int, buffer: int) -> EpochOrder:
@@ -44,19 +58,18 @@ def epoch_order(sizes: Sequence[int], *, seed: int, epoch: int, buffer: int) -> 
         buffer: samples that may lie in memory. Where it holds all, there is one window; otherwise windows of half of
             it, as one is served while the next is read.
     """
-    generator = np.random.Generator(np.random.Philox(key=_hash("order", seed, epoch)))
     samples = sum(sizes)
     window = samples if buffer >= samples else max(1, buffer // 2)
-    shards = generator.permutation(len(sizes))
-    places = np.arange(samples)
-    for start in range(0, samples, window):
-        generator.shuffle(places[start : start + window])
-    return EpochOrder(shards, window, places)
+    return EpochOrder(seed, epoch, samples, _generator("order", seed, epoch).permutation(len(sizes)), window)
 
 
 def caption_of(key: str, epoch: int, captions: int) -> int:
     """The caption that epoch `epoch` of sample `key` uses: hash(key, epoch) mod `captions`, unrelated to the view's."""
     return _hash("caption", key, epoch) % captions
+
+
+def _generator(*identity: object) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=_hash(*identity)))
 
 
 def _hash(*identity: object) -> int:

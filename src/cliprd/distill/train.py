@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cliprd import manifest, progress
 from cliprd.data.shards import ShardSet
 from cliprd.distill import device
 from cliprd.distill.checkpoint import Checkpoints, State
 from cliprd.distill.distributed import World
-from cliprd.distill.forward import Forward, scale_of
+from cliprd.distill.forward import Forward, at_once, scale_of
+from cliprd.distill.gradient_cache import GradientCache
 from cliprd.distill.guard import Guard
 from cliprd.distill.history import History
 from cliprd.distill.loader import Loader
@@ -49,6 +50,7 @@ class Trained:
     model: nn.Module
     loss: DistillationLoss
     steps: int
+    samples: int  # seen, counted once for each epoch
 
 
 def train(
@@ -72,8 +74,7 @@ def train(
         world: the processes that train together; all call this with the same parameters and inputs.
 
     Raises:
-        ParamsError: the set is smaller than a batch, the batch does not divide by the processes, or the student or the
-            loss cannot be built.
+        ParamsError: the set is too small (see `Division.check`), or the student or the loss cannot be built.
         InputError: a checkpoint is damaged.
         DivergedError: a term, the gradient or a scale is no finite number, or a scale ran away.
         EnvironmentError_: no such device.
@@ -87,7 +88,9 @@ def train(
     parameters = named_parameters(model, loss)
     optimizer = build_optimizer(parameters.values(), d)
     spec = student_spec(model, params.student)
-    loader = Loader(params, shards, cache, spec, model_cfg, part=world.part(d.batch_size))
+    loader = Loader(params, shards, cache, spec, model_cfg, part=world.part)
+    division = loader.division
+    division.check(world.size)
     total = d.epochs * loader.steps_per_epoch
 
     state = State(model, loss, optimizer)
@@ -96,7 +99,9 @@ def train(
     if done and world.leads:
         print(f"cliprd: the training {d.method}-{d.seed} goes on from step {done} of {total}", file=sys.stderr)
     world.seed(d.seed, done)
-    forward = world.wrap(Forward(model, loss, spec, runtime, world, cache.logit_scale))
+    forward = Forward(model, loss, spec, runtime, world, cache.logit_scale, local=d.local_loss)
+    micro = d.micro_batch_size
+    backward = at_once(world.wrap(forward)) if micro is None else GradientCache(forward, world, micro)
     terms = loss.term_names
     scales = [STUDENT_SCALE, *loss.multipliers()]
     max_scale = d.max_scale if loss.scale_mode == "raw" else None
@@ -106,15 +111,14 @@ def train(
     bar = progress.bar(
         total=total, initial=done, desc=f"distill {d.method}-{d.seed}", unit="step", disable=not world.leads
     )
-    pace = _Pace(loader, d.batch_size)
+    pace = _Pace(loader)
 
-    def step_of(batch: Batch, step: int) -> None:
-        """One optimiser step, counted from 1; its numbers go to the guard."""
+    def step_of(batch: Batch, rows: int, step: int) -> None:
+        """One optimiser step, counted from 1, on a batch of `rows`; its numbers go to the guard."""
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step - 1, base=d.lr, warmup=d.warmup_steps, total=total)
-        found: dict[str, Tensor] = forward(batch)
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(found.values())).sum().backward()  # type: ignore[no-untyped-call]
+        found = backward(batch, rows)
         gradients = [p.grad for p in parameters.values() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if d.clip_grad_norm is not None:  # no gradient scaler anywhere: these are the true gradients
@@ -131,8 +135,9 @@ def train(
         for batch in batches:
             step = done + 1
             epoch, within = divmod(done, loader.steps_per_epoch)
-            step_of(batch.pin() if runtime.device.type == "cuda" else batch, step)
-            pace.step()
+            rows = division.size(within)
+            step_of(batch.pin() if runtime.device.type == "cuda" else batch, rows, step)
+            pace.step(rows)
             saves = step % d.checkpoint_every == 0 or step == total
             logs = step % d.log_every == 0 or step == total
             if saves or logs or step % check_every == 0:
@@ -162,27 +167,27 @@ def train(
         if history is not None:
             history.close()
         bar.close()
-    return Trained(model.cpu().eval(), loss.cpu().eval(), total)
+    return Trained(model.cpu().eval(), loss.cpu().eval(), total, d.epochs * shards.samples)
 
 
 class _Pace:
     """Images per second and share of waiting, from one record to the next."""
 
-    def __init__(self, loader: Loader, batch_size: int) -> None:
-        self._loader, self._batch_size = loader, batch_size
-        self._begun, self._waited, self._steps = time.perf_counter(), 0.0, 0
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._begun, self._waited, self._images = time.perf_counter(), 0.0, 0
 
-    def step(self) -> None:
-        self._steps += 1
+    def step(self, images: int) -> None:
+        self._images += images
 
     def since_last(self) -> dict[str, float]:
         now, waited = time.perf_counter(), self._loader.waited
         seconds = max(now - self._begun, 1e-9)
         pace = {
-            "images_per_second": self._steps * self._batch_size / seconds,
+            "images_per_second": self._images / seconds,
             "data_wait": min(1.0, (waited - self._waited) / seconds),
         }
-        self._begun, self._waited, self._steps = now, waited, 0
+        self._begun, self._waited, self._images = now, waited, 0
         return pace
 
 

@@ -24,8 +24,10 @@ from cliprd.data.shards import ShardSet
 from cliprd.distill import device, distributed, nodes
 from cliprd.distill.checkpoint import Checkpoints
 from cliprd.distill.distributed import World
+from cliprd.distill.division import Division
+from cliprd.distill.handover import handing_over
 from cliprd.distill.history import last_row
-from cliprd.distill.launch import handing_over, launch
+from cliprd.distill.launch import launch
 from cliprd.distill.objective import resolve_weights
 from cliprd.distill.record import Record
 from cliprd.distill.sections import sections
@@ -64,7 +66,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
 
     Raises:
         InputError: shards, cache or a checkpoint are damaged or do not belong together.
-        ParamsError: the parameters make no training, or the batch does not divide by the processes.
+        ParamsError: the parameters make no training, or a batch has fewer samples than there are processes.
         DivergedError: training left the finite numbers; the last good checkpoint is kept.
         RetryableError: one of several processes or machines was lost.
         ValueError: `report` with processes to launch.
@@ -91,7 +93,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
             if whole := _finished(work, params, output):
                 return whole
             processes = device.processes(params.distill)
-            distributed.part_size(params.distill.batch_size, processes)
+            Division(shards.samples, params.distill.batch_size).check(processes)
             if processes == 1:
                 return _make(work, params, shards, cache, report, World())
         if report is not None:
@@ -197,7 +199,7 @@ def _facts(params: Params, trained: Trained, output: Path, inputs: Mapping[str, 
         "seed": d.seed,
         "weights": dataclasses.asdict(weights),
         "steps": trained.steps,
-        "samples_seen": trained.steps * d.batch_size,
+        "samples_seen": trained.samples,
         "parameters": {
             "student": count_parameters([trained.model]),
             "image_tower": count_parameters([visual]),
