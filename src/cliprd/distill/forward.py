@@ -12,7 +12,7 @@ from cliprd.distill.distributed import World
 from cliprd.distill.rows import Batch
 from cliprd.image_spec import ImageSpec
 from cliprd.losses import DistillationLoss
-from cliprd.models.student import encode_image_features, encode_text_features
+from cliprd.models.packed import pooled_image_features, pooled_text_features
 
 
 class Forward(nn.Module):
@@ -42,8 +42,8 @@ class Forward(nn.Module):
         with self._runtime.autocast():
             # channels last: convolutions, the patch embedding among them, are faster on it
             pixels = to_tensor(batch.images, self._spec, device).to(memory_format=torch.channels_last)
-            images = encode_image_features(self.model, pixels)
-            texts = encode_text_features(self.model, batch.tokens.to(device, non_blocking=True))
+            images = pooled_image_features(self.model, pixels)
+            texts = pooled_text_features(self.model, batch.tokens, device)
         teacher = [
             # float16 rounding left them a bit off
             normalize(world.gather(t.to(device, non_blocking=True)).float(), dim=1)
