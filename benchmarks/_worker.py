@@ -25,7 +25,8 @@ class Side:
 
     def ask(self, what: str, *arguments: Any) -> Any:
         """The answer of the side's `what`; ends the benchmark if the side has died."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(json.dumps([what, *arguments]) + "\n")
         self._process.stdin.flush()
         if not (line := self._process.stdout.readline()):

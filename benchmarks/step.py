@@ -76,9 +76,7 @@ def run_official(o: SimpleNamespace) -> None:
     bare = [p for n, p in model.named_parameters() if p.ndim < 2 or any(k in n for k in ("bn", "ln", "bias", "scale"))]
     rest = [p for p in model.parameters() if not any(p is other for other in bare)]
     groups = [{"params": bare, "weight_decay": 0.0}, {"params": rest, "weight_decay": 0.1}]
-    optimizer = torch.optim.AdamW(
-        [*groups, {"params": list(loss.parameters())}], lr=1e-3, betas=(0.9, 0.98), eps=1e-6
-    )
+    optimizer = torch.optim.AdamW([*groups, {"params": list(loss.parameters())}], lr=1e-3, betas=(0.9, 0.98), eps=1e-6)
     autocast = get_autocast(precision)
     mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
     data = [((images.permute(0, 3, 1, 2) / 255 - mean) / std, tokens) for images, tokens in batches(o)]

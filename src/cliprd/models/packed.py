@@ -95,7 +95,7 @@ def pooled_image_features(model: nn.Module, x_B3HW: Tensor) -> Tensor:
     return x_BW if tower.proj is None else x_BW @ tower.proj
 
 
-def _plain(transformer: nn.Module) -> bool:
+def _plain(transformer: Any) -> bool:
     """True for the blocks that `_pooled` knows: pre-norm, attention with one joint input projection, no dropout."""
     return type(transformer) is Transformer and not transformer.grad_checkpointing and all(
         type(block) is ResidualAttentionBlock
@@ -117,7 +117,8 @@ def _pooled(transformer: Any, x_TW: Tensor, packing: Packing, *, causal: bool) -
         x_TW = x_TW + block.ls_2(block.mlp(block.ln_2(x_TW)))
     x_BW = _take(x_TW, packing.pooled_B)
     x_BW = x_BW + last.ls_1(_pooled_attention(last.attn, last.ln_1(x_TW), packing))
-    return x_BW + last.ls_2(last.mlp(last.ln_2(x_BW)))
+    out: Tensor = x_BW + last.ls_2(last.mlp(last.ln_2(x_BW)))
+    return out
 
 
 def _attention(attn: Any, x_TW: Tensor, packing: Packing, *, causal: bool) -> Tensor:
