@@ -33,6 +33,11 @@ def device() -> str:
     return words
 
 
+def _no_place(argument: str) -> str:
+    """Where things are on this machine is nobody's business: a path becomes PATH."""
+    return "PATH" if Path(argument).is_absolute() or ".." in Path(argument).parts else argument
+
+
 def save(name: str, rows: list[dict[str, Any]], **more: Any) -> None:
     """Print `rows` as a table and write benchmarks/results/<name>.json."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -46,7 +51,7 @@ def save(name: str, rows: list[dict[str, Any]], **more: Any) -> None:
     record = {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *map(_no_place, sys.argv[1:])]),
         "device": device(),
         "versions": {
             "python": platform.python_version(),

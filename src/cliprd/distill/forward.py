@@ -14,7 +14,7 @@ from cliprd.distill.distributed import World
 from cliprd.distill.rows import Batch
 from cliprd.image_spec import ImageSpec
 from cliprd.losses import DistillationLoss
-from cliprd.models.student import encode_image_features, encode_text_features
+from cliprd.models.packed import pooled_image_features, pooled_text_features
 
 Backward = Callable[[Batch, int], dict[str, Tensor]]  # this rank's rows and their number in the whole batch; the terms
 
@@ -59,8 +59,8 @@ class Forward(nn.Module):
             # channels last: convolutions, the patch embedding among them, are faster on it
             pixels = to_tensor(images, self._spec, device).to(memory_format=torch.channels_last)
             return (
-                encode_image_features(self.model, pixels),
-                encode_text_features(self.model, tokens.to(device, non_blocking=True)),
+                pooled_image_features(self.model, pixels),
+                pooled_text_features(self.model, tokens, device),
             )
 
     def terms(self, images: Tensor, texts: Tensor, batch: Batch, rows: int) -> dict[str, Tensor]:

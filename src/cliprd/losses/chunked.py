@@ -103,37 +103,61 @@ class _Statistics(torch.autograd.Function):
         rows, columns = ctx.saved_tensors[3 * count : 4 * count], ctx.saved_tensors[4 * count :]
         matrices = [Similarity(*tensors[3 * k : 3 * k + 3]) for k in range(count)]
         wanted = ctx.needs_input_grad[2:]
-        out: list[Tensor | None] = [
-            torch.zeros_like(t) if want else None for t, want in zip(tensors, wanted, strict=True)
-        ]
-        trained = [k for k in range(count) if any(wanted[3 * k : 3 * k + 3])]
-        sources = {k: [(t, 2 * (count + g)) for g, (s, t) in enumerate(ctx.follows) if s == k] for k in trained}
-        needed = sorted({*trained, *(target for pairs in sources.values() for target, _ in pairs)})
+        sums = {
+            k: _Sums(m, wanted[3 * k : 3 * k + 3]) for k, m in enumerate(matrices) if any(wanted[3 * k : 3 * k + 3])
+        }
+        sources = {k: [(t, 2 * (count + g)) for g, (s, t) in enumerate(ctx.follows) if s == k] for k in sums}
+        needed = sorted({*sums, *(target for pairs in sources.values() for target, _ in pairs)})
         for span in _spans(len(matrices[0].left), ctx.chunk_size):
             blocks = {k: _block(matrices[k], span) for k in needed}
             by_row = {k: (blocks[k] - rows[k][span, None]).exp_() for k in needed}
             by_column = {k: blocks[k].sub_(columns[k]).exp_() for k in needed}  # the logits themselves are used up
-            for k in trained:
+            for k in sums:
                 grad = by_row[k] * gradients[2 * k][span, None]
                 grad.addcmul_(by_column[k], gradients[2 * k + 1][None, :])
                 for target, g in sources[k]:
                     grad.addcmul_(by_row[target], gradients[g][span, None], value=-1)
                     grad.addcmul_(by_column[target], gradients[g + 1][None, :], value=-1)
-                _accumulate(matrices[k], span, grad, out[3 * k : 3 * k + 3])
-        return (None, None, *out)
+                sums[k].add(span, grad)
+        found = [sums[k].results() if k in sums else (None, None, None) for k in range(count)]
+        return (None, None, *(gradient for of_matrix in found for gradient in of_matrix))
 
 
-def _accumulate(matrix: Similarity, span: slice, grad: Tensor, out: list[Tensor | None]) -> None:
-    """Chain the gradient [C, N] of a block of logits into those of left, right and scale."""
-    left, right, scale = out
-    if left is not None or scale is not None:
-        unscaled = grad @ matrix.right
-        if left is not None:
-            torch.mul(unscaled, matrix.scale, out=left[span])
-        if scale is not None:
-            scale += (unscaled * matrix.left[span]).sum()
-    if right is not None:
-        right.addmm_(grad.T, matrix.left[span] * matrix.scale)
+class _Sums:
+    """Gradients of a matrix's left, right and scale, gathered over blocks of rows; None where not wanted.
+
+    Products are summed without the scale, and then each of them also gives the scale's gradient for N·D operations:
+    Σ G ⊙ (left·rightᵀ) = Σ right ⊙ (Gᵀ·left) = Σ left ⊙ (G·right), G the gradient of the logits.
+    """
+
+    def __init__(self, matrix: Similarity, wanted: tuple[bool, ...]) -> None:
+        left, right, self._scale = wanted
+        self._matrix = matrix
+        self._right = torch.zeros_like(matrix.right) if right else None
+        # The scale alone is wanted of constant embeddings: any of the two products will do.
+        self._left = torch.empty_like(matrix.left) if left or (self._scale and not right) else None
+        self._left_wanted = left
+
+    def add(self, span: slice, grad: Tensor) -> None:
+        """The gradient [C, N] of a block of logits."""
+        if self._left is not None:
+            torch.mm(grad, self._matrix.right, out=self._left[span])
+        if self._right is not None:
+            self._right.addmm_(grad.T, self._matrix.left[span])
+
+    def results(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Gradients of left, right and scale; nothing can be added any more."""
+        matrix, scale = self._matrix, None
+        if self._scale:
+            product, other = (self._left, matrix.left) if self._right is None else (self._right, matrix.right)
+            assert product is not None
+            scale = torch.linalg.vecdot(product, other).sum()
+        left = self._left if self._left_wanted else None
+        return (
+            None if left is None else left.mul_(matrix.scale),
+            None if self._right is None else self._right.mul_(matrix.scale),
+            scale,
+        )
 
 
 def _block(matrix: Similarity, span: slice) -> Tensor:

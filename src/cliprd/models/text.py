@@ -91,13 +91,14 @@ def tokenize(model_cfg: Mapping[str, Any], texts: Sequence[str], *, folder: Path
     pool = text.get("pool_type", "argmax")
     if not len(tokens) or text.get("no_causal_mask") or text.get("embed_cls") or text.get("hf_model_name"):
         return tokens
-    if pool == "argmax":
-        ends = tokens.argmax(dim=1)
-    elif pool == "eos":
-        ends = (tokens == text.get("eos_id", 2)).int().argmax(dim=1)
-    else:
+    if pool not in ("argmax", "eos"):
         return tokens
-    return tokens[:, : int(ends.max()) + 1].contiguous()
+    return tokens[:, : int(ends(tokens, pool, text.get("eos_id", 2)).max()) + 1].contiguous()
+
+
+def ends(tokens_BL: Tensor, pool: str, eos: int) -> Tensor:
+    """Position of each text's end-of-text token, `[B]`: where a tower that pools by `argmax` or `eos` looks."""
+    return tokens_BL.argmax(dim=1) if pool == "argmax" else (tokens_BL == eos).int().argmax(dim=1)
 
 
 def tokenizer_of(model_cfg: Mapping[str, Any], *, folder: Path | None = None) -> SimpleTokenizer | HFTokenizer:
