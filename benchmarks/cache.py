@@ -1,21 +1,33 @@
 """What caching costs beside the teacher: images on disk to embeddings on disk, against the bare forward pass.
 
     python benchmarks/cache.py [--teacher aligned|open_clip:ARCH:WEIGHTS|ViT-B-32 …] [--images N] [--rounds N]
+                               [--clip-retrieval PATH --peer-python PATH [--peer-workers N …]]
 
 Both do the same forward passes over the same crops and captions, alternating in one run, so that other load on the
 machine meets both. The bare one has its normalised float batches and its captions in memory and drops the results; the
 other reads shards, decodes, crops, embeds, rounds to float16, writes and hashes files. A name of an open_clip
 architecture alone takes random weights, which run as fast as trained ones.
+
+With `--clip-retrieval`, a checkout of rom1504/clip-retrieval, its inference runs by turns with them: over the same
+shards, with the same weights and batch, in float32, in a process of its own that stays (so neither side's time holds
+the loading of the model) under the interpreter `--peer-python`, which has its dependencies; once for each number of
+its preprocessing workers, of which the best counts. Each image has one caption then, as it embeds one text an image.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from _record import save
@@ -29,6 +41,21 @@ from cliprd.stages import prepare
 from cliprd.teacher_cache import build
 
 REPOSITORY = Path(__file__).parents[1]
+WEIGHTS = "random.safetensors"
+
+
+# What runs in the peer's process: a line of arguments in, the seconds of one inference out.
+PEER = """
+import contextlib, json, sys, time
+sys.path.insert(0, sys.argv[1])
+from clip_retrieval.clip_inference.worker import worker
+for line in sys.stdin:
+    with contextlib.redirect_stdout(sys.stderr):
+        begun = time.perf_counter()
+        worker(tasks=[0], output_partition_count=1, **json.loads(line))
+        taken = time.perf_counter() - begun
+    print(taken, flush=True)
+"""
 
 
 def main() -> None:
@@ -39,29 +66,37 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--batch-size", type=int, default=64)
     arguments.add_argument("--name", default="cache", help="of the result file")
+    arguments.add_argument("--clip-retrieval", type=Path, help="its checkout; with an architecture as --teacher")
+    arguments.add_argument("--peer-python", type=Path, help="an interpreter that has its dependencies")
+    arguments.add_argument("--peer-workers", type=int, nargs="+", default=[0, 2])
     options = arguments.parse_args()
+    if options.clip_retrieval and (options.teacher == "aligned" or ":" in options.teacher):
+        arguments.error("--clip-retrieval needs an open_clip architecture as --teacher, such as ViT-B-32")
     device = resolve_device("auto")
-    with tempfile.TemporaryDirectory() as folder:
-        teacher = make_teacher(options.teacher, device)
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        folder = Path(scratch)
+        teacher = make_teacher(options.teacher, device, folder)
         params = Params.model_validate({"cache": {"batch_size": options.batch_size}})
-        shards = make_shards(Path(folder), options.images)
+        shards = make_shards(folder, options.images, most_captions=1 if options.clip_retrieval else None)
         batches, texts = in_memory(shards, teacher, params, device)
-        output = Path(folder) / "cache"
-        seconds: dict[str, list[float]] = {"bare forward pass": [], "disk to disk": []}
+        output = folder / "cache"
+        sides: dict[str, Callable[[], float]] = {
+            "bare forward pass": lambda: timed(lambda: forward(teacher, batches, texts), device),
+            "disk to disk": lambda: timed(lambda: build(shards, teacher, params, output), device),
+        }
+        if options.clip_retrieval:
+            peer = stack.enter_context(clip_retrieval(options, shards, folder))
+            for workers in options.peer_workers:
+                sides[f"clip-retrieval, {workers} workers"] = lambda workers=workers: peer(workers)  # type: ignore[misc]
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
         for number in range(options.rounds + 1):
-            pair = {
-                "bare forward pass": lambda: forward(teacher, batches, texts),
-                "disk to disk": lambda: build(shards, teacher, params, output),
-            }
-            for name in sorted(pair, reverse=bool(number % 2)):  # neither is always the first
+            for name in sorted(sides, reverse=bool(number % 2)):  # none is always the first
                 shutil.rmtree(output, ignore_errors=True)
-                begun = time.perf_counter()
-                pair[name]()
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
+                taken = sides[name]()
                 if number:  # the first round warms up
-                    seconds[name].append(time.perf_counter() - begun)
+                    seconds[name].append(taken)
     base = statistics.median(seconds["bare forward pass"])
+    ours = statistics.median(seconds["disk to disk"])
     save(
         options.name,
         [
@@ -71,10 +106,11 @@ def main() -> None:
                 "median_s": statistics.median(taken),
                 "fastest_s": min(taken),
                 "throughput_ratio": base / statistics.median(taken),
+                "disk_to_disk_against_it": statistics.median(taken) / ours,
             }
             for name, taken in seconds.items()
         ],
-        teacher=teacher.id,
+        teacher=teacher.id.replace(scratch, "PATH"),
         image_size=teacher.image.size,
         images=shards.samples,
         captions=sum(map(len, texts)),
@@ -85,7 +121,55 @@ def main() -> None:
     )
 
 
-def make_teacher(name: str, device: torch.device) -> Encoder:
+def timed(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds, with what a GPU was given to do."""
+    begun = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+@contextlib.contextmanager
+def clip_retrieval(options: argparse.Namespace, shards: ShardSet, folder: Path) -> Iterator[Callable[[int], float]]:
+    """A function that runs its inference with a number of workers and returns the seconds."""
+    asked = {
+        "input_dataset": [str(shards.folder / shard.name) for shard in shards.shards],  # type: ignore[operator]
+        "input_format": "webdataset",
+        "output_folder": str(folder / "peer"),
+        "batch_size": options.batch_size,
+        "wds_image_key": "webp",
+        "clip_model": f"open_clip:{options.teacher}/{folder / WEIGHTS}",
+        "use_jit": False,
+    }
+    with (folder / "peer.log").open("w") as log:
+        process = subprocess.Popen(
+            [options.peer_python, "-c", PEER, options.clip_retrieval],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    send, receive = process.stdin, process.stdout
+
+    def run(workers: int) -> float:
+        shutil.rmtree(folder / "peer", ignore_errors=True)
+        send.write(json.dumps({**asked, "num_prepro_workers": workers}) + "\n")
+        send.flush()
+        if not (answer := receive.readline()):
+            raise SystemExit(f"clip-retrieval failed:\n{(folder / 'peer.log').read_text()[-2000:]}")
+        return float(answer)
+
+    try:
+        yield run
+    finally:
+        send.close()
+        process.wait()
+
+
+def make_teacher(name: str, device: torch.device, folder: Path) -> Encoder:
     """The demo teacher with untrained heads, an open_clip teacher, or an architecture with random weights."""
     if name == "aligned":
         from cliprd.models.aligned import AlignedTeacher, Backbones, image_spec
@@ -102,18 +186,18 @@ def make_teacher(name: str, device: torch.device) -> Encoder:
     import open_clip
     from safetensors.torch import save_file
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "random.safetensors"
-        save_file({k: v.contiguous() for k, v in open_clip.create_model(name).state_dict().items()}, path)
-        return build_teacher(f"open_clip:{name}:{path}", device=device)
+    path = folder / WEIGHTS
+    save_file({k: v.contiguous() for k, v in open_clip.create_model(name).state_dict().items()}, path)
+    return build_teacher(f"open_clip:{name}:{path}", device=device)
 
 
-def make_shards(folder: Path, images: int) -> ShardSet:
-    """The first `images` demo pairs, in shards of at most the demo's size."""
+def make_shards(folder: Path, images: int, *, most_captions: int | None = None) -> ShardSet:
+    """The first `images` demo pairs with their first captions, in shards of at most the demo's size."""
     data = {"path": str(REPOSITORY / "data/demo/train"), "samples_per_shard": images}
     prepare.run(Params.model_validate({"data": data}), {}, folder / "all")
     whole = ShardSet.open(folder / "all")
-    write_shard(folder / "some.tar", whole.read(whole.shards[0]))
+    found = whole.read(whole.shards[0])
+    write_shard(folder / "some.tar", (replace(s, captions=s.captions[:most_captions]) for s in found))
     data = {"path": str(folder / "some.tar"), "samples_per_shard": min(images, 1000)}
     prepare.run(Params.model_validate({"data": data}), {}, folder / "shards")
     return ShardSet.open(folder / "shards")

@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -73,10 +74,41 @@ def decode(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
     """Decode to an upright RGB image: EXIF orientation applied, alpha on white, 16 bit scaled, first frame taken.
 
     Raises:
-        BadImage: those of `open_header`, `truncated_image` where pixels end early or are broken, `unsupported_mode`
-            where they are of a kind that has no agreed way to 8-bit RGB (floating point, 32-bit, Lab).
+        BadImage: those of `open_header` and of `pixels`.
     """
-    image = open_header(data, max_pixels=max_pixels)
+    return pixels(open_header(data, max_pixels=max_pixels))
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height that `pixels` will give of an opened header, unless it is shrunk in between."""
+    width, height = image.size
+    return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def shrink(image: Image.Image, most: float) -> int:
+    """Have an opened JPEG decoded at 1/2, 1/4 or 1/8, by at most `most`: what its transform leaves out costs nothing.
+
+    A decoded pixel is the mean of a square of the picture's own but for what the transform cuts off, so coordinates
+    are simply divided; a last row or column may cover a part of its square.
+
+    Returns:
+        The factor, 1 for what is no JPEG.
+    """
+    factor = next((f for f in (8, 4, 2) if f <= most), 1)
+    width, height = image.size
+    if factor == 1 or not isinstance(image, JpegImageFile) or min(width, height) < factor:
+        return 1
+    image.draft(None, (width // factor, height // factor))
+    return factor
+
+
+def pixels(image: Image.Image) -> Image.Image:
+    """Decode an opened header; see `decode`.
+
+    Raises:
+        BadImage: `truncated_image` where pixels end early or are broken, `unsupported_mode` where they are of a kind
+            that has no agreed way to 8-bit RGB (floating point, 32-bit, Lab).
+    """
     try:
         image.load()
     except Exception as error:

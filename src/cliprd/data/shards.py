@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cliprd import manifest, storage
+from cliprd.data.tar import damaged, tar_files
 from cliprd.errors import InputError
 from cliprd.storage import Location
 
@@ -70,36 +71,32 @@ def read_shard(path: Path) -> Iterator[Sample]:
     Raises:
         InputError: the tar is damaged or not of that form.
     """
-    try:
-        with tarfile.open(path, mode="r|") as tar:
-            image: tuple[str, str, bytes] | None = None
-            for entry in tar:
-                tar.members.clear()  # type: ignore[attr-defined]  # entries and tar hold each other: freed late
-                key, _, extension = entry.name.partition(".")
-                member = tar.extractfile(entry)
-                data = member.read() if member else b""
-                if extension != "txt":
-                    image = (key, extension, data)
-                elif image is None or image[0] != key:
-                    raise InputError(f"{path}: '{entry.name}' stands without its image.", "Run `cliprd prepare` again.")
-                else:
-                    yield Sample(key, image[2], image[1], tuple(data.decode().split("\n")))
-    except (tarfile.TarError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}.", "Delete its folder and run `cliprd prepare` again.") from error
+    image: tuple[str, str, bytes] | None = None
+    for name, data in tar_files(path):
+        key, _, extension = name.partition(".")
+        if extension != "txt":
+            image = (key, extension, data)
+        elif image is None or image[0] != key:
+            raise InputError(f"{path}: '{name}' stands without its image.", "Run `cliprd prepare` again.")
+        else:
+            yield Sample(key, image[2], image[1], _captions(path, data))
 
 
 def read_captions(path: Path) -> Iterator[tuple[str, ...]]:
     """Captions of each sample of a shard, in order; images are skipped, not read."""
-    with tarfile.open(path, mode="r:") as tar:
-        for entry in tar:
-            if entry.name.endswith(".txt") and (member := tar.extractfile(entry)):
-                yield tuple(member.read().decode().split("\n"))
+    return (_captions(path, data) for _, data in tar_files(path, only=".txt"))
 
 
 def read_keys(path: Path) -> Iterator[str]:
     """Keys of a shard's samples, in order; the rest is skipped, not read."""
-    with tarfile.open(path, mode="r:") as tar:
-        yield from (entry.name.removesuffix(".txt") for entry in tar if entry.name.endswith(".txt"))
+    return (name.removesuffix(".txt") for name, _ in tar_files(path, only=".txt"))
+
+
+def _captions(path: Path, data: bytes) -> tuple[str, ...]:
+    try:
+        return tuple(data.decode().split("\n"))
+    except UnicodeDecodeError as error:
+        raise damaged(path, error) from error
 
 
 class ShardSet:

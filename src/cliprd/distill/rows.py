@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliprd.data.augment import crop_box, train_view, view_of
-from cliprd.data.images import BadImage, decode
+from cliprd.data.augment import view_of
+from cliprd.data.images import BadImage
+from cliprd.data.quick import quick_views
 from cliprd.distill.order import caption_of
 from cliprd.errors import InputError
 from cliprd.image_spec import ImageSpec
@@ -106,18 +107,16 @@ class Preparer:
         if (kept := row.crops.get(view)) is not None:
             return kept
         assert row.image is not None
+        # Decoding costs more than cropping: where crops are kept, take all that the epochs will ask for at once.
+        wanted = {view_of(row.key, e, self._views) for e in range(self._epochs)} if self._keep else {view}
         try:
-            image = decode(row.image, max_pixels=_CHECKED_BY_PREPARE)
+            crops = quick_views(
+                row.image, row.key, wanted, self._augmentation, self._spec, max_pixels=_CHECKED_BY_PREPARE
+            )
         except BadImage as error:
             raise InputError(
                 f"Sample '{row.key}' cannot be decoded: {error}.", "Run `cliprd prepare` again."
             ) from error
-        # Decoding costs more than cropping: where crops are kept, take all that the epochs will ask for at once.
-        wanted = {view_of(row.key, e, self._views) for e in range(self._epochs)} if self._keep else {view}
-        crops = {
-            v: train_view(image, crop_box(row.key, v, image.width, image.height, self._augmentation), self._spec)
-            for v in wanted
-        }
         if self._keep:
             row.crops.update(crops)
             row.image = None

@@ -1,0 +1,55 @@
+"""The files of a shard, in order. The standard `tarfile` does far more than a shard needs, at ten times the time.
+
+A shard is a plain USTAR archive of regular files (`shards.write_shard`): 512 bytes of header, then the content, filled
+up to whole blocks; a block of zeros closes it. Whatever is otherwise is damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cliprd.errors import InputError
+
+_BLOCK = 512
+_SUM_FROM, _SUM_TO = 148, 156  # the header's checksum, itself counted as spaces
+_REGULAR = (ord("0"), 0)
+
+
+def tar_files(path: Path, *, only: str = "") -> Iterator[tuple[str, bytes]]:
+    """(name, content) of each file whose name ends with `only`; the others are skipped, not read.
+
+    Raises:
+        InputError: missing, cut short, or not of that form.
+    """
+    try:
+        with path.open("rb", buffering=1 << 18) as file:
+            while (header := file.read(_BLOCK)).strip(b"\0"):
+                name, size = _entry(header)
+                padding = -size % _BLOCK
+                if not name.endswith(only):
+                    file.seek(size + padding, 1)
+                    continue
+                content = file.read(size)
+                if len(content) != size or len(file.read(padding)) != padding:
+                    raise ValueError(f"it ends within {name}")
+                yield name, content
+            if not header:
+                raise ValueError("it ends early, without an end-of-archive mark")
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """The refusal of a shard."""
+    return InputError(f"{path} is damaged: {error}.", "Delete its folder and run `cliprd prepare` again.")
+
+
+def _entry(header: bytes) -> tuple[str, int]:
+    """Name and size."""
+    counted = sum(header) - sum(header[_SUM_FROM:_SUM_TO]) + ord(" ") * (_SUM_TO - _SUM_FROM)
+    if len(header) != _BLOCK or counted != int(header[_SUM_FROM:_SUM_TO].rstrip(b" \0") or b"0", 8):
+        raise ValueError("a header does not fit its checksum")
+    if header[156] not in _REGULAR:
+        raise ValueError("it holds what is no regular file")
+    return header[:100].rstrip(b"\0").decode(), int(header[124:136].rstrip(b" \0") or b"0", 8)
