@@ -118,7 +118,7 @@ class Preparer:
                 f"Sample '{row.key}' cannot be decoded: {error}.", "Run `cliprd prepare` again."
             ) from error
         if self._keep:
-            row.crops.update(crops)
+            row.crops.update((v, crop.copy()) for v, crop in crops.items())  # not the larger picture it is a part of
             row.image = None
         return crops[view]
 
