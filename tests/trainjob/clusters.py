@@ -196,9 +196,10 @@ class Engine:
         self._made: set[str] = set()
         self._job = (group, version, "default", plural, job["metadata"]["name"])
 
-    def found(self) -> dict | None:
+    def found(self, kind: str = "") -> dict | None:
+        *group, plural, name = self._job
         try:
-            return self._objects.get_namespaced_custom_object(*self._job)
+            return self._objects.get_namespaced_custom_object(*group, kind or plural, name)
         except client.ApiException as error:
             if error.status != 404:
                 raise
@@ -229,10 +230,12 @@ class Engine:
 
     def collect(self) -> None:
         """As Kubernetes' garbage collector: what is to go, and owns nothing more, goes."""
-        found = self.found()
-        if found and found["metadata"].get("deletionTimestamp"):
-            patch = {"metadata": {"finalizers": None}}
-            self._objects.patch_namespaced_custom_object(*self._job, patch)
+        *group, plural, name = self._job
+        for kind in (plural, "trainingruntimes") if plural == "trainjobs" else (plural,):
+            found = self.found(kind)
+            if found and found["metadata"].get("deletionTimestamp"):
+                patch = {"metadata": {"finalizers": None}}
+                self._objects.patch_namespaced_custom_object(*group, kind, name, patch)
 
     def forget(self) -> None:
         """Remove the job, and its pods at once."""

@@ -68,12 +68,11 @@ def run(cluster: Cluster, manifests: Sequence[Mapping[str, Any]]) -> None:
 def _submit(cluster: Cluster, manifests: Sequence[Mapping[str, Any]]) -> None:
     job = manifests[-1]
     name = f"{job['kind']} {cluster.namespace}/{job['metadata']['name']}"
-    found = cluster.look(job)
-    if found and (_ended(found) or found["metadata"].get("deletionTimestamp")):
+    there = [found for tree in manifests if (found := cluster.look(tree))]
+    if any(_ended(found) or found["metadata"].get("deletionTimestamp") for found in there):
         _say(f"{name} of an earlier try has ended; it is made anew.")
         _remove(cluster, manifests)
-        _await_gone(cluster, job)
-        found = None
+        _await_gone(cluster, manifests)
     made = [cluster.make(tree) for tree in manifests]
     _say(f"{name} is {'submitted' if made[-1] else 'there already and runs; it is followed'}.")
 
@@ -161,9 +160,9 @@ def _remove(cluster: Cluster, manifests: Sequence[Mapping[str, Any]]) -> None:
         cluster.remove(tree)
 
 
-def _await_gone(cluster: Cluster, job: Mapping[str, Any]) -> None:
+def _await_gone(cluster: Cluster, manifests: Sequence[Mapping[str, Any]]) -> None:
     until = time.monotonic() + GONE_SECONDS
-    while cluster.look(job):
+    while any(cluster.look(tree) for tree in manifests):
         if time.monotonic() > until:
             raise RetryableError(f"The job of an earlier try does not go away in {GONE_SECONDS:.0f} s.", "Try again.")
         time.sleep(POLL_SECONDS)
