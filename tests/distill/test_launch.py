@@ -105,24 +105,58 @@ def test_torchrun_by_hand(rooms, two, tmp_path):
     assert manifest.verify(tmp_path / "student").files == manifest.read(two[0]).files  # bit for bit
 
 
-@pytest.mark.integration
-def test_a_killed_rank_ends_it_with_one_line_and_a_checkpoint_to_go_on_from(rooms, tmp_path):
-    output = tmp_path / "student"
-    arguments = command(rooms, output, processes=2, epochs=3000)
-    process = subprocess.Popen([*CLI, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def strike(arguments, output, number, rank):
+    """Send `number` to rank `rank` of a training in the middle of its steps; the end of it, within a minute."""
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list(output.glob(".checkpoint/step-*.json")), process)
     ranks = {}
     for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
         ranks |= {entry: int(pid) for entry in environment if entry.startswith("RANK=")}
     assert set(ranks) == {"RANK=0", "RANK=1"}
-    os.kill(ranks["RANK=1"], signal.SIGKILL)
+    os.kill(ranks[f"RANK={rank}"], number)
     _, stderr = process.communicate(timeout=MINUTE)
-    assert process.returncode == 75
-    assert stderr.startswith("cliprd: error: Rank 1 was ended by SIGKILL")
-    assert len(stderr.splitlines()) == 1
     assert not any(map(is_alive, ranks.values()))
     assert not (output / "manifest.json").exists()
+    return process.returncode, stderr
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (signal.SIGKILL, "Rank {rank} was ended by SIGKILL (out of memory?)."),
+        (signal.SIGSTOP, "Rank {other} of 2 lost contact with rank {rank}: no sign of life for 20 seconds."),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_rank_that_dies_or_hangs_ends_it_with_one_line_and_another_number_goes_on(
+    rooms, tmp_path, number, rank, line
+):
+    output = tmp_path / "student"
+    code, stderr = strike([*CLI, *command(rooms, output, processes=2, epochs=3000)], output, number, rank)
+    assert code == 75
+    expected = line.format(rank=rank, other=1 - rank)
+    assert stderr == f"cliprd: error: {expected} The same command goes on from the last checkpoint.\n"
+    saved = max(int(path.stem.partition("-")[2]) for path in output.glob(".checkpoint/step-*.json"))
+    process = subprocess.Popen(
+        [*CLI, *command(rooms, output, processes=1, epochs=3000)], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr.readline().endswith(f"goes on from step {saved} of 15000\n")
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda number: number.name)
+def test_a_rank_that_dies_or_hangs_ends_a_torchrun_by_hand(rooms, tmp_path, number):
+    output = tmp_path / "student"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    code, stderr = strike([*torchrun, "-m", "cliprd.cli", *command(rooms, output, epochs=3000)], output, number, 1)
+    assert code != 0
+    assert "Rank 0 of 2 lost contact with" in stderr
+    assert "The same command goes on from the last checkpoint." in stderr
 
 
 @pytest.mark.integration
@@ -193,7 +227,7 @@ def test_what_cannot_be_launched_is_refused_before(rooms, tmp_path):
 def test_a_failure_is_written_as_torchrun_reads_it(monkeypatch, tmp_path, error):
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-    from cliprd.distill.launch import handing_over
+    from cliprd.distill.handover import handing_over
 
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     with pytest.raises(type(error)), handing_over():

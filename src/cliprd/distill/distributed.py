@@ -22,12 +22,16 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from cliprd.distill.division import piece
+from cliprd.distill.handover import end_at_once
+from cliprd.distill.heartbeat import EVERY, MISSED, Heartbeat
 from cliprd.errors import EnvironmentError_, ParamsError, RetryableError
 
-# For a rank that hangs: one that dies closes its connections, and torchrun ends the others at once. Between two
-# collectives lies at most the leader's longest work alone, a checkpoint or the student's export.
+# For a rank that lives and does not come: one that dies closes its connections, and torchrun ends the others at once;
+# one that hangs gives no more signs of life (see `heartbeat`). Between two collectives lies at most the leader's
+# longest work alone, a checkpoint or the student's export.
 TIMEOUT = timedelta(minutes=10)
 _LOST = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "timed out")
 
@@ -167,9 +171,12 @@ def join(device: torch.device) -> Iterator[World]:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
         torch.set_num_threads(max(1, torch.get_num_threads() // here))
     try:
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=TIMEOUT))
         # gloo beside NCCL: objects travel between CPUs
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-        yield World(rank, size)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        with Heartbeat(store.clone(), rank, size, lambda other: end_at_once(_silent(rank, size, other))):
+            yield World(rank, size)
     except RuntimeError as error:
         if not _is_loss(error):
             raise
@@ -179,6 +186,13 @@ def join(device: torch.device) -> Iterator[World]:
             "The same command goes on from the last checkpoint.",
         ) from error
     dist.destroy_process_group()  # not after a failure: it could wait for ranks that are gone
+
+
+def _silent(rank: int, size: int, other: int) -> LostContactError:
+    return LostContactError(
+        f"Rank {rank} of {size} lost contact with rank {other}: no sign of life for {EVERY * MISSED:.0f} seconds.",
+        "The same command goes on from the last checkpoint.",
+    )
 
 
 def _is_loss(error: RuntimeError) -> bool:

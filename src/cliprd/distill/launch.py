@@ -1,8 +1,8 @@
 """Starts a Python module in several processes of this machine through torchrun's launcher, and tells how they ended.
 
 Of the ranks that fail, one is the cause and the others have lost it. Each leaves what it knows in the file that
-torchrun names (`hand_over`); the launcher raises the cause as if it had happened here: its class, and so its exit code,
-and its one line.
+torchrun names (see `handover`); the launcher raises the cause as if it had happened here: its class, and so its exit
+code, and its one line.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
-import traceback
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +23,6 @@ from cliprd import errors, manifest
 from cliprd.distill.distributed import LostContactError
 from cliprd.errors import CliprdError, RetryableError
 
-ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 GRACE = 10  # seconds from SIGTERM to SIGKILL for the ranks that are left
 
@@ -77,35 +74,6 @@ def launch(module: str, task: Mapping[str, Any], processes: int) -> None:
     if caught is not None:
         os.kill(os.getpid(), caught)  # as it would have ended without children
         raise RetryableError(f"The training was ended by {caught.name}.", "The same command goes on.")
-
-
-@contextlib.contextmanager
-def handing_over() -> Iterator[None]:
-    """Whatever ends the block is written down for whoever launched this process, then goes on its way."""
-    try:
-        yield
-    except Exception as error:
-        if path := os.environ.get(ERROR_FILE):
-            manifest.write_json(Path(path), _told(error))
-        raise
-
-
-def _told(error: Exception) -> dict[str, Any]:
-    """An error in torchrun's own format, and in ours beside it."""
-    trace = traceback.format_exc()
-    known = isinstance(error, CliprdError)
-    text = str(error) if known else trace  # torchrun shows it under "traceback"
-    return {
-        "message": {"message": str(error), "extraInfo": {"timestamp": str(int(time.time())), "py_callstack": text}},
-        "cliprd": {
-            "rank": int(os.environ.get("RANK", "0")),
-            "kind": type(error).__name__,
-            "problem": error.problem if isinstance(error, CliprdError) else str(error),
-            "remedy": error.remedy if isinstance(error, CliprdError) else "",
-            "trace": "" if known else trace,
-            "time": time.time(),
-        },
-    }
 
 
 def _handed_over(folder: Path) -> list[dict[str, Any]]:

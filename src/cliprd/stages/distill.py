@@ -23,8 +23,9 @@ from cliprd.distill import device, distributed
 from cliprd.distill.checkpoint import Checkpoints
 from cliprd.distill.distributed import World
 from cliprd.distill.division import Division
+from cliprd.distill.handover import handing_over
 from cliprd.distill.history import last_row
-from cliprd.distill.launch import handing_over, launch
+from cliprd.distill.launch import launch
 from cliprd.distill.objective import resolve_weights
 from cliprd.distill.record import Record
 from cliprd.distill.train import Report, Trained, sections, train
