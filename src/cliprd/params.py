@@ -181,6 +181,9 @@ class Distill(Section):
     processes: Positive | Literal["auto"] = "auto"
     """Processes that share each batch, through torchrun: `auto` is one a visible GPU, or 1 on a CPU. `batch_size` stays
     the whole batch's, of which each takes an equal part, so the training is the same on any number."""
+    local_loss: bool = False
+    """Each process computes its own rows and columns of the similarity matrices in place of all of them, and the terms
+    are added up: less work and memory from three processes on; the results are equal."""
     shuffle_buffer: Positive = 20_000
     workers: Count = 1
     """Threads that decode and crop ahead of the step."""

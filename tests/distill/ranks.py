@@ -30,6 +30,10 @@ CASES = {
     "chunked": {"method": "clip_rd-exp", "chunk_size": 5},
     "projected_task": {"method": "clip_rd-exp", "project_task": True},
     "micro": {"method": "clip_rd-raw", "micro_batch_size": 2},
+    "local": {"method": "clip_rd-raw", "local_loss": True},
+    "local_chunked": {"method": "clip_rd-exp", "local_loss": True, "chunk_size": 1},
+    "local_projected": {"method": "clip_rd-exp", "local_loss": True, "project_task": True},
+    "local_micro": {"method": "clip_rd-raw", "local_loss": True, "micro_batch_size": 2},
     "unused_scale": {"method": "clip_kd", "weights": {"task": 0, "hrd": 0}},
 }
 
@@ -77,7 +81,8 @@ def two_steps(world, rooms, output, case):
     optimizer = build_optimizer(parameters.values(), params.distill)
     spec = student_spec(model, params.student)
     loader = Loader(params, shards, cache, spec, student_config(params.student), part=world.part)
-    whole = Forward(model, loss, spec, device.resolve(params.distill), world, cache.logit_scale)
+    runtime, local = device.resolve(params.distill), params.distill.local_loss
+    whole = Forward(model, loss, spec, runtime, world, cache.logit_scale, local=local)
     micro = params.distill.micro_batch_size
     backward = GradientCache(whole, world, micro) if micro else at_once(world.wrap(whole))
     batches = loader.batches(Position(0, 0))

@@ -22,7 +22,13 @@ from tests.distill.ranks import BATCH, CASES, SAVE, STOP
 from tests.distill.rooms import SAMPLES, make_params, open_rooms
 
 ROOT = Path(__file__).parents[2]
-PLAIN = {"micro": "clip_rd"}  # what these are to be equal to
+PLAIN = {  # what these are to be equal to
+    "micro": "clip_rd",
+    "local": "clip_rd",
+    "local_chunked": "chunked",
+    "local_projected": "projected_task",
+    "local_micro": "clip_rd",
+}
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
@@ -180,7 +186,7 @@ def test_how_many_processes(rooms, monkeypatch):
 
 
 def test_how_the_work_is_divided_is_no_part_of_what_a_training_is(rooms):
-    for dividing in ({"processes": 4}, {"micro_batch_size": 3}):
+    for dividing in ({"processes": 4}, {"micro_batch_size": 3}, {"local_loss": True}):
         assert sections(make_params(rooms, **dividing)) == sections(make_params(rooms))
         assert not dividing.keys() & sections(make_params(rooms))["distill"].keys()
     assert sections(make_params(rooms, lr=1.0)) != sections(make_params(rooms))

@@ -43,6 +43,7 @@ def test_signatures_are_frozen():
         "teacher_image",
         "teacher_text",
         "teacher_scale",
+        "rows",
     ]
     assert str(inspect.signature(LossWeights)) == (
         "(*, task: 'float' = 0.0, hrd: 'float' = 0.0, icl: 'float' = 0.0, fd: 'float' = 0.0, vrd: 'float' = 0.0, "

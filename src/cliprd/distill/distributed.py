@@ -63,16 +63,30 @@ class World:
         """Of a batch of `rows` those that are this rank's; gathering in order of rank gives the batch back."""
         return piece(rows, self.rank, self.size)
 
-    def gather(self, x: Tensor, rows: int) -> Tensor:
+    def gather(self, x: Tensor, rows: int, *, summed: bool = False) -> Tensor:
         """Slices `part(rows)` of all ranks, `[about rows / W, D]`, as `[rows, D]`.
 
         The gradient that comes back must be of a loss that every rank computes alike; this rank's slice gets its part
         of it, times W (see above).
+
+        Args:
+            summed: the gradient is of this rank's share of the loss (see `total`): the slice gets the sum over ranks.
         """
         if self.size == 1:
             return x
-        gathered: Tensor = _Gather.apply(x, rows, self)  # type: ignore[no-untyped-call]
+        gathered: Tensor = _Gather.apply(x, rows, self, summed)  # type: ignore[no-untyped-call]
         return gathered
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum over ranks of their shares of a loss; all must go back from it alike.
+
+        Each share gets W times the gradient, so that after `gather(..., summed=True)` and the mean over ranks all that
+        trains has that of the sum.
+        """
+        if self.size == 1:
+            return x
+        summed: Tensor = _Total.apply(x, self.size)  # type: ignore[no-untyped-call]
+        return summed
 
     def share(self, value: T | None) -> T:
         """The leader's `value` on every rank (pickled between our own processes); that of the others is ignored."""
@@ -204,8 +218,8 @@ class _Gather(torch.autograd.Function):
     """All ranks' slices, concatenated; see `World.gather`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: int, world: World) -> Tensor:
-        ctx.rows, ctx.world = rows, world
+    def forward(ctx: Any, x: Tensor, rows: int, world: World, summed: bool) -> Tensor:
+        ctx.rows, ctx.world, ctx.summed = rows, world, summed
         largest = -(-rows // world.size)  # slices travel equally long: a shorter one is padded, and cut when it arrives
         padded = x.contiguous()
         if rows % world.size:
@@ -219,7 +233,26 @@ class _Gather(torch.autograd.Function):
         return torch.cat([gathered[k * largest :][: part.stop - part.start] for k, part in enumerate(parts)])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        if ctx.summed:
+            gradient = gradient.contiguous().clone()
+            dist.all_reduce(gradient)
+            return gradient[ctx.world.part(ctx.rows)], None, None, None
         # Every rank has computed the same loss, so the sum over ranks of this slice's gradient is W times the own one.
         # It is the mean over ranks, not over rows, that DistributedDataParallel takes: unequal slices do no harm.
-        return gradient[ctx.world.part(ctx.rows)] * ctx.world.size, None, None
+        return gradient[ctx.world.part(ctx.rows)] * ctx.world.size, None, None, None
+
+
+class _Total(torch.autograd.Function):
+    """All ranks' shares, added; see `World.total`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: int) -> Tensor:
+        ctx.size = size
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.size, None

@@ -20,7 +20,11 @@ Backward = Callable[[Batch, int], dict[str, Tensor]]  # this rank's rows and the
 
 
 class Forward(nn.Module):
-    """Student and loss as one module: all that trains is used in its forward pass, and so reduced over the ranks."""
+    """Student and loss as one module: all that trains is used in its forward pass, and so reduced over the ranks.
+
+    Args:
+        local: each rank computes its own rows and columns of the similarity matrices, not all of them.
+    """
 
     def __init__(
         self,
@@ -30,10 +34,13 @@ class Forward(nn.Module):
         runtime: Runtime,
         world: World,
         teacher_scale: float,
+        *,
+        local: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.loss = model, loss
         self._spec, self._runtime, self._world = spec, runtime, world
+        self._local = local and world.size > 1
         self._teacher_scale = torch.tensor(teacher_scale, device=runtime.device)
 
     def forward(self, batch: Batch, rows: int) -> dict[str, Tensor]:
@@ -65,12 +72,15 @@ class Forward(nn.Module):
             for t in (batch.teacher_image, batch.teacher_text)
         ]
         terms: dict[str, Tensor] = self.loss(
-            world.gather(images, rows),
-            world.gather(texts, rows),
+            world.gather(images, rows, summed=self._local),
+            world.gather(texts, rows, summed=self._local),
             scale_of(self.model).exp(),
             *teacher,
             self._teacher_scale,
+            rows=world.part(rows) if self._local else None,
         )
+        if self._local:
+            terms = dict(zip(terms, world.total(torch.stack(list(terms.values()))), strict=True))
         return terms
 
 

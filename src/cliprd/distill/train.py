@@ -40,7 +40,7 @@ from cliprd.teacher_cache import TeacherCache
 
 MAX_LOGIT_SCALE = math.log(100)  # of the student's own scale, as in open_clip
 STUDENT_SCALE = "student_scale"
-DIVIDING = ("processes", "micro_batch_size")  # parameters that change results by rounding only
+DIVIDING = ("processes", "micro_batch_size", "local_loss")  # parameters that change results by rounding only
 Report = Callable[[Record], None]
 
 
@@ -100,7 +100,7 @@ def train(
     if done and world.leads:
         print(f"cliprd: the training {d.method}-{d.seed} goes on from step {done} of {total}", file=sys.stderr)
     world.seed(d.seed, done)
-    forward = Forward(model, loss, spec, runtime, world, cache.logit_scale)
+    forward = Forward(model, loss, spec, runtime, world, cache.logit_scale, local=d.local_loss)
     micro = d.micro_batch_size
     backward = at_once(world.wrap(forward)) if micro is None else GradientCache(forward, world, micro)
     terms = loss.term_names

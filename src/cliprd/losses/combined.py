@@ -23,6 +23,7 @@ from torch.nn.functional import linear, normalize
 from cliprd.losses.chunked import chunked_statistics
 from cliprd.losses.contrastive import contrastive, interactive_contrastive
 from cliprd.losses.feature import feature_distance
+from cliprd.losses.local import local_statistics
 from cliprd.losses.relational import kl_divergence
 from cliprd.losses.similarity import PairStatistics, Similarity, dense_statistics
 from cliprd.losses.weights import LossWeights
@@ -104,6 +105,8 @@ class DistillationLoss(nn.Module):
         teacher_image: Tensor,
         teacher_text: Tensor,
         teacher_scale: Tensor | float,
+        *,
+        rows: slice | None = None,
     ) -> dict[str, Tensor]:
         """Weighted terms over the (global) batch; gathering across ranks happens outside, before.
 
@@ -115,6 +118,8 @@ class DistillationLoss(nn.Module):
             student_scale, teacher_scale: multipliers of the logits, already exp'd.
             teacher_image, teacher_text: [N, teacher_dim], L2-normalised by the caller (taken as they are); no gradient
                 flows to them.
+            rows: the terms' share of these samples alone, for one process of several: the sum over slices that cover
+                the batch is the whole. None: the whole.
 
         Returns:
             A scalar for each term of weight above 0, among task, hrd, icl, fd, vrd, vrd_ce_image, vrd_ce_text, xrd.
@@ -129,32 +134,37 @@ class DistillationLoss(nn.Module):
             embeddings = _Embeddings(
                 self, student_image.to(exact), student_text.to(exact), teacher_image.to(exact), teacher_text.to(exact)
             )
-            scales = [
+            own, teachers = (
                 torch.as_tensor(s, dtype=exact, device=student_image.device) for s in (student_scale, teacher_scale)
-            ]
-            terms = dict(self._terms(embeddings, *scales))
-        return {name: terms[name] for name in self.term_names}
+            )
+            terms = dict(self._terms(embeddings, own, teachers, rows))
+        share = 1.0 if rows is None else len(student_image[rows]) / len(student_image)  # terms are means over samples
+        return {name: terms[name] if rows is None else terms[name] * share for name in self.term_names}
 
-    def _terms(self, x: _Embeddings, student_scale: Tensor, teacher_scale: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def _terms(
+        self, x: _Embeddings, student_scale: Tensor, teacher_scale: Tensor, rows: slice | None
+    ) -> Iterator[tuple[str, Tensor]]:
         w = self.weights
         t_image, t_text = x.teacher_image, x.teacher_text
         if w.task or w.hrd:
             own = x.projected if self.project_task else x.unprojected
             student = Similarity(*own, student_scale)
             teacher = Similarity(t_image, t_text, teacher_scale) if w.hrd else None
-            pair = self._statistics(student, teacher, a_follows_b=bool(w.hrd))
+            pair = self._statistics(student, teacher, rows, a_follows_b=bool(w.hrd))
             if w.task:
                 yield "task", w.task * contrastive(pair.a)
             if pair.b is not None and pair.a_to_b is not None:
                 yield "hrd", w.hrd * kl_divergence(pair.a, pair.b, pair.a_to_b)
         if w.fd:
-            yield "fd", w.fd * feature_distance(*x.projected, t_image, t_text)
+            four = (*x.projected, t_image, t_text)
+            yield "fd", w.fd * feature_distance(*(four if rows is None else (e[rows] for e in four)))
         if self.cross_scale is not None:
             x_image, x_text = x.projected
             scale = self._multiplier(self.cross_scale, x_image)
             pair = self._statistics(
                 Similarity(t_image, x_text, scale),
                 Similarity(t_text, x_image, scale),
+                rows,
                 a_follows_b=bool(w.xrd),
                 b_follows_a=bool(w.xrd),
             )
@@ -171,6 +181,7 @@ class DistillationLoss(nn.Module):
             pair = self._statistics(
                 Similarity(t_image, x_image, self._multiplier(self.image_scale, x_image)),
                 Similarity(t_text, x_text, self._multiplier(self.text_scale, x_text)),
+                rows,
                 a_follows_b=bool(w.vrd),
             )
             assert pair.b is not None
@@ -206,8 +217,18 @@ class DistillationLoss(nn.Module):
         return scale.clamp(max=math.log(MAX_EXP_SCALE)).exp()  # at the bound itself the gradient still flows
 
     def _statistics(
-        self, a: Similarity, b: Similarity | None, *, a_follows_b: bool = False, b_follows_a: bool = False
+        self,
+        a: Similarity,
+        b: Similarity | None,
+        rows: slice | None,
+        *,
+        a_follows_b: bool = False,
+        b_follows_a: bool = False,
     ) -> PairStatistics:
+        if rows is not None:
+            return local_statistics(
+                a, b, rows=rows, chunk_size=self.chunk_size, a_follows_b=a_follows_b, b_follows_a=b_follows_a
+            )
         if self.chunk_size is None:
             return dense_statistics(a, b, a_follows_b=a_follows_b, b_follows_a=b_follows_a)
         return chunked_statistics(a, b, chunk_size=self.chunk_size, a_follows_b=a_follows_b, b_follows_a=b_follows_a)
