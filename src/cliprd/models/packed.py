@@ -18,8 +18,9 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import embedding, linear, scaled_dot_product_attention
+from torch.nn.functional import embedding, scaled_dot_product_attention
 
+from cliprd.models.linear import linear
 from cliprd.models.text import cuttable, encode_text_features, ends
 
 
@@ -114,11 +115,16 @@ def _pooled(transformer: Any, x_TW: Tensor, packing: Packing, *, causal: bool) -
     *blocks, last = transformer.resblocks
     for block in blocks:
         x_TW = x_TW + block.ls_1(_attention(block.attn, block.ln_1(x_TW), packing, causal=causal))
-        x_TW = x_TW + block.ls_2(block.mlp(block.ln_2(x_TW)))
+        x_TW = x_TW + block.ls_2(_mlp(block.mlp, block.ln_2(x_TW)))
     x_BW = _take(x_TW, packing.pooled_B)
     x_BW = x_BW + last.ls_1(_pooled_attention(last.attn, last.ln_1(x_TW), packing))
-    out: Tensor = x_BW + last.ls_2(last.mlp(last.ln_2(x_BW)))
+    out: Tensor = x_BW + last.ls_2(_mlp(last.mlp, last.ln_2(x_BW)))
     return out
+
+
+def _mlp(mlp: Any, x_TW: Tensor) -> Tensor:
+    x_TW = linear(x_TW, mlp.c_fc.weight, mlp.c_fc.bias)
+    return linear(mlp.gelu(x_TW), mlp.c_proj.weight, mlp.c_proj.bias)
 
 
 def _attention(attn: Any, x_TW: Tensor, packing: Packing, *, causal: bool) -> Tensor:
@@ -130,8 +136,7 @@ def _attention(attn: Any, x_TW: Tensor, packing: Packing, *, causal: bool) -> Te
     x_TW = x_BHLd.transpose(1, 2).reshape(b * length, -1)
     if packing.rows_T is not None:
         x_TW = _take(x_TW, packing.rows_T)
-    out: Tensor = attn.out_proj(x_TW)
-    return out
+    return linear(x_TW, attn.out_proj.weight, attn.out_proj.bias)
 
 
 def _pooled_attention(attn: Any, x_TW: Tensor, packing: Packing) -> Tensor:
@@ -143,8 +148,7 @@ def _pooled_attention(attn: Any, x_TW: Tensor, packing: Packing) -> Tensor:
     q = linear(_take(x_TW, packing.pooled_B), weight[:width], bias[:width]).view(b, heads, 1, -1)
     mask = None if packing.seen_BL is None else packing.seen_BL[:, None, None, :]
     x_BW = scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(b, width)
-    out: Tensor = attn.out_proj(x_BW)
-    return out
+    return linear(x_BW, attn.out_proj.weight, attn.out_proj.bias)
 
 
 def _spread(x_TW: Tensor, packing: Packing) -> Tensor:
