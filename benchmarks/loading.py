@@ -155,14 +155,15 @@ def compare(folder: Path, size: int, quality: int, encoded: list[bytes], rounds:
     cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
     os.sched_setaffinity(0, {max(cores)})
     torch.set_num_threads(1)
-    sides: dict[str, Callable[[Path], int]] = {"open_clip": open_clip_epoch, "cliprd": cliprd_epoch}
+    sides: dict[str, Callable[[Path], Callable[[], int]]] = {"open_clip": open_clip_epoch, "cliprd": cliprd_epoch}
     rates: dict[str, list[float]] = {name: [] for name in sides}
     walls: dict[str, list[float]] = {name: [] for name in sides}
     try:
         for number in range(rounds + 1):
             for name in sorted(sides, reverse=bool(number % 2)):  # neither is always the first
+                epoch = sides[name](folder)  # what is opened and checked once a training is no part of it
                 begun, wall = time.process_time(), time.perf_counter()
-                images = sides[name](folder)
+                images = epoch()
                 if number:  # the first round warms up
                     rates[name].append(images / (time.process_time() - begun))
                     walls[name].append(images / (time.perf_counter() - wall))
@@ -185,8 +186,8 @@ def compare(folder: Path, size: int, quality: int, encoded: list[bytes], rounds:
     ]
 
 
-def open_clip_epoch(folder: Path) -> int:
-    """open_clip's training pipeline as its `main` builds it, in this process."""
+def open_clip_epoch(folder: Path) -> Callable[[], int]:
+    """An epoch of open_clip's training pipeline as its `main` builds it, in this process; returns its images."""
     shards = sorted((folder / "shards").glob("*.tar"))
     count = ShardSet.open(folder / "shards").samples
     asked = argparse.Namespace(
@@ -204,17 +205,17 @@ def open_clip_epoch(folder: Path) -> int:
     open_clip_data.tarfile_to_samples_nothrow = open_clip_data.wds.tarfile_to_samples(handler=handler)
     transform = open_clip.image_transform(CROP, is_train=True)
     data = open_clip_data.get_wds_dataset(asked, transform, is_train=True, tokenizer=TOKENIZER)
-    return sum(len(images) for images, _ in data.dataloader)
+    return lambda: sum(len(images) for images, _ in data.dataloader)
 
 
-def cliprd_epoch(folder: Path) -> int:
-    """Our loader for the default student, streaming, as on a set that does not fit into memory."""
+def cliprd_epoch(folder: Path) -> Callable[[], int]:
+    """An epoch of our loader for the default student, streaming, as on a set that does not fit into memory."""
     params = settings(folder)
     shards = ShardSet.open(folder / "shards")
     found = TeacherCache.open(folder / "cache", shards, params.augmentation)
     spec = ImageSpec(size=CROP, mean=params.student.mean, std=params.student.std)
     loader = Loader(params, shards, found, spec, student_config(params.student), memory_budget=0)
-    return sum(len(batch.images) for batch in loader.batches(Position(0, 0)))
+    return lambda: sum(len(batch.images) for batch in loader.batches(Position(0, 0)))
 
 
 def cosine(encoder: EfficientNetLite0, size: int, quality: int, encoded: list[bytes]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Zero-shot evaluation, task folder to scores: cliprd's benchmark against CLIP_benchmark, with equal scores.
 
-    python benchmarks/zeroshot.py [--tasks NAME …] [--rounds N] [--batch-size N] [--arch NAME] [--device cuda]
+    python benchmarks/zeroshot.py [--tasks NAME …] [--rounds N] [--batch-size N] [--arch NAME]
+                                  [--threads N] [--device cuda]
 
 Both evaluate one open_clip folder (the demo's student, or `--arch`, with random weights) on the demo's task folders, by
 turns in one process, in float32, at the same batch size, the model loaded beforehand. CLIP_benchmark's side is what its
@@ -49,7 +50,10 @@ def main() -> None:
     arguments.add_argument("--batch-size", type=int, default=128)
     arguments.add_argument("--arch", help="an open_clip architecture instead of the demo's student")
     arguments.add_argument("--device", default="auto")
+    arguments.add_argument("--threads", type=int, help="of torch: 1 where others use the machine, as theirs spin then")
     options = arguments.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     device = resolve_device(options.device)
     # Its `accuracy` calls float() on arrays of one element, which numpy has come to refuse.
     zeroshot_classification.float = lambda x: float(np.asarray(x, dtype=float).item())
