@@ -1,6 +1,6 @@
 """What all beside the work costs: starts, a resumed training, a no-op `dvc repro`; the sides alternate in one run.
 
-    python benchmarks/startup.py [--before SRC] [--rounds N] [--only start resume dvc]
+    python benchmarks/startup.py [--before SRC] [--rounds N] [--only start resume dvc] [--pick WORD ...]
 
 `--before` takes the `src` folder of another version of cliprd, which is then measured beside this one in pairs: its
 figures are `before_s`, and `change_ratio` is this one's time over its. Seconds are the processor's, user and system, of
@@ -202,6 +202,9 @@ def main() -> None:
     arguments.add_argument("--before", type=Path, metavar="SRC")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--only", nargs="+", choices=("start", "resume", "dvc"), default=("start", "resume", "dvc"))
+    arguments.add_argument(
+        "--pick", nargs="+", default=[""], metavar="WORD", help="of `start`, only what holds one of them"
+    )
     arguments.add_argument("--name", default="startup", help="of the result file")
     options = arguments.parse_args()
     if options.before:
@@ -209,7 +212,8 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as room:
         if "start" in options.only:
-            rows += paired(starts(), options.before, options.rounds)
+            picked = {k: v for k, v in starts().items() if any(word in k for word in options.pick)}
+            rows += paired(picked, options.before, options.rounds)
         if "resume" in options.only:
             (Path(room) / "resume").mkdir()
             rows += paired(resume(Path(room) / "resume"), options.before, options.rounds)
