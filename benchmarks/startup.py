@@ -15,6 +15,7 @@ dvc     `dvc repro` with nothing to do in the project's own pipeline (its output
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -108,8 +110,10 @@ def resume(room: Path) -> dict[str, Callable[[Path], tuple[float, float]]]:
     from cliprd.params import Params
     from cliprd.stages import prepare
 
-    path = str(REPOSITORY / "data/demo/train")
-    data = {"path": path, "samples_per_shard": 1000}
+    with tarfile.open(REPOSITORY / "data/demo/train/00000.tar.gz") as tar, tarfile.open(room / "raw.tar", "w") as out:
+        for entry in itertools.islice(tar, 2 * 256):
+            out.addfile(entry, tar.extractfile(entry))
+    data = {"path": str(room / "raw.tar"), "samples_per_shard": 1000}
     prepare.run(Params.model_validate({"data": data}), {}, room / "shards")
     settings = {
         "data": data,
