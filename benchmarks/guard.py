@@ -27,7 +27,7 @@ MORE, LESS, NEITHER = "more is better", "less is better", "not declared"
 DIRECTIONS = {  # benchmark.field, the first that fits
     "loading.ratio": MORE,
     "evaluation.ratio": MORE,
-    "startup.*": LESS,
+    "startup*.*": LESS,
     "growth.*": LESS,
     "*.throughput_ratio": MORE,
     "*.speedup_ratio": MORE,

@@ -1,6 +1,6 @@
 """What all beside the work costs: starts, a resumed training, a no-op `dvc repro`; the sides alternate in one run.
 
-    python benchmarks/startup.py [--before SRC] [--rounds N] [--only start resume dvc]
+    python benchmarks/startup.py [--before SRC] [--rounds N] [--only start resume dvc] [--pick WORD ...]
 
 `--before` takes the `src` folder of another version of cliprd, which is then measured beside this one in pairs: its
 figures are `before_s`, and `change_ratio` is this one's time over its. Seconds are the processor's, user and system, of
@@ -15,6 +15,7 @@ dvc     `dvc repro` with nothing to do in the project's own pipeline (its output
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -108,8 +110,10 @@ def resume(room: Path) -> dict[str, Callable[[Path], tuple[float, float]]]:
     from cliprd.params import Params
     from cliprd.stages import prepare
 
-    path = str(REPOSITORY / "data/demo/train")
-    data = {"path": path, "samples_per_shard": 1000}
+    with tarfile.open(REPOSITORY / "data/demo/train/00000.tar.gz") as tar, tarfile.open(room / "raw.tar", "w") as out:
+        for entry in itertools.islice(tar, 2 * 256):
+            out.addfile(entry, tar.extractfile(entry))
+    data = {"path": str(room / "raw.tar"), "samples_per_shard": 1000}
     prepare.run(Params.model_validate({"data": data}), {}, room / "shards")
     settings = {
         "data": data,
@@ -202,6 +206,9 @@ def main() -> None:
     arguments.add_argument("--before", type=Path, metavar="SRC")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--only", nargs="+", choices=("start", "resume", "dvc"), default=("start", "resume", "dvc"))
+    arguments.add_argument(
+        "--pick", nargs="+", default=[""], metavar="WORD", help="of `start`, only what holds one of them"
+    )
     arguments.add_argument("--name", default="startup", help="of the result file")
     options = arguments.parse_args()
     if options.before:
@@ -209,7 +216,8 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as room:
         if "start" in options.only:
-            rows += paired(starts(), options.before, options.rounds)
+            picked = {k: v for k, v in starts().items() if any(word in k for word in options.pick)}
+            rows += paired(picked, options.before, options.rounds)
         if "resume" in options.only:
             (Path(room) / "resume").mkdir()
             rows += paired(resume(Path(room) / "resume"), options.before, options.rounds)
