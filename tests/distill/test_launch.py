@@ -203,6 +203,7 @@ def told(rank, kind, when, remedy="Do this.", trace=""):
         ([told(0, "LostContactError", 1), told(1, "InputError", 2)], {0: 75}, InputError, "It InputError. Do this."),
         ([told(1, "DivergedError", 1), told(0, "DivergedError", 2)], {0: 4, 1: 4}, DivergedError, "It DivergedError."),
         ([told(0, "LostContactError", 1)], {0: 75, 1: -9}, RetryableError, "Rank 1 was ended by SIGKILL (out of m"),
+        ([told(0, "RetryableError", 1)], {0: 75, 1: -9}, RetryableError, "It RetryableError."),  # a rank that hung
         ([], {1: -11}, RetryableError, "Rank 1 was ended by SIGSEGV. "),
         ([told(0, "LostContactError", 1)], {0: 75}, RetryableError, "It LostContactError."),
         ([told(0, "ValueError", 1)], {0: 1, 1: -15}, RuntimeError, "rank 0: ValueError: It ValueError."),

@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 
 from cliprd import cli, component, manifest, storage
 from cliprd.data.shards import ShardSet
+from cliprd.distill.loader import Loader
 from cliprd.errors import InputError, ParamsError
 from cliprd.params import validate
 from cliprd.stages import cache, distill, prepare
+from cliprd.storage import cache as storage_cache
 from cliprd.storage import mirror
 from cliprd.teacher_cache import TeacherCache
 from tests.distill import rooms as distill_rooms
@@ -169,6 +171,33 @@ def grid_params(seeds=(0,)):
 
     ablation = {"methods": ["clip_kd"], "seeds": list(seeds)}
     return validate({"ablation": ablation, "tracking": {"uri": ""}}, where="test")
+
+
+def test_a_set_larger_than_the_disk_trains_from_a_bounded_cache(trained, url, scratch, monkeypatch):
+    """Shards and teacher cache are four times what may lie here, and no window of samples holds them all; the student
+    has the same bytes as from files of this machine."""
+    monkeypatch.setitem(Loader.__init__.__kwdefaults__, "memory_budget", 0)  # streamed every epoch
+    params = distill_rooms.make_params(trained, shuffle_buffer=20)
+    local = {name: trained / name for name in ("shards", "cache")}
+    expected = distill.run(params, local, trained / "streamed")
+    remote = {name: put(folder, f"{url}/{name}") for name, folder in local.items()}
+    data = [f["size"] for folder in local.values() for f in manifest.read(folder).files.values()]
+    limit, held = 36_000, []
+    assert sum(data) > 3.5 * limit
+    monkeypatch.setenv("CLIPRD_CACHE_BYTES", str(limit))
+    real = storage_cache.download
+
+    def measured(*arguments, **options):
+        real(*arguments, **options)
+        held.append(sum(path.stat().st_size for path in (scratch / "files").iterdir()))
+
+    monkeypatch.setattr(storage_cache, "download", measured)
+    found = distill.run(params, remote, scratch.parent / "student")
+    assert found.files == expected.files
+    assert len(held) > 3 * 2 * 4  # fetched again in each of three epochs
+    in_use = 2 * max(data)  # a shard and its embeddings, of the window that is read while the one before is served
+    assert max(held) <= limit + in_use
+    assert max(held) > limit / 2
 
 
 @pytest.mark.parametrize("moment", ["record", "manifest"])

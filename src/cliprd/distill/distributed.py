@@ -202,8 +202,9 @@ def join(device: torch.device) -> Iterator[World]:
     dist.destroy_process_group()  # not after a failure: it could wait for ranks that are gone
 
 
-def _silent(rank: int, size: int, other: int) -> LostContactError:
-    return LostContactError(
+def _silent(rank: int, size: int, other: int) -> RetryableError:
+    """No LostContactError: this rank is the one that knows the cause, though the launcher will see `other` killed."""
+    return RetryableError(
         f"Rank {rank} of {size} lost contact with rank {other}: no sign of life for {EVERY * MISSED:.0f} seconds.",
         "The same command goes on from the last checkpoint.",
     )
