@@ -7,7 +7,7 @@ TARGETS ?= cpu
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test lint bench ablation docs-check clean setup format schema pipelines images stack stack-down stack-images
+.PHONY: demo test lint bench bench-gpu ablation docs-check clean setup format schema pipelines images stack stack-down stack-images
 
 demo: setup            ## the whole pipeline on the embedded images, the ablation table, reports/index.html
 	dvc repro
@@ -26,8 +26,20 @@ format: setup
 	ruff format .
 	ruff check --fix .
 
-bench: setup           ## speed and memory, side by side; writes benchmarks/results/
-	for script in benchmarks/[a-z]*.py; do python $$script || exit 1; done
+bench: setup           ## speed and memory on the CPU, and what moved; OFFICIAL=PATH, CLIP_RETRIEVAL=PATH: the peers' checkouts
+	@test -n "$(OFFICIAL)" || echo "bench: no OFFICIAL=PATH: step and losses are NOT measured against the official CLIP-RD"
+	@test -n "$(CLIP_RETRIEVAL)" || echo "bench: no CLIP_RETRIEVAL=PATH: caching is NOT measured against clip-retrieval"
+	for name in $(filter-out step,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
+		test $$name = guard || python benchmarks/$$name.py || exit 1; done
+	$(if $(OFFICIAL),python benchmarks/step.py --official $(OFFICIAL) && python benchmarks/losses.py --official $(OFFICIAL) --name losses_official)
+	$(if $(CLIP_RETRIEVAL),python benchmarks/cache.py --teacher ViT-B-32 --clip-retrieval $(CLIP_RETRIEVAL) --name cache_clip_retrieval)
+	python benchmarks/guard.py
+
+bench-gpu: setup       ## what counts on a GPU; OFFICIAL=PATH as for bench
+	python benchmarks/losses.py --device cuda $(if $(OFFICIAL),--official $(OFFICIAL)) --name losses_gpu
+	$(if $(OFFICIAL),python benchmarks/step.py --device cuda --official $(OFFICIAL) --name step_gpu,@echo "bench-gpu: no OFFICIAL=PATH: the step is NOT measured")
+	python benchmarks/cache.py --teacher ViT-B-16 --images 2048 --batch-size 256 --name cache_gpu
+	python benchmarks/guard.py
 
 ablation: setup        ## all methods x 5 seeds (about an hour on two cores)
 	dvc exp run --name ablation-$$(date +%Y%m%d-%H%M%S) -S 'ablation.methods=[baseline,clip_kd,vrd-raw,vrd-exp,xrd-raw,xrd-exp,clip_rd-raw,clip_rd-exp]' -S 'ablation.seeds=[0,1,2,3,4]'
