@@ -26,13 +26,13 @@ format: setup
 	ruff format .
 	ruff check --fix .
 
-bench: setup           ## speed and memory on the CPU, and what moved; OFFICIAL=PATH, CLIP_RETRIEVAL=PATH: the peers' checkouts
+bench: setup           ## speed and memory on the CPU, and what moved; OFFICIAL=PATH, CLIP_RETRIEVAL=PATH: the peers' checkouts; PEER_PYTHON
 	@test -n "$(OFFICIAL)" || echo "bench: no OFFICIAL=PATH: step and losses are NOT measured against the official CLIP-RD"
 	@test -n "$(CLIP_RETRIEVAL)" || echo "bench: no CLIP_RETRIEVAL=PATH: caching is NOT measured against clip-retrieval"
-	for name in $(filter-out step,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
-		test $$name = guard || python benchmarks/$$name.py || exit 1; done
+	for name in $(filter-out step guard,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
+		python benchmarks/$$name.py || exit 1; done
 	$(if $(OFFICIAL),python benchmarks/step.py --official $(OFFICIAL) && python benchmarks/losses.py --official $(OFFICIAL) --name losses_official)
-	$(if $(CLIP_RETRIEVAL),python benchmarks/cache.py --teacher ViT-B-32 --clip-retrieval $(CLIP_RETRIEVAL) --name cache_clip_retrieval)
+	$(if $(CLIP_RETRIEVAL),python benchmarks/cache.py --teacher ViT-B-32 --clip-retrieval $(CLIP_RETRIEVAL) --peer-python $(PEER_PYTHON) --name cache_clip_retrieval)
 	python benchmarks/guard.py
 
 bench-gpu: setup       ## what counts on a GPU; OFFICIAL=PATH as for bench

@@ -26,11 +26,12 @@ SIZES = ("n", "chunk_size", "samples", "batch", "views", "shorter_side", "qualit
 MORE, LESS, NEITHER = "more is better", "less is better", "not declared"
 DIRECTIONS = {  # benchmark.field, the first that fits
     "loading.ratio": MORE,
+    "step.*_ratio": MORE,
     "evaluation.ratio": MORE,
     "startup*.*": LESS,
     "growth.*": LESS,
     "*.throughput_ratio": MORE,
-    "*.speedup_ratio": MORE,
+    "*.*speedup_ratio": MORE,
     "*.samples_ratio": MORE,
     "*.images_ratio": MORE,
     "*.time_ratio": LESS,

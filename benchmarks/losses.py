@@ -174,7 +174,8 @@ def measure(n: int, o: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure every size, and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--official", type=Path, help="a checkout of Rosieyang01/CLIP-RD; saved as losses_official")
+    parser.add_argument("--official", type=Path, help="a checkout of Rosieyang01/CLIP-RD")
+    parser.add_argument("--name", default="losses", help="of the result file")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--chunks", type=int, nargs="+", default=[64, 256])
@@ -184,7 +185,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = [row for n in options.sizes for row in measure(n, options)]
     save(
-        "losses_official" if options.official else "losses",
+        options.name,
         rows,
         dim=options.dim,
         terms="all of clip_rd, forward and backward, fp32",

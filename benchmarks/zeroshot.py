@@ -91,16 +91,16 @@ def main() -> None:
                 {
                     "task": name,
                     **{f"{side}_s": taken for side, taken in medians.items()},
-                    "speedup": medians["clip_benchmark"] / medians["cliprd"],
+                    "speedup_ratio": medians["clip_benchmark"] / medians["cliprd"],
                     **{f"{side}_cpu_s": taken for side, taken in processor.items()},
-                    "speedup_cpu": processor["clip_benchmark"] / processor["cliprd"],
+                    "cpu_speedup_ratio": processor["clip_benchmark"] / processor["cliprd"],
                     "scores_apart": apart,
                 }
             )
     columns = [name for name in rows[0] if name.endswith("_s")]
     whole: dict[str, Any] = {"task": "all", **{name: sum(row[name] for row in rows) for name in columns}}
-    whole["speedup"] = whole["clip_benchmark_s"] / whole["cliprd_s"]
-    whole["speedup_cpu"] = whole["clip_benchmark_cpu_s"] / whole["cliprd_cpu_s"]
+    whole["speedup_ratio"] = whole["clip_benchmark_s"] / whole["cliprd_s"]
+    whole["cpu_speedup_ratio"] = whole["clip_benchmark_cpu_s"] / whole["cliprd_cpu_s"]
     whole["scores_apart"] = max(row["scores_apart"] for row in rows)
     save(
         "zeroshot",
