@@ -208,6 +208,7 @@ def told(rank, kind, when, remedy="Do this.", trace=""):
         ([told(0, "LostContactError", 1)], {0: 75}, RetryableError, "It LostContactError."),
         ([told(0, "ValueError", 1)], {0: 1, 1: -15}, RuntimeError, "rank 0: ValueError: It ValueError."),
         ([told(0, "LostContactError", 1)], {0: 75, 1: 7}, RuntimeError, "rank 1 ended with exit code 7"),
+        ([], {0: -15, 1: 7}, RuntimeError, "rank 1 ended with exit code 7"),
     ],
 )
 def test_which_failure_is_the_cause(found, codes, kind, text):

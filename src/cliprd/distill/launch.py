@@ -117,7 +117,8 @@ def _cause(told: Sequence[Mapping[str, Any]], codes: Mapping[int, int]) -> Excep
     """
     lost = [one for one in told if one["kind"] == LostContactError.__name__]
     own = [one for one in told if one not in lost]
-    mute = sorted(set(codes) - {one["rank"] for one in told})
+    # SIGTERM last: the launcher itself sends it to those that are left
+    mute = sorted(set(codes) - {one["rank"] for one in told}, key=lambda rank: (codes[rank] == -signal.SIGTERM, rank))
     if not own and mute:
         rank, code = mute[0], codes[mute[0]]
         if code < 0:
