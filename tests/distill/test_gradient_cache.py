@@ -64,8 +64,8 @@ def assert_near(one, other, tolerance):
 @pytest.mark.parametrize("method", ["baseline", "clip_kd", "clip_rd-raw", "clip_rd-exp"])
 @pytest.mark.parametrize("size", [1, 4, 9, 100])
 def test_gradients_are_those_of_the_whole_batch(rooms, method, size):
-    """Towers, projections and learned scales, in float32: the whole gradient to a few roundings of its norm (a product of
-    another number of rows is summed in another order)."""
+    """Towers, projections and learned scales, in float32: the whole gradient to a few roundings of its norm
+    (a product of another number of rows is summed in another order)."""
     forward, batch = make(rooms, method=method, chunk_size=4)
     terms, whole = run(forward, lambda: at_once(forward)(batch, len(batch.images)))
     cached_terms, cached = run(forward, lambda: GradientCache(forward, World(), size)(batch, len(batch.images)))
