@@ -9,7 +9,7 @@ from cliprd.data.parallel import cores, ordered_map
 
 
 def test_order_and_laziness():
-    drawn = []
+    drawn, before = [], set(threading.enumerate())
 
     def source():
         for i in itertools.count():
@@ -20,7 +20,7 @@ def test_order_and_laziness():
     assert [next(results) for _ in range(20)] == [i * i for i in range(20)]
     assert len(drawn) <= 25
     results.close()
-    assert threading.active_count() < 20
+    assert [thread for thread in threading.enumerate() if thread not in before and thread.is_alive()] == []
 
 
 def test_work_overlaps():
