@@ -63,16 +63,18 @@ def assert_near(one, other, tolerance):
 
 @pytest.mark.parametrize("method", ["baseline", "clip_kd", "clip_rd-raw", "clip_rd-exp"])
 @pytest.mark.parametrize("size", [1, 4, 9, 100])
-def test_gradients_are_those_of_the_whole_batch(rooms, method, size):
-    """Towers, projections and learned scales, in float32: the whole gradient to a few roundings of its norm
-    (a product of another number of rows is summed in another order)."""
+def test_gradients_are_those_of_the_whole_batch(rooms, request, method, size):
+    """Towers, projections and learned scales: the whole gradient to 1e-6 of its norm; in float32, but for micro-batches
+    of one pair, whose own rounding in float32 is above that."""
+    if size == 1:
+        request.getfixturevalue("float64")
     forward, batch = make(rooms, method=method, chunk_size=4)
     terms, whole = run(forward, lambda: at_once(forward)(batch, len(batch.images)))
     cached_terms, cached = run(forward, lambda: GradientCache(forward, World(), size)(batch, len(batch.images)))
     assert_near(terms, cached_terms, 1e-6)
     assert whole.keys() == cached.keys()
     one, other = (torch.cat([gradient.flatten() for gradient in found.values()]) for found in (whole, cached))
-    assert (one - other).norm() <= 4e-6 * one.norm()
+    assert (one - other).norm() <= 1e-6 * one.norm()
     assert any(name.startswith("student.text") for name in whole)
 
 
