@@ -144,7 +144,7 @@ def run_cliprd(o: SimpleNamespace) -> None:
         data.append(batch.pin() if o.device == "cuda" else batch)
 
     def step(k: int) -> float:
-        total = torch.stack(list(forward(data[k % len(data)]).values())).sum()
+        total = forwards.objective(forward(data[k % len(data)], o.batch_size))
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         gradients = [p.grad for p in parameters.values() if p.grad is not None]

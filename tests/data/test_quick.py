@@ -56,7 +56,7 @@ def test_every_box_of_every_size(width, height, key, size):
     image = smooth(width, height)
     spec = ImageSpec(size=size, mean=SPEC.mean, std=SPEC.std)
     box = crop_box(key, 0, width, height, Augmentation(scale=(0.2, 1.0)))
-    off = np.abs(quick_view(image, box, spec).astype(int) - train_view(image, box, spec))
+    off = np.abs(quick_view(np.asarray(image), box, spec).astype(int) - train_view(image, box, spec))
     assert off.mean() < 2.5  # where a view's pixel is of 40 by 40, few places come near
     assert off.max() < 24
 
@@ -66,7 +66,7 @@ def test_a_box_on_whole_pixels_is_exact_to_one_level(interpolation):
     spec = ImageSpec(size=32, mean=SPEC.mean, std=SPEC.std, interpolation=interpolation)
     image = Image.fromarray(noise(120, 90))
     for box in ((0.0, 0.0, 120.0, 90.0), (10.0, 7.0, 100.0, 81.0)):
-        assert np.abs(quick_view(image, box, spec).astype(int) - train_view(image, box, spec)).max() <= 1
+        assert np.abs(quick_view(np.asarray(image), box, spec).astype(int) - train_view(image, box, spec)).max() <= 1
 
 
 @settings(deadline=None)
@@ -84,7 +84,7 @@ def test_a_side_that_keeps_its_number_of_pixels_is_resized_all_the_same():
     image, box = smooth(32, 32), (0.095, 2.539, 30.811, 29.669)  # begins 4 above the picture: 36 rows to 29 + 7
     spec = ImageSpec(size=29, mean=SPEC.mean, std=SPEC.std)
     assert quick._begin(box[1], (box[3] - box[1]) / 29) == (7, -4)
-    assert np.abs(quick_view(image, box, spec).astype(int) - train_view(image, box, spec)).mean() < 1
+    assert np.abs(quick_view(np.asarray(image), box, spec).astype(int) - train_view(image, box, spec)).mean() < 1
 
 
 def test_what_no_whole_pixel_comes_near_goes_the_plain_way(monkeypatch):
@@ -92,9 +92,9 @@ def test_what_no_whole_pixel_comes_near_goes_the_plain_way(monkeypatch):
     plain = train_view(image, box, SPEC)
     with monkeypatch.context() as patch:
         patch.setattr(quick, "_begin", lambda start, scale: None)
-        assert np.array_equal(quick_view(image, box, SPEC), plain)
+        assert np.array_equal(quick_view(np.asarray(image), box, SPEC), plain)
     monkeypatch.setattr(quick, "_vectorised", lambda: False)
-    assert np.array_equal(quick_view(image, box, SPEC), plain)
+    assert np.array_equal(quick_view(np.asarray(image), box, SPEC), plain)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -153,6 +153,26 @@ def test_views_of_one_picture_are_decoded_once(monkeypatch):
     monkeypatch.setattr(quick, "pixels", lambda image: calls.append(1) or pixels(image))
     assert set(quick_of(encoded(smooth(300, 200), "JPEG"), views=range(5))) == set(range(5))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1, "quality": 40}, {"restart_marker_blocks": 4}],
+)
+@pytest.mark.parametrize("size", [(64, 48), (65, 47), (1, 9)])
+def test_a_plain_jpeg_gives_the_pixels_that_pillow_gives(options, size):
+    data = encoded(smooth(*size), "JPEG", **options)
+    assert np.array_equal(quick._plain_jpeg(open_header(data, max_pixels=10**6), data), np.asarray(decode(data)))
+
+
+def test_what_is_no_plain_jpeg_is_left_to_pillow():
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    whole = encoded(noise(64, 48), "JPEG")
+    others = [encoded(smooth(64, 48).convert(mode), "JPEG") for mode in ("L", "CMYK")]
+    for data in (*others, encoded(smooth(64, 48), "JPEG", exif=turned), encoded(smooth(64, 48), "WEBP")):
+        assert quick._plain_jpeg(open_header(data, max_pixels=10**6), data) is None
+    assert quick._plain_jpeg(open_header(whole, max_pixels=10**6), whole[: len(whole) // 2]) is None
 
 
 def test_what_cannot_be_decoded_is_named():

@@ -85,6 +85,11 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
+def is_upright(image: Image.Image) -> bool:
+    """Whether an opened header's EXIF asks for no turn or mirror."""
+    return _orientation(image) not in _UPRIGHT
+
+
 def shrink(image: Image.Image, most: float) -> int:
     """Have an opened JPEG decoded at 1/2, 1/4 or 1/8, by at most `most`: what its transform leaves out costs nothing.
 
@@ -132,7 +137,7 @@ def is_plain(data: bytes, *, max_pixels: int) -> bool:
         and "transparency" not in image.info
         and not (image.format == "PNG" and data[24] == 16)  # IHDR's bit depth: Pillow hides it in RGB
         and getattr(image, "n_frames", 1) == 1
-        and _orientation(image) == 1
+        and is_upright(image)
     )
 
 
