@@ -186,7 +186,7 @@ def test_to_tensor_takes_arrays_and_tensors():
 
 def test_to_tensor_into_given_memory_is_the_same():
     batch = np.stack([noise(32, 32, seed=i) for i in range(3)])
-    memory = torch.full((4, 3, 32, 32), 7.0)
+    memory = torch.full((4, 3, 32, 32), 7.0).to(memory_format=torch.channels_last)
     out = to_tensor(batch, SPEC, out=memory)
     assert out.data_ptr() == memory.data_ptr()
     assert torch.equal(out, to_tensor(batch, SPEC))

@@ -26,8 +26,9 @@ def cost(encoder: Encoder) -> dict[str, int]:
         "parameters": encoder.parameters_count(),
         "image_parameters": count_parameters([encoder.visual_module]),
         "text_parameters": count_parameters([encoder.text_module]),
-        "image_macs": _macs(lambda: encoder.visual_module(image)),  # an encoder may run another engine than torch
-        "text_macs": _macs(lambda: encoder.encode_texts([LONG_TEXT])),
+        # of the towers themselves: an encoder may run another engine than torch, or leave out what no output needs
+        "image_macs": _macs(lambda: encoder.visual_module(image)),
+        "text_macs": _macs(lambda: encoder.text_module(encoder.tokens([LONG_TEXT]))),
     }
 
 

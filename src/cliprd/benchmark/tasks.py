@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,14 @@ IMAGES = frozenset(extension.removeprefix(".") for extension in EXTENSIONS)
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # WebDataset: the key ends at the first dot of the file's name
 
 
+class Place(NamedTuple):
+    """Bytes of a tar, by its number."""
+
+    tar: int
+    offset: int
+    size: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A test set.
@@ -40,7 +50,9 @@ class Task:
         kind: `classification` or `retrieval`.
         folder: where it lies; links are followed.
         tars: its tars, in order; image i is the i-th image in them.
+        states: size and time of change of each tar when it was read.
         keys: `[n]` sample keys.
+        places: `[n]` where the images lie.
         classnames, templates: of a classification task, else empty. Templates hold `{c}` for the class name.
         labels: `[n]` int64 class numbers; empty for retrieval.
         captions: the captions of each image, at least one; empty for classification.
@@ -51,7 +63,9 @@ class Task:
     kind: Kind
     folder: Path
     tars: tuple[Path, ...]
+    states: tuple[tuple[int, int], ...]
     keys: tuple[str, ...]
+    places: tuple[Place, ...]
     classnames: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -65,19 +79,18 @@ class Task:
         """The encoded images as (number, bytes) in order, one at a time; only those in `wanted` if given.
 
         Raises:
-            InputError: a tar is damaged, or has changed since the task was loaded.
+            InputError: a tar has changed since the task was loaded.
         """
-        number = -1
-        for path in self.tars:
-            for info, data in members(path):
-                name = _NAME.match(info.name)
-                if name is None or name[2].lower() not in IMAGES:
-                    continue
-                number += 1
-                if number >= len(self.keys) or self.keys[number] != name[1]:
-                    raise InputError(f"{path} changed while it was read (image {info.name}).", "Run the stage again.")
-                if wanted is None or number in wanted:
-                    yield number, data()
+        numbers = range(len(self)) if wanted is None else sorted(wanted)
+        for tar, group in itertools.groupby(numbers, lambda number: self.places[number].tar):
+            path = self.tars[tar]
+            with path.open("rb") as file:
+                if _state(file) != self.states[tar]:
+                    raise InputError(f"{path} changed while it was read.", "Run the stage again.")
+                for number in group:
+                    place = self.places[number]
+                    file.seek(place.offset)
+                    yield number, file.read(place.size)
 
 
 def load_tasks(root: Path, names: Sequence[str] | None = None) -> tuple[Task, ...]:
@@ -131,22 +144,25 @@ def load_task(folder: Path) -> Task:
     kind = _kind(folder)
     tars = _tars(folder)
     parts = [folder / name for name in (CLASSES, TEMPLATES, TYPE, f"{SPLIT}/nshards.txt") if (folder / name).is_file()]
+    states = tuple(_state(path) for path in tars)
     files = {path.relative_to(folder).as_posix(): sha256_file(path) for path in (*parts, *tars)}
     samples = _samples(tars, "txt" if kind == "retrieval" else "cls")
     if not samples:
         raise InputError(f"Task {folder} has no images.", f"Its tars in {folder / SPLIT} are empty.")
-    keys = tuple(key for key, _ in samples)
+    keys = tuple(key for key, _, _ in samples)
     common: dict[str, Any] = {
         "name": folder.name,
         "folder": folder,
         "tars": tars,
+        "states": states,
         "keys": keys,
+        "places": tuple(place for _, place, _ in samples),
         "fingerprint": digest(files),
     }
     if kind == "retrieval":
-        return Task(kind=kind, captions=tuple(_captions(folder, key, text) for key, text in samples), **common)
+        return Task(kind=kind, captions=tuple(_captions(folder, key, text) for key, _, text in samples), **common)
     classnames = _classnames(folder)
-    labels = np.array([_label(folder, key, text, len(classnames)) for key, text in samples], dtype=np.int64)
+    labels = np.array([_label(folder, key, text, len(classnames)) for key, _, text in samples], dtype=np.int64)
     return Task(kind=kind, classnames=classnames, templates=_templates(folder), labels=labels, **common)
 
 
@@ -174,12 +190,17 @@ def _tars(folder: Path) -> tuple[Path, ...]:
     return tars
 
 
-def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, bytes]]:
-    """(key, content of the `kind` file) of every sample; files of a sample stand together, as WebDataset wants."""
-    samples: list[tuple[str, bytes]] = []
-    for path in tars:
+def _state(of: Path | IO[bytes]) -> tuple[int, int]:
+    found = os.stat(of if isinstance(of, Path) else of.fileno())
+    return found.st_size, found.st_mtime_ns
+
+
+def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, Place, bytes]]:
+    """(key, image, content of the `kind` file) of every sample; its files stand together, as WebDataset wants."""
+    samples: list[tuple[str, Place, bytes]] = []
+    for number, path in enumerate(tars):
         key = ""
-        parts: dict[str, bytes] = {}
+        parts: dict[str, Any] = {}
         seen: set[str] = set()
         for info, data in members(path):
             name = _NAME.match(info.name)
@@ -196,7 +217,7 @@ def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, bytes]]:
             if extension in IMAGES:
                 if "image" in parts:
                     raise InputError(f"{path}: sample '{key}' has two images.", "Each sample has one.")
-                parts["image"] = b""
+                parts["image"] = Place(number, info.offset_data, info.size)
             elif extension == kind:
                 parts[kind] = data()
             else:
@@ -206,12 +227,12 @@ def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, bytes]]:
     return samples
 
 
-def _sample(path: Path, key: str, parts: dict[str, bytes], kind: str) -> tuple[str, bytes]:
+def _sample(path: Path, key: str, parts: dict[str, Any], kind: str) -> tuple[str, Place, bytes]:
     if "image" not in parts:
         raise InputError(f"{path}: sample '{key}' has no image (it has {', '.join(parts)}).", "Pack the task again.")
     if kind not in parts:
         raise InputError(f"{path}: sample '{key}' has no .{kind} file.", f"A task of this type needs {key}.{kind}.")
-    return key, parts[kind]
+    return key, parts["image"], parts[kind]
 
 
 def _captions(folder: Path, key: str, text: bytes) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from cliprd.data.augment import to_tensor
 from cliprd.errors import InputError
 from cliprd.image_spec import ImageSpec
 from cliprd.models.encoder import Encoder
-from cliprd.models.student import encode_image_features
-from cliprd.models.text import encode_text_features, tokenize
+from cliprd.models.packed import pooled_image_features, pooled_text_features
+from cliprd.models.text import tokenize
 
 LOSS_FILE = "loss.safetensors"
 
@@ -49,7 +49,7 @@ class Towers:
         x_B3HW = to_tensor(pixels_BSS3, self.spec, self.encoder.device)
         if self.projections is None:
             return (self.encoder.encode_images(x_B3HW),)
-        return self._both(encode_image_features(self.encoder.model, x_B3HW), self.projections[0])  # type: ignore[attr-defined]
+        return self._both(pooled_image_features(self.encoder.model, x_B3HW), self.projections[0])  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> tuple[Tensor, ...]:
@@ -57,8 +57,8 @@ class Towers:
         if self.projections is None:
             return (self.encoder.encode_texts(texts),)
         model, config = self.encoder.model, self.encoder.model_cfg  # type: ignore[attr-defined]
-        tokens_BL = tokenize(config, texts).to(self.encoder.device)
-        return self._both(encode_text_features(model, tokens_BL), self.projections[1])
+        features_BD = pooled_text_features(model, tokenize(config, texts), self.encoder.device)
+        return self._both(features_BD, self.projections[1])
 
     @staticmethod
     def _both(features: Tensor, projection: nn.Linear) -> tuple[Tensor, Tensor]:

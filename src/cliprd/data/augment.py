@@ -113,17 +113,19 @@ def to_tensor(
 ) -> Tensor:
     """uint8 `[B, S, S, 3]` → normalised float32 `[B, 3, S, S]` on `device`; bytes travel, not floats.
 
-    `out`, of at least B rows on `device`, is written to and its first B rows returned: fresh memory for a batch of
-    large pictures costs the system more than the arithmetic.
+    In channels-last memory, as the bytes lie and as convolutions are faster. `out`, of at least B rows on `device` and
+    in channels-last memory, is written to and its first B rows returned: fresh memory for a batch of large pictures
+    costs the system more than the arithmetic.
     """
     import torch  # seconds to import; processes that only crop do without
 
     if isinstance(batch_BSS3, np.ndarray) and not batch_BSS3.flags.writeable:
         batch_BSS3 = batch_BSS3.copy()  # torch shares memory and wants it writable
     pixels_BSS3 = torch.as_tensor(batch_BSS3).to(device, non_blocking=True)
-    mean = torch.tensor(spec.mean, device=pixels_BSS3.device)[:, None, None] * 255
-    std = torch.tensor(spec.std, device=pixels_BSS3.device)[:, None, None] * 255
     b, height, width, channels = pixels_BSS3.shape
-    x_B3SS = torch.empty((b, channels, height, width), device=pixels_BSS3.device) if out is None else out[:b]
-    x_B3SS.copy_(pixels_BSS3.permute(0, 3, 1, 2))  # one pass; then in place: a quarter of the time of plain arithmetic
-    return x_B3SS.sub_(mean).div_(std)
+    mean, std = (torch.tensor(x, device=pixels_BSS3.device) * 255 for x in (spec.mean, spec.std))
+    # In place, a quarter of plain arithmetic's time, and by lines: three channels alone are too short a run for vectors.
+    lines_BSL = pixels_BSS3.reshape(b, height, width * channels)
+    x_BSL = lines_BSL.float() if out is None else out[:b].permute(0, 2, 3, 1).view(lines_BSL.shape).copy_(lines_BSL)
+    x_BSL.sub_(mean.repeat(width)).div_(std.repeat(width))
+    return x_BSL.view(b, height, width, channels).permute(0, 3, 1, 2)

@@ -2,8 +2,7 @@
 
 Short cuts, the last two of the size of rounding (tests and `benchmarks/loading.py` hold them to the plain path):
 
-- A plain JPEG is decoded by torchvision, straight to bytes of RGB: the same pixels, without Pillow's four bytes a pixel.
-
+- A plain JPEG is decoded by torchvision, straight to bytes of RGB: the same pixels, not by way of Pillow's four bytes.
 - A JPEG much larger than the crop needs is decoded at 1/2, 1/4 or 1/8. `MARGIN` says how much larger: the transform
   cuts off what lies above its own resolution, and a plain resize lets some of that through.
 - torch resizes bytes with the processor's vector units, antialiased as Pillow does. It knows a scale but no offset, so

@@ -56,8 +56,7 @@ class Forward(nn.Module):
         """Embeddings `[n, dim]` of n rows' images and texts (both as in `Batch`), neither projected nor normalised."""
         device = self._runtime.device
         with self._runtime.autocast():
-            # channels last: convolutions, the patch embedding among them, are faster on it
-            pixels = to_tensor(images, self._spec, device).to(memory_format=torch.channels_last)
+            pixels = to_tensor(images, self._spec, device)
             return (
                 pooled_image_features(self.model, pixels),
                 pooled_text_features(self.model, tokens, device),

@@ -84,6 +84,10 @@ class AlignedTeacher:
         """The text tower: tokens `[B, L]` → `[B, dim]`, L2-normalised."""
         return _TextTower(self._backbones, self._heads)
 
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """B texts → `[B, L]` int64."""
+        return self._backbones.text.padded(self._backbones.text.tokens(texts))
+
     @torch.no_grad()
     def encode_images(self, x_B3HW: Tensor) -> Tensor:
         """`[B, 3, S, S]` normalised as `image` says → `[B, dim]` float32, L2-normalised."""

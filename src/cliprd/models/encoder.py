@@ -48,6 +48,10 @@ class Encoder(Protocol):
         """The text tower: its own tokens in."""
         ...
 
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """B texts → `[B, L]` int64 on `device`, as `text_module` takes them."""
+        ...
+
     def encode_images(self, x_B3HW: Tensor) -> Tensor:
         """`[B, 3, image.size, image.size]` normalised as `image` says → `[B, dim]` float32, L2-normalised, no grad."""
         ...

@@ -150,6 +150,10 @@ class MiniLM:
         """Token ids of each text, start and end tokens included, nothing padded."""
         return [item.ids for item in self._tokenizer.encode_batch(list(texts))]
 
+    def padded(self, tokens: Sequence[list[int]]) -> Tensor:
+        """`tokens` as `[B, L]` int64 on the device, zero behind each text."""
+        return nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in tokens], batch_first=True).to(self.device)
+
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """B texts → `[B, 384]` float32, L2-normalised.
@@ -160,8 +164,7 @@ class MiniLM:
         order = sorted(zip(self.tokens(distinct), distinct, strict=True), key=lambda pair: (len(pair[0]), pair[1]))
         rows = torch.empty(len(distinct), WIDTH, device=self.device)
         for start in range(0, len(order), CHUNK):
-            ids = [torch.tensor(tokens) for tokens, _ in order[start : start + CHUNK]]
-            tokens_BL = nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.device)
-            rows[start : start + len(ids)] = functional.normalize(self.module(tokens_BL), dim=-1)
+            tokens_BL = self.padded([tokens for tokens, _ in order[start : start + CHUNK]])
+            rows[start : start + len(tokens_BL)] = functional.normalize(self.module(tokens_BL), dim=-1)
         place = {text: i for i, (_, text) in enumerate(order)}
         return rows[torch.tensor([place[text] for text in texts], dtype=torch.long, device=self.device)]

@@ -1,4 +1,4 @@
-"""The towers as training needs them: one embedding a sequence, and nothing computed that does not reach it.
+"""The towers as distillation needs them: one embedding a sequence, and nothing computed that does not reach it.
 
 Two exact savings over the towers' own forward pass, in value and in gradient:
 
@@ -12,6 +12,8 @@ Shapes: B sequences, L longest of them, T rows of all of them together, W width,
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding, scaled_dot_product_attention
 
 from cliprd.models.linear import linear
-from cliprd.models.text import cuttable, encode_text_features, ends
+from cliprd.models.text import cuttable, encode_text_features, ends, tokenize
 
 
 class Packing(NamedTuple):
@@ -41,7 +43,7 @@ class Packing(NamedTuple):
 
 
 def pooled_text_features(model: nn.Module, tokens_BL: Tensor, device: torch.device) -> Tensor:
-    """`encode_text_features` for training: equal in value and gradient; towers of another make take that very path.
+    """`encode_text_features`, equal in value and gradient; towers of another make take that very path.
 
     Args:
         model: an open_clip `CLIP` or `CustomTextCLIP` on `device`.
@@ -74,7 +76,7 @@ def pooled_text_features(model: nn.Module, tokens_BL: Tensor, device: torch.devi
 
 
 def pooled_image_features(model: nn.Module, x_B3HW: Tensor) -> Tensor:
-    """`model.encode_image` for training: equal in value and gradient; towers of another make take that very path.
+    """`model.encode_image`, equal in value and gradient; towers of another make take that very path.
 
     Returns:
         `[B, D]` before normalisation, attached to the graph.
@@ -94,6 +96,23 @@ def pooled_image_features(model: nn.Module, x_B3HW: Tensor) -> Tensor:
     packing = Packing((b, length), None, torch.arange(0, b * length, length, device=x_BLW.device), None)
     x_BW: Tensor = tower.ln_post(_pooled(tower.transformer, x_BLW.flatten(0, 1), packing, causal=False))
     return x_BW if tower.proj is None else x_BW @ tower.proj
+
+
+@torch.no_grad()
+def embed_images(model: nn.Module, x_B3HW: Tensor) -> Tensor:
+    """`[B, D]` float32, L2-normalised, on the model's device."""
+    device = next(model.parameters()).device
+    return nn.functional.normalize(pooled_image_features(model, x_B3HW.to(device)).float(), dim=-1)
+
+
+@torch.no_grad()
+def embed_texts(
+    model: nn.Module, model_cfg: Mapping[str, Any], texts: Sequence[str], *, folder: Path | None = None
+) -> Tensor:
+    """`[B, D]` float32, L2-normalised, on the model's device."""
+    tokens_BL = tokenize(model_cfg, texts, folder=folder)
+    features = pooled_text_features(model, tokens_BL, next(model.parameters()).device)
+    return nn.functional.normalize(features.float(), dim=-1)
 
 
 def _plain(transformer: Any) -> bool:

@@ -23,7 +23,8 @@ from cliprd.image_spec import ImageSpec
 from cliprd.models import config as configs
 from cliprd.models.config import Config, student_config
 from cliprd.models.encoder import count_parameters
-from cliprd.models.text import embed_texts, encode_text_features, tokenize, tokenizer_id, tokenizer_of
+from cliprd.models.packed import embed_images, embed_texts
+from cliprd.models.text import encode_text_features, tokenize, tokenizer_id, tokenizer_of
 
 __all__ = [
     "CONFIG_FILE", "WEIGHTS_FILE", "StudentEncoder", "build_model", "build_student", "encode_image_features",
@@ -177,10 +178,13 @@ class StudentEncoder:
         """The text tower: tokens `[B, L]` → `[B, dim]` before normalisation."""
         return TextTower(self._model)
 
-    @torch.no_grad()
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """B texts → `[B, L]` int64."""
+        return tokenize(self._model_cfg, texts, folder=self._folder).to(self.device)
+
     def encode_images(self, x_B3HW: Tensor) -> Tensor:
         """`[B, 3, S, S]` → `[B, dim]` float32, L2-normalised."""
-        return nn.functional.normalize(encode_image_features(self._model, x_B3HW.to(self.device)).float(), dim=-1)
+        return embed_images(self._model, x_B3HW)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """B texts → `[B, dim]` float32, L2-normalised."""

@@ -19,8 +19,9 @@ from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.image_spec import ImageSpec
 from cliprd.models import config as configs
 from cliprd.models.encoder import count_parameters, state_sha256
-from cliprd.models.student import TextTower, build_model, encode_image_features
-from cliprd.models.text import embed_texts, tokenizer_id, tokenizer_of
+from cliprd.models.packed import embed_images, embed_texts
+from cliprd.models.student import TextTower, build_model
+from cliprd.models.text import tokenize, tokenizer_id, tokenizer_of
 
 
 class OpenClipTeacher:
@@ -52,10 +53,13 @@ class OpenClipTeacher:
         """The text tower: tokens `[B, L]` → `[B, dim]` before normalisation."""
         return TextTower(self._model)
 
-    @torch.no_grad()
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """B texts → `[B, L]` int64."""
+        return tokenize(self._model_cfg, texts).to(self.device)
+
     def encode_images(self, x_B3HW: Tensor) -> Tensor:
         """`[B, 3, S, S]` normalised as `image` says → `[B, dim]` float32, L2-normalised."""
-        return nn.functional.normalize(encode_image_features(self._model, x_B3HW.to(self.device)).float(), dim=-1)
+        return embed_images(self._model, x_B3HW)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """B texts → `[B, dim]` float32, L2-normalised."""

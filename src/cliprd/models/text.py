@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor, nn
@@ -128,13 +127,3 @@ def tokenizer_id(model_cfg: Mapping[str, Any]) -> str:
     extra = text.get("tokenizer_kwargs") or {}
     options = "".join(f":{key}={extra[key]}" for key in sorted(extra))
     return f"{name}:{text.get('context_length', 77)}{options}"
-
-
-@torch.no_grad()
-def embed_texts(
-    model: nn.Module, model_cfg: Mapping[str, Any], texts: Sequence[str], *, folder: Path | None = None
-) -> Tensor:
-    """`[B, D]` float32, L2-normalised, on the model's device."""
-    device = next(model.parameters()).device
-    tokens = tokenize(model_cfg, texts, folder=folder).to(device)
-    return nn.functional.normalize(encode_text_features(model, tokens).float(), dim=-1)

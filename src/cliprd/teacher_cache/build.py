@@ -80,7 +80,8 @@ class _Builder:
         self._views, self._batch_size = params.cache.views, params.cache.batch_size
         self._augmentation = params.augmentation
         size = encoder.image.size
-        self._pixels = torch.empty((self._batch_size, 3, size, size), device=encoder.device)
+        shape = (self._batch_size, 3, size, size)
+        self._pixels = torch.empty(shape, device=encoder.device, memory_format=torch.channels_last)
         self._known = CaptionRows(encoder.dim, caption_budget)
         self._captions_anew = 0  # shards
         self._on_gpu = encoder.device.type == "cuda"
