@@ -130,10 +130,8 @@ def official(o: SimpleNamespace) -> tuple[Any, list[Any]]:
 def measure(n: int, o: argparse.Namespace) -> list[dict[str, Any]]:
     """All sides of one size, in turn."""
     given = {"n": n, "dim": o.dim, "device": o.device, "threads": o.threads}
-    names = [f"chunks of {chunk}" if chunk else "whole" for chunk in [0, *o.chunks]]
-    sides = {
-        name: Side(__file__, name, {**given, "chunk": chunk}) for name, chunk in zip(names, [0, *o.chunks], strict=True)
-    }
+    chunks = {f"chunks of {chunk}" if chunk else "whole": chunk for chunk in o.chunks}
+    sides = {name: Side(__file__, name, {**given, "chunk": chunk}) for name, chunk in chunks.items()}
     if o.official:
         sides = {"official": Side(__file__, "official", {**given, "official": str(o.official.resolve())}), **sides}
     times: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
@@ -178,7 +176,7 @@ def main() -> None:
     parser.add_argument("--name", default="losses", help="of the result file")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--chunks", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--chunks", type=int, nargs="+", default=[0, 64, 256], help="0: whole matrices")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="of each side; 0: torch's choice")

@@ -50,6 +50,7 @@ def main() -> None:
     arguments.add_argument("--batch-size", type=int, default=128)
     arguments.add_argument("--arch", help="an open_clip architecture instead of the demo's student")
     arguments.add_argument("--device", default="auto")
+    arguments.add_argument("--name", default="zeroshot", help="of the result file")
     arguments.add_argument("--threads", type=int, help="of torch: 1 where others use the machine, as theirs spin then")
     options = arguments.parse_args()
     if options.threads:
@@ -103,7 +104,7 @@ def main() -> None:
     whole["cpu_speedup_ratio"] = whole["clip_benchmark_cpu_s"] / whole["cliprd_cpu_s"]
     whole["scores_apart"] = max(row["scores_apart"] for row in rows)
     save(
-        "zeroshot",
+        options.name,
         [*rows, whole],
         student=options.arch or "the demo's",
         image_size=towers.spec.size,

@@ -121,7 +121,7 @@ def test_identical_captions_are_embedded_once(room, tmp_path):
     assert (note["images"], note["captions_embedded"]) == (2 * rooms.SAMPLES, len(set(found)))
 
 
-@pytest.mark.parametrize("budget", [2**20, 5 * 248])
+@pytest.mark.parametrize("budget", [2**20, 5 * 368])
 def test_a_build_goes_on_from_whole_files_to_the_same_bytes(room, tmp_path, budget):
     _, params, shards, encoder, facts = room
     whole, folder = tmp_path / "whole", tmp_path / "cut"

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliprd.teacher_cache.captions import CaptionRows, digest, replay
+from cliprd.teacher_cache.captions import _OVERHEAD, CaptionRows, digest, replay
 
 
 class Recorder:
@@ -32,7 +32,7 @@ def test_each_once_over_all_shards():
 
 
 def test_memory_is_bounded_and_the_oldest_go():
-    rows, embed = CaptionRows(8, budget=3 * (2 * 8 + 200)), Recorder()
+    rows, embed = CaptionRows(8, budget=3 * (2 * 8 + _OVERHEAD)), Recorder()
     assert rows.capacity == 3
     assert len(rows.rows([f"{i}" for i in range(10)], embed)) == 10  # more than fits: right all the same
     assert len(rows._rows) == 3
@@ -49,7 +49,7 @@ shards = st.lists(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=6
 @given(shards, st.integers(1, 6), st.data())
 def test_a_replay_of_finished_shards_goes_on_as_the_undisturbed_build(found, capacity, data):
     cut = data.draw(st.integers(0, len(found)))
-    budget = capacity * 216
+    budget = capacity * (2 * 8 + _OVERHEAD)
     whole, whole_embed = CaptionRows(8, budget), Recorder()
     for captions in found:
         whole.rows(captions, whole_embed)

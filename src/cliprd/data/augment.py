@@ -124,7 +124,7 @@ def to_tensor(
     pixels_BSS3 = torch.as_tensor(batch_BSS3).to(device, non_blocking=True)
     b, height, width, channels = pixels_BSS3.shape
     mean, std = (torch.tensor(x, device=pixels_BSS3.device) * 255 for x in (spec.mean, spec.std))
-    # In place, a quarter of plain arithmetic's time, and by lines: three channels alone are too short a run for vectors.
+    # In place, a quarter of plain arithmetic's time, and by lines: three channels are too short a run for vectors.
     lines_BSL = pixels_BSS3.reshape(b, height, width * channels)
     x_BSL = lines_BSL.float() if out is None else out[:b].permute(0, 2, 3, 1).view(lines_BSL.shape).copy_(lines_BSL)
     x_BSL.sub_(mean.repeat(width)).div_(std.repeat(width))

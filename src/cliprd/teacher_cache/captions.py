@@ -10,8 +10,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-BUDGET = 2**28  # bytes of remembered rows: some 400,000 captions of width 256
-_OVERHEAD = 200  # bytes a Python dictionary entry and array object take beside the row
+BUDGET = 2**26  # bytes of remembered rows: some 80,000 captions of width 256
+_OVERHEAD = 320  # bytes, measured, that a Python dictionary entry and array object take beside the row
 
 S = TypeVar("S")
 Embed = Callable[[Sequence[str]], NDArray[np.float16]]
