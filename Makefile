@@ -29,10 +29,13 @@ format: setup
 bench: setup           ## speed and memory on the CPU, and what moved; OFFICIAL=PATH, CLIP_RETRIEVAL=PATH: the peers' checkouts; PEER_PYTHON
 	@test -n "$(OFFICIAL)" || echo "bench: no OFFICIAL=PATH: step and losses are NOT measured against the official CLIP-RD"
 	@test -n "$(CLIP_RETRIEVAL)" || echo "bench: no CLIP_RETRIEVAL=PATH: caching is NOT measured against clip-retrieval"
-	for name in $(filter-out step guard,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
+	for name in $(filter-out step standing guard,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
 		python benchmarks/$$name.py || exit 1; done
-	$(if $(OFFICIAL),python benchmarks/step.py --official $(OFFICIAL) && python benchmarks/losses.py --official $(OFFICIAL) --name losses_official)
-	$(if $(CLIP_RETRIEVAL),python benchmarks/cache.py --teacher ViT-B-32 --clip-retrieval $(CLIP_RETRIEVAL) --peer-python $(PEER_PYTHON) --name cache_clip_retrieval)
+	python benchmarks/zeroshot.py --arch ViT-B-32 --rounds 3 --tasks tuxpaint_photos tuxpaint_captions openclipart_captions --name zeroshot_vit_b32
+	$(if $(OFFICIAL),python benchmarks/step.py --official $(OFFICIAL) --batches 6 --rounds 6)
+	$(if $(OFFICIAL),python benchmarks/losses.py --official $(OFFICIAL) --name losses_official --sizes 4096 8192 --chunks 0 64 256 512 --repeats 3)
+	$(if $(CLIP_RETRIEVAL),python benchmarks/cache.py --teacher ViT-B-32 --images 256 --rounds 3 --clip-retrieval $(CLIP_RETRIEVAL) --peer-python $(PEER_PYTHON) --name cache_clip_retrieval)
+	python benchmarks/standing.py
 	python benchmarks/guard.py
 
 bench-gpu: setup       ## what counts on a GPU; OFFICIAL=PATH as for bench

@@ -1,4 +1,4 @@
-"""Line plots of benchmarks as SVG files, drawn with the report's own blocks; readable in light and in dark."""
+"""Line and bar plots of benchmarks as SVG files, drawn with the report's own blocks; readable in light and in dark."""
 
 from __future__ import annotations
 
@@ -29,6 +29,33 @@ def lines(path: Path, label: str, panels: Mapping[str, Mapping[str, Points]], *,
         parts.append(group(_panel(title, series, names, x_label), transform=f"translate({index * WIDTH} 0)"))
     drawn = canvas(
         WIDTH * len(panels), HEIGHT, parts, label=label, xmlns="http://www.w3.org/2000/svg",
+        font_family="system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif", font_size=12,
+    )  # fmt: skip
+    path.write_text(drawn + "\n", encoding="utf-8")
+
+
+def bars(path: Path, title: str, marks: Sequence[tuple[str, float, float]]) -> None:
+    """Write horizontal bars of (name, value, a line to pass), across a logarithmic scale from 1/2 on."""
+    left, row, width = 430, 24, 2 * WIDTH
+    height = TOP + row * len(marks) + BOTTOM
+    x = Scale(0.5, 1.3 * max(value for _, value, _ in marks), left, width - 60, log=True)
+    parts = [Markup(f"<style>{_css(2)}</style>"), element("rect", width=width, height=height, rx=10, class_="bg"),
+             element("text", title, x=12, y=20, class_="title")]  # fmt: skip
+    for tick in (0.5, 1, 2, 4, 8, 16, 32):
+        if x(tick) <= width - 60:
+            parts.append(element("line", x1=x(tick), x2=x(tick), y1=TOP, y2=height - BOTTOM + 4, class_="grid"))
+            parts.append(
+                element("text", f"{tick:g}×", x=x(tick), y=height - BOTTOM + 20, class_="tick", text_anchor="middle")
+            )
+    for number_, (name, value, wanted) in enumerate(marks):
+        y = TOP + row * number_
+        css = "s1" if value >= wanted else "s0"
+        parts.append(element("text", name, x=left - 8, y=y + 16, class_="tick", text_anchor="end"))
+        parts.append(element("rect", x=x(0.5), y=y + 5, width=x(value) - x(0.5), height=row - 9, class_=f"dot {css}"))
+        parts.append(element("line", x1=x(wanted), x2=x(wanted), y1=y + 2, y2=y + row - 1, class_="goal"))
+        parts.append(element("text", f"{value:.2g}", x=x(value) + 6, y=y + 16, class_="title"))
+    drawn = canvas(
+        width, height, parts, label=title, xmlns="http://www.w3.org/2000/svg",
         font_family="system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif", font_size=12,
     )  # fmt: skip
     path.write_text(drawn + "\n", encoding="utf-8")
@@ -67,8 +94,9 @@ def _css(series: int) -> str:
         return "".join(f".s{i}{{--c:{palette[i % len(palette)]}}}" for i in range(series))
 
     return (
-        ".bg{fill:#fff}.title{fill:#243b53;font-weight:600}.tick{fill:#627d98}.grid{stroke:#d9e2ec}"
+        ".goal{stroke:#243b53;stroke-width:2}.bg{fill:#fff}.title{fill:#243b53;font-weight:600}.tick{fill:#627d98}.grid{stroke:#d9e2ec}"
         f".line{{fill:none;stroke-width:2;stroke:var(--c)}}.dot,.name{{fill:var(--c)}}{colours(LIGHT)}"
-        "@media (prefers-color-scheme: dark){.bg{fill:#0d1117}.title{fill:#d9e2ec}.tick{fill:#9fb3c8}"
+        "@media (prefers-color-scheme: dark){.goal{stroke:#d9e2ec}.bg{fill:#0d1117}.title{fill:#d9e2ec}"
+        ".tick{fill:#9fb3c8}"
         f".grid{{stroke:#243b53}}{colours(DARK)}}}"
     )

@@ -77,7 +77,8 @@ def main() -> None:
         folder = Path(scratch)
         teacher = make_teacher(options.teacher, device, folder)
         params = Params.model_validate({"cache": {"batch_size": options.batch_size}})
-        shards = make_shards(folder, options.images, most_captions=1 if options.clip_retrieval else None)
+        beside = (1, max(options.peer_workers)) if options.clip_retrieval else ()  # its workers take a shard each
+        shards = make_shards(folder, options.images, *beside)
         batches, texts = in_memory(shards, teacher, params, device)
         output = folder / "cache"
         sides: dict[str, Callable[[], float]] = {
@@ -191,14 +192,14 @@ def make_teacher(name: str, device: torch.device, folder: Path) -> Encoder:
     return build_teacher(f"open_clip:{name}:{path}", device=device)
 
 
-def make_shards(folder: Path, images: int, *, most_captions: int | None = None) -> ShardSet:
-    """The first `images` demo pairs with their first captions, in shards of at most the demo's size."""
+def make_shards(folder: Path, images: int, most_captions: int | None = None, fewest: int = 1) -> ShardSet:
+    """The first `images` demo pairs with their first captions, in `fewest` shards or more."""
     data = {"path": str(REPOSITORY / "data/demo/train"), "samples_per_shard": images}
     prepare.run(Params.model_validate({"data": data}), {}, folder / "all")
     whole = ShardSet.open(folder / "all")
     found = whole.read(whole.shards[0])
     write_shard(folder / "some.tar", (replace(s, captions=s.captions[:most_captions]) for s in found))
-    data = {"path": str(folder / "some.tar"), "samples_per_shard": min(images, 1000)}
+    data = {"path": str(folder / "some.tar"), "samples_per_shard": min(-(-images // max(1, fewest)), 1000)}
     prepare.run(Params.model_validate({"data": data}), {}, folder / "shards")
     return ShardSet.open(folder / "shards")
 

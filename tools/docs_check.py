@@ -12,9 +12,13 @@ from cliprd import cli, params
 from cliprd.errors import ParamsError
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import standing  # noqa: E402 — no package
+
 TABLE = ROOT / "docs" / "results" / "comparison.md"
 GATE = ROOT / "benchmarks" / "results" / "gate.json"
 COSTS = ROOT / "benchmarks" / "results" / "pipeline.json"
+COST_MODEL = ROOT / "benchmarks" / "results" / "cost_model.json"
 
 
 def commands(text: str) -> list[str]:
@@ -60,6 +64,24 @@ def gate_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def cost_model_table() -> str:
+    """What `benchmarks/cost_model.py` reckons, as Markdown."""
+    lines = [
+        "| set | views | shards GB | cache GB | hours to cache | an epoch cached | an epoch live "
+        "| all epochs cached | live | break-even |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in json.loads(COST_MODEL.read_text(encoding="utf-8"))["rows"]:
+        hours = (row["cache_hours"], row["cached_epoch_hours"], row["live_epoch_hours"])
+        whole = (row["cached_hours"], row["live_hours"])
+        lines.append(
+            f"| {row['set']} ({row['pairs'] / 1e6:,.1f} M) | {row['views']} | {row['shards_gb']:,.0f} "
+            f"| {row['cache_gb']:,.0f} | {' | '.join(f'{h:,.2f}' for h in hours)} "
+            f"| {' | '.join(f'{h:,.1f}' for h in whole)} | epoch {row['break_even_epochs']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def check(document: Path, targets: set[str]) -> list[str]:
     """All that is wrong in one document."""
     text = document.read_text(encoding="utf-8")
@@ -79,7 +101,7 @@ def check(document: Path, targets: set[str]) -> list[str]:
             wrong.append(f"`{line}`: {problem}")
         if words[:1] == ["make"]:
             wrong += [f"`{line}`: no such target" for word in words[1:] if "=" not in word and word not in targets]
-    for mark, source, table in (("costs", COSTS, cost_table), ("gate", GATE, gate_table)):
+    for mark, source, table in TABLES:
         found = re.search(rf"<!-- {mark} -->\n(.*?)<!-- /{mark} -->", text, re.DOTALL)
         if found and found.group(1) != table():
             wrong.append(f"the table '{mark}' is not that of {source.relative_to(ROOT)}; it is:\n{table()}")
@@ -88,6 +110,14 @@ def check(document: Path, targets: set[str]) -> list[str]:
         if not table or not TABLE.is_file() or table.group(1).strip() != TABLE.read_text(encoding="utf-8").strip():
             wrong.append(f"the result table is not that of {TABLE.relative_to(ROOT)}")
     return wrong
+
+
+TABLES = (
+    ("costs", COSTS, cost_table),
+    ("gate", GATE, gate_table),
+    ("cost-model", COST_MODEL, cost_model_table),
+    ("standing", standing.RESULTS, standing.table),
+)
 
 
 def main() -> int:

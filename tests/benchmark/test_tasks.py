@@ -1,6 +1,7 @@
 """Task folders: what is read, and that every kind of damage is named."""
 
 import io
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -111,7 +112,17 @@ def damage_garbage(folder):
     (folder / "test" / "1.tar").write_bytes(b"no tar at all" * 99)
 
 
-@pytest.mark.parametrize("damage", [damage_truncated, damage_no_end_mark, damage_header, damage_garbage])
+def damage_sparse(folder):
+    """Its bytes do not lie in the tar as they are."""
+    with (folder / "holes.png").open("wb") as file:
+        file.seek(1 << 20)
+        file.write(b"x")
+    (folder / "holes.cls").write_text("0")
+    tar = ["tar", "--create", "--sparse", "--format=gnu", "--file=test/1.tar", "holes.png", "holes.cls"]
+    subprocess.run(tar, cwd=folder, check=True)
+
+
+@pytest.mark.parametrize("damage", [damage_truncated, damage_no_end_mark, damage_header, damage_garbage, damage_sparse])
 def test_a_damaged_tar_is_named(tmp_path, damage):
     folder = classification(tmp_path)
     damage(folder)

@@ -135,6 +135,15 @@ def test_any_lengths(lengths, seed):
     )
 
 
+def test_on_a_cpu_rows_come_in_few_numbers(monkeypatch):
+    taken = []
+    linear = packed.linear
+    monkeypatch.setattr(packed, "linear", lambda x, *more: taken.append(len(x)) or linear(x, *more))
+    packed.pooled_text_features(MODEL, captions([7, 24, 2, 13]), CPU)  # 46 rows of 96 places
+    packed.pooled_text_features(MODEL, captions([24, 24, 23, 24]), CPU)  # 95
+    assert set(taken) == {64, 96, 4}  # 4: the last block's
+
+
 MODEL = build({})
 
 

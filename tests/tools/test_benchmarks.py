@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ def load(name):
     return module
 
 
-guard, cost_model = load("guard"), load("cost_model")
+guard, cost_model, standing = load("guard"), load("cost_model"), load("standing")
 
 
 def result(rows, **more):
@@ -147,3 +148,42 @@ def test_one_view_has_paid_after_the_first_epoch_and_many_after_as_many(views, i
 
 def test_a_live_teacher_that_costs_nothing_is_never_beaten():
     assert cost_model.break_even(1.0, 2.0, 2.0) is None
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Two figures, one of them not reached."""
+    rows = [
+        {"path": "peer, 0 workers", "times": 3.0},
+        {"path": "peer, 2 workers", "times": 2.0},
+        {"path": "ours", "share": 0.5},
+    ]
+    (tmp_path / "x.json").write_text(json.dumps(result(rows)))
+    monkeypatch.setattr(standing, "RESULTS", tmp_path)
+    goals = (
+        standing.Goal("speed", "the peer", 2.5, "x", {"path": "peer, *"}, "times"),
+        standing.Goal("memory", "a & b", 2, "x", {"path": "ours"}, "share", inverse=True),
+    )
+    monkeypatch.setattr(standing, "GOALS", goals)
+    return tmp_path
+
+
+def test_the_peers_best_run_counts_and_what_is_not_reached_stands_out(measured):
+    assert standing.table().splitlines()[2:] == [
+        "| speed | the peer | 2.5 × | **2.0 ×** |",
+        "| memory | a & b | 2 × | 2.0 × |",
+    ]
+
+
+def test_the_picture_shows_every_figure(measured, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    standing.plot(measured / "speed.svg")
+    drawn = ElementTree.parse(measured / "speed.svg").getroot()
+    texts = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"speed, against peer", "memory, against a & b", "2"} <= set(texts)
+
+
+def test_a_figure_that_was_not_measured_is_an_error(measured):
+    (measured / "x.json").write_text(json.dumps(result([])))
+    with pytest.raises(SystemExit, match=r"x\.json has no row"):
+        standing.table()

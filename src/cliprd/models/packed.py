@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding, scaled_dot_product_attention
 
-from cliprd.models.linear import linear
+from cliprd.models.linear import linear, round_rows
 from cliprd.models.text import cuttable, encode_text_features, ends, tokenize
 
 
@@ -31,7 +31,8 @@ class Packing(NamedTuple):
 
     Attributes:
         shape: (B, L).
-        rows_T: index of each row in the padded batch, counted through [B·L], ascending.
+        rows_T: index of each row in the padded batch, counted through [B·L]: those that are seen, ascending, and behind
+            them any that no other sees.
         pooled_B: index of each sequence's pooled row in the packed batch.
         seen_BL: True where a position holds a row; None if all do.
     """
@@ -60,6 +61,9 @@ def pooled_text_features(model: nn.Module, tokens_BL: Tensor, device: torch.devi
                   tower.text_eos_id if inline else tower.eos_id)  # fmt: skip
     seen_BL = torch.arange(tokens_BL.shape[1]) <= last_B[:, None]
     rows_T = seen_BL.flatten().nonzero()[:, 0]
+    if device.type == "cpu":  # some padding goes along, which nothing sees: a product of a new shape is dear there
+        padding = (~seen_BL).flatten().nonzero()[:, 0]
+        rows_T = torch.cat([rows_T, padding[: round_rows(len(rows_T)) - len(rows_T)]])
     words_T, places_T = tokens_BL.flatten()[rows_T], rows_T % tokens_BL.shape[1]
     packing = Packing(
         (tokens_BL.shape[0], tokens_BL.shape[1]),

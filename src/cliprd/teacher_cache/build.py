@@ -29,6 +29,7 @@ from cliprd.data.shards import Sample, Shard, ShardSet
 from cliprd.errors import InputError
 from cliprd.machine import cores
 from cliprd.models.encoder import Encoder
+from cliprd.models.linear import few_sizes
 from cliprd.params import Params
 from cliprd.teacher_cache import fingerprint
 from cliprd.teacher_cache.captions import BUDGET, CaptionRows, digest, digest_of, replay
@@ -179,15 +180,22 @@ class _Builder:
     def _embed_images(self, pixels: Tensor) -> list[Tensor]:
         """Queue the forward pass; results stay on the device, so that a GPU is never waited for between batches."""
         found = []
-        for part in torch.split(pixels, self._batch_size):
+        for part in torch.split(pixels, self._sizes(len(pixels))):
             x = to_tensor(part, self._encoder.image, self._encoder.device, out=self._pixels)
             found.append(self._checked(self._encoder.encode_images(x), len(part)).half())
         return found
 
     def _embed_texts(self, texts: Sequence[str]) -> NDArray[np.float16]:
-        parts = [texts[i : i + self._batch_size] for i in range(0, len(texts), self._batch_size)]
+        rest = iter(texts)
+        parts = [list(itertools.islice(rest, size)) for size in self._sizes(len(texts))]
         found = [self._checked(self._encoder.encode_texts(part), len(part)).half() for part in parts]
         return torch.cat(found).cpu().numpy()
+
+    def _sizes(self, count: int) -> list[int]:
+        """Of batches: shards differ in their last one, and a CPU does not like what it has not multiplied before."""
+        if not self._on_gpu:
+            return few_sizes(count, self._batch_size)
+        return [min(self._batch_size, count - done) for done in range(0, count, self._batch_size)]
 
     def _checked(self, rows: Tensor, count: int) -> Tensor:
         if rows.shape != (count, self._encoder.dim):
