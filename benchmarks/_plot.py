@@ -53,7 +53,7 @@ def bars(path: Path, title: str, marks: Sequence[tuple[str, float, float]]) -> N
         parts.append(element("text", name, x=left - 8, y=y + 16, class_="tick", text_anchor="end"))
         parts.append(element("rect", x=x(0.5), y=y + 5, width=x(value) - x(0.5), height=row - 9, class_=f"dot {css}"))
         parts.append(element("line", x1=x(wanted), x2=x(wanted), y1=y + 2, y2=y + row - 1, class_="goal"))
-        parts.append(element("text", f"{value:.2g}", x=x(value) + 6, y=y + 16, class_="title"))
+        parts.append(element("text", f"{value:.2g}", x=x(max(value, wanted)) + 6, y=y + 16, class_="title"))
     drawn = canvas(
         width, height, parts, label=title, xmlns="http://www.w3.org/2000/svg",
         font_family="system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif", font_size=12,
