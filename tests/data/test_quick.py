@@ -97,6 +97,23 @@ def test_what_no_whole_pixel_comes_near_goes_the_plain_way(monkeypatch):
     assert np.array_equal(quick_view(np.asarray(image), box, SPEC), plain)
 
 
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_one_side_that_no_whole_pixel_comes_near_is_left_to_pillow(monkeypatch, axis, interpolation):
+    """Both sides begin at whole pixels here, so that nothing but the passes' order and rounding differs."""
+    spec = ImageSpec(size=32, mean=SPEC.mean, std=SPEC.std, interpolation=interpolation)
+    image, box = noise(120, 90), (10.0, 7.0, 100.0, 81.0)
+    begin, pillow, seen = quick._begin, quick._by_pillow, []
+    monkeypatch.setattr(
+        quick, "_begin", lambda start, scale: None if start == (7.0, 10.0)[axis] else begin(start, scale)
+    )
+    monkeypatch.setattr(quick, "_by_pillow", lambda p, side, spec: seen.append(side.axis) or pillow(p, side, spec))
+    off = quick_view(image, box, spec).astype(int) - train_view(Image.fromarray(image), box, spec)
+    assert seen == [axis]
+    assert np.abs(off).max() <= 1
+    assert np.abs(off).mean() < 0.2
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_known_before_decoding_and_kept_when_shrunk(orientation):
     exif = Image.Exif()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 VERSION = 1
 _SLENDER = 200  # long side over short side from which the resized picture is too large to make
 Box = tuple[float, float, float, float]
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def _uniforms(*identity: object) -> Iterator[float]:
@@ -70,7 +70,7 @@ def view_of(key: str, epoch: int, views: int) -> int:
 
 def train_view(image: Image.Image, box: Box, spec: ImageSpec) -> NDArray[np.uint8]:
     """Crop `box` and resize it, antialiased, to `[size, size, 3]`, in one pass over the pixels."""
-    resized = image.resize((spec.size, spec.size), _FILTERS[spec.interpolation], box=box)
+    resized = image.resize((spec.size, spec.size), FILTERS[spec.interpolation], box=box)
     return np.asarray(resized, dtype=np.uint8)
 
 

@@ -6,7 +6,8 @@ Short cuts, the last two of the size of rounding (tests and `benchmarks/loading.
 - A JPEG much larger than the crop needs is decoded at 1/2, 1/4 or 1/8. `MARGIN` says how much larger: the transform
   cuts off what lies above its own resolution, and a plain resize lets some of that through.
 - torch resizes bytes with the processor's vector units, antialiased as Pillow does. It knows a scale but no offset, so
-  the resize begins as many output pixels before the box as bring its beginning to a whole pixel.
+  the resize begins as many output pixels before the box as bring its beginning to a whole pixel. Each axis is resized
+  by itself; one that no whole pixel comes near is left to Pillow.
 
 The teacher keeps the plain path: its embeddings are kept for ever and made once, and the cache's bytes do not change.
 """
@@ -16,12 +17,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliprd.data.augment import Box, crop_box, train_view
+from cliprd.data.augment import FILTERS, Box, crop_box, train_view
 from cliprd.data.images import is_upright, open_header, pixels, shrink, upright_size
 from cliprd.image_spec import ImageSpec
 from cliprd.params import Augmentation
@@ -72,26 +74,70 @@ def _plain_jpeg(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
 def quick_view(picture_HW3: NDArray[np.uint8], box: Box, spec: ImageSpec) -> NDArray[np.uint8]:
     """`augment.train_view`, but for rounding."""
     left, top, right, low = box
-    across, down = (right - left) / spec.size, (low - top) / spec.size
-    x, y = _begin(left, across), _begin(top, down)
-    if x is None or y is None or not _vectorised():
+    down, across = _Side.of(0, top, low, spec.size), _Side.of(1, left, right, spec.size)
+    if not (down.begin or across.begin) or not _vectorised():
         return train_view(Image.fromarray(picture_HW3), box, spec)
+    # Down first: of the two that pass is quicker on many pixels. What is Pillow's is left for last, when they are few.
+    for side in (down, across) if down.begin else (across, down):
+        picture_HW3 = (_by_torch if side.begin else _by_pillow)(picture_HW3, side, spec)
+    return picture_HW3
+
+
+class _Side(NamedTuple):
+    """How one axis of a picture is brought to the view's size.
+
+    Attributes:
+        axis: 0 down, 1 across. start, stop: of the crop. scale: pixels of the picture to one of the view.
+        begin: see `_begin`.
+    """
+
+    axis: int
+    start: float
+    stop: float
+    scale: float
+    begin: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, axis: int, start: float, stop: float, size: int) -> _Side:
+        scale = (stop - start) / size
+        return cls(axis, start, stop, scale, _begin(start, scale))
+
+    def along(self, first: int, stop: int | None) -> tuple[slice, ...]:
+        """The index of a range of the axis."""
+        return (slice(None),) * self.axis + (slice(first, stop),)
+
+
+def _by_torch(picture_HW3: NDArray[np.uint8], side: _Side, spec: ImageSpec) -> NDArray[np.uint8]:
+    """One axis resized from a whole pixel on, the other as it is."""
     import torch
 
-    (more_x, from_x), (more_y, from_y) = x, y
-    pad_x, pad_y = max(0, -from_x), max(0, -from_y)
-    seen = picture_HW3[max(0, from_y) : _end(low, down), max(0, from_x) : _end(right, across)]
-    padded = np.empty((pad_y + seen.shape[0], pad_x + seen.shape[1], 3), dtype=np.uint8)
-    padded[pad_y:, pad_x:] = seen
-    padded[pad_y:, :pad_x] = seen[:, :1]
-    padded[:pad_y] = padded[pad_y]
-    resize = getattr(torch.ops.aten, f"_upsample_{spec.interpolation}2d_aa")
-    x_13HW = torch.from_numpy(padded)[None].permute(0, 3, 1, 2)  # channels last, as the picture lies in memory
+    assert side.begin is not None
+    more, first = side.begin
+    seen = picture_HW3[side.along(max(0, first), _end(side.stop, side.scale))]
+    if (pad := max(0, -first)) or not seen.flags.writeable:
+        shape = list(seen.shape)
+        shape[side.axis] += pad
+        padded = np.empty(shape, dtype=np.uint8)
+        padded[side.along(pad, None)] = seen
+        padded[side.along(0, pad)] = seen[side.along(0, 1)]
+        seen = padded
+    sizes, scales = list(seen.shape[:2]), [1.0, 1.0]
     # A side that has as many pixels as are asked for would be copied, whatever the scale: ask for one more.
-    sizes = [n + (n == have) for n, have in zip((spec.size + more_y, spec.size + more_x), padded.shape, strict=False)]
-    out_13HW = resize(x_13HW, sizes, False, 1 / down, 1 / across)
-    out_HW3: NDArray[np.uint8] = out_13HW[0].permute(1, 2, 0).numpy()
-    return out_HW3[more_y : more_y + spec.size, more_x : more_x + spec.size]
+    sizes[side.axis] = more + spec.size + (more + spec.size == sizes[side.axis])
+    scales[side.axis] = 1 / side.scale
+    resize = getattr(torch.ops.aten, f"_upsample_{spec.interpolation}2d_aa")
+    x_13HW = torch.from_numpy(seen)[None].permute(0, 3, 1, 2)  # channels last, as the picture lies in memory
+    out_HW3: NDArray[np.uint8] = resize(x_13HW, sizes, False, *scales)[0].permute(1, 2, 0).numpy()
+    return out_HW3[side.along(more, more + spec.size)]
+
+
+def _by_pillow(picture_HW3: NDArray[np.uint8], side: _Side, spec: ImageSpec) -> NDArray[np.uint8]:
+    """The same, exact, for where no whole pixel comes near."""
+    height, width, _ = picture_HW3.shape
+    size, box = (width, spec.size), (0.0, side.start, float(width), side.stop)
+    if side.axis == 1:
+        size, box = (spec.size, height), (side.start, 0.0, side.stop, float(height))
+    return np.asarray(Image.fromarray(picture_HW3).resize(size, FILTERS[spec.interpolation], box=box))
 
 
 def _begin(start: float, scale: float) -> tuple[int, int] | None:
