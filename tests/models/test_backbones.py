@@ -67,6 +67,7 @@ def test_the_graph_is_small_and_valid(image_net):
     graph = efficientnet.to_onnx(image_net.module)
     onnx.checker.check_model(graph, full_check=True)
     assert {node.op_type for node in graph.graph.node} == {
+        "Transpose",
         "Conv",
         "Clip",
         "Add",
