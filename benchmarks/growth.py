@@ -6,8 +6,8 @@ img2dataset's shards of tiny pictures with a caption each, all captions differen
 what cliprd adds itself. The teacher is a real open_clip model, as small as one can be. Time is that of the stage,
 imports and a first small run apart; a busy machine moves the wall's clock, so the processor's own seconds stand beside
 it. Memory is the highest resident set of the process, interpreter and libraries included; `start_mib` is what it was
-before the stage. The load is one epoch whose set does not stay in memory. Ratios are to the row of 10,000 samples of
-the same stage, or to the smallest size.
+before the stage. The load is one epoch whose set does not stay in memory, with Python's collector spared as in a
+training. Ratios are to the row of 10,000 samples of the same stage, or to the smallest size.
 """
 
 from __future__ import annotations
@@ -155,6 +155,7 @@ def stage_of(stage: str, room: Path) -> Callable[[Path], None]:
         cache.run(params, {"shards": folder / "shards", "teacher": room / "teacher"}, folder / "cache")
 
     def load(folder: Path) -> None:
+        from cliprd import machine
         from cliprd.data.shards import ShardSet
         from cliprd.distill.loader import Loader
         from cliprd.distill.order import Position
@@ -165,7 +166,8 @@ def stage_of(stage: str, room: Path) -> Callable[[Path], None]:
         cached = TeacherCache.open(folder / "cache", shards, params.augmentation)
         spec = ImageSpec(size=PIXELS, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         loader = Loader(params, shards, cached, spec, TINY, memory_budget=0)
-        seen = sum(len(batch.images) for batch in loader.batches(Position(0, 0)))
+        with machine.collector_spared():
+            seen = sum(len(batch.images) for batch in loader.batches(Position(0, 0)))
         if seen != shards.samples:
             raise SystemExit(f"{seen} samples came of {shards.samples}")
 

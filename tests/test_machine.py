@@ -1,5 +1,6 @@
 """A container's CPU limit is seen, in both versions of cgroups, and threads keep to it."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -43,3 +44,13 @@ def test_libraries_that_come_later_keep_to_it():
     env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert result.stdout.strip() == "1"
+
+
+def test_the_collector_is_spared_and_has_all_back_in_the_end():
+    before = gc.get_freeze_count()
+    with machine.collector_spared():
+        assert gc.get_freeze_count() > before + 10_000
+    assert gc.get_freeze_count() == 0
+    with pytest.raises(KeyError), machine.collector_spared():
+        raise KeyError
+    assert gc.get_freeze_count() == 0

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import gc
 import math
 
 import pytest
@@ -133,6 +134,13 @@ def test_a_checkpoint_of_other_parameters_is_refused(rooms, tmp_path):
     run(rooms, tmp_path, epochs=1)
     with pytest.raises(InputError, match="other parameters"):
         run(rooms, tmp_path, epochs=2)
+
+
+def test_the_collector_is_spared_meanwhile(rooms, tmp_path):
+    counts = []
+    run(rooms, tmp_path, lambda record: counts.append(gc.get_freeze_count()), epochs=1)
+    assert min(counts) > 10_000
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.parametrize("method", [m + s for m in TERMS for s in ("-raw", "-exp")])

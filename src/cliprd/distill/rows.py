@@ -23,7 +23,7 @@ from cliprd.params import Augmentation
 _CHECKED_BY_PREPARE = 2**62  # the shards hold no image that `data.max_pixels` refuses
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """A sample in memory.
 

@@ -144,7 +144,7 @@ def _serialised(header: dict[str, Any]) -> bytes:
 
 def _map(path: Path) -> dict[str, NDArray[Any]]:
     header, start = _header(path)
-    data = np.memmap(path, mode="r", dtype=np.uint8)[start:]
+    data = np.asarray(np.memmap(path, mode="r", dtype=np.uint8))[start:]  # each row of a memmap would be one, and dear
     try:
         return {
             name: data[slice(*header[name]["data_offsets"])].view(kind).reshape(header[name]["shape"])
