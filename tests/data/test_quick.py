@@ -70,6 +70,15 @@ def test_a_box_on_whole_pixels_is_exact_to_one_level(interpolation):
 
 
 @settings(deadline=None)
+@given(st.tuples(st.floats(0, 6), st.floats(0, 6)), st.integers(20, 60))
+def test_what_is_put_before_the_picture_is_its_edge(corner, size):
+    """A crop that begins near the edge sees it: a picture of one colour stays so."""
+    spec = ImageSpec(size=size, mean=SPEC.mean, std=SPEC.std)
+    picture = np.full((90, 120, 3), 128, dtype=np.uint8)
+    assert (quick_view(picture, (*corner, 118.0, 88.0), spec) == 128).all()
+
+
+@settings(deadline=None)
 @given(st.floats(0, 200), st.floats(0.05, 40))
 def test_where_a_resize_begins(start, scale):
     found = quick._begin(start, scale)
