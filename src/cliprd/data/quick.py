@@ -114,7 +114,7 @@ def _by_torch(picture_HW3: NDArray[np.uint8], side: _Side, spec: ImageSpec) -> N
     assert side.begin is not None
     more, first = side.begin
     seen = picture_HW3[side.along(max(0, first), _end(side.stop, side.scale))]
-    if (pad := max(0, -first)) or not seen.flags.writeable:
+    if (pad := max(0, -first)) or not seen.flags.writeable:  # torch shares memory and wants it writable
         shape = list(seen.shape)
         shape[side.axis] += pad
         padded = np.empty(shape, dtype=np.uint8)
