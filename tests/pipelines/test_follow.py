@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -151,9 +153,12 @@ def test_an_image_that_cannot_be_pulled_is_said_at_once_and_once(server, cliprd)
     ],
 )
 def test_what_waits_for_long_is_said_and_a_timeout_ends_it(server, fails, monkeypatch, capsys, state, said):
-    monkeypatch.setattr(follow, "STUCK_SECONDS", 0.05)
+    # A tenth of a second a look, however busy the machine is: the third is beyond STUCK_SECONDS, the fifth too late.
+    clock = SimpleNamespace(monotonic=lambda: server.looked / 10, sleep=time.sleep)
+    monkeypatch.setattr(follow, "time", clock)
+    monkeypatch.setattr(follow, "STUCK_SECONDS", 0.15)
     server.workflows = [state]
-    line = fails(75, "submit", "distill", "--host", server.host, "--wait", "--timeout", "0.3")
+    line = fails(75, "submit", "distill", "--host", server.host, "--wait", "--timeout", "0.4")
     assert said in line
     assert "It goes on: http" in line
 
