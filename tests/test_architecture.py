@@ -9,7 +9,8 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "cliprd"
 FLOORS = [
-    {"errors", "image_spec", "machine", "manifest", "workspace", "progress", "params", "storage", "intervals"},
+    {"errors", "image_spec", "machine", "manifest", "workspace", "progress", "params", "storage"},
+    {"statistics"},
     {"losses", "report"},
     {"data", "models"},
     {"teacher_cache", "benchmark"},

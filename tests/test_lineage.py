@@ -20,7 +20,7 @@ def tree(root, **sections):
         "data": {"path": str(root / "raw"), "samples_per_shard": 4},
         "student": {"config": STUDENT},
         "distill": {"method": "baseline", "epochs": 1, "batch_size": 6, "warmup_steps": 0, "device": "cpu"},
-        "benchmark": {"tasks": str(root / "tasks"), "protocols": ["standard"], "bootstrap": 10, "speed": False},
+        "benchmark": {"tasks": str(root / "tasks"), "protocols": ["standard"], "bootstrap": 40, "speed": False},
         "tracking": {"uri": ""},
     }
     return params.validate(

@@ -98,6 +98,13 @@ def parser() -> argparse.ArgumentParser:
         _promote,
         "make a student the champion if it is surely better (params: promote); exit code 1: it was refused",
     )
+    promote.add_argument(
+        "--allow-guessing",
+        action="append_const",
+        dest="overrides",
+        const="promote.allow_guessing=true",
+        help="same as --set promote.allow_guessing=true: promote a student that is not above guessing",
+    )
     promote.add_argument("--student", type=_folder, required=True, metavar="DIR", help="folder of `distill`")
     promote.add_argument(
         "--benchmark",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import math
 import re
 import types
 import typing
@@ -223,13 +224,22 @@ class Benchmark(Section):
     protocols: Annotated[tuple[Literal["standard", "paper"], ...], Field(min_length=1)] = ("standard", "paper")
     batch_size: Positive = 128
     bootstrap: Positive = 1000
-    """Resamples behind each interval."""
+    """Resamples behind each interval, the gate's too; fewer than 1000 are for trying out."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     fidelity_samples: Positive = 1000
     """Images and captions over which teacher and student geometry are compared."""
     speed: bool = True
     """Measure latency and images per second (a few seconds per model)."""
     seed: Count = 0
+
+    @model_validator(mode="after")
+    def _enough(self) -> Benchmark:
+        needed = math.ceil(2 / (1 - self.confidence) - 1 - 1e-9)
+        if self.bootstrap < needed:
+            raise ValueError(
+                f"bootstrap {self.bootstrap} is too few for confidence {self.confidence:g}: {needed} at least"
+            )
+        return self
 
 
 class Compare(Section):
@@ -266,6 +276,8 @@ class Promote(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of the interval of the difference of mean scores, which must lie above zero as a whole. A student that is no
     better is promoted with a chance of at most half of what lacks to 1."""
+    allow_guessing: bool = False
+    """Promote a student too whose scores are not above guessing; the decision names it as overridden."""
     margins: Margins = Margins()
     licence: str = ""
     """Licences of the training data for the model card: a text, or a file that holds it."""

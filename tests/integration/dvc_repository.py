@@ -27,7 +27,7 @@ PARAMS = {
     },
     "distill": {"epochs": 1, "batch_size": 4, "warmup_steps": 1, "log_every": 1},
     "ablation": {"methods": ["baseline"], "seeds": [0]},
-    "benchmark": {"tasks": "data/benchmark", "protocols": ["standard"], "bootstrap": 20, "speed": False},
+    "benchmark": {"tasks": "data/benchmark", "protocols": ["standard"], "bootstrap": 40, "speed": False},
     "compare": {"reference": "baseline"},
     "tracking": {"uri": ""},
 }

@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
 
 from cliprd import manifest
-from cliprd.intervals import bootstrap
+from cliprd.statistics.bootstrap import Settings
+from cliprd.statistics.outcomes import Outcomes
 
 DIM = 48
 NOISE = {
@@ -281,14 +282,16 @@ def write_benchmark(
         )
         protocols = {}
         for protocol in ("standard", "paper"):
-            scores = {
-                key.removeprefix(f"{protocol}."): bootstrap(
-                    value, resamples=50, weights=outcomes.get(f"weights.{key}")
-                ).to_dict()
+            values = {
+                key.removeprefix(f"{protocol}."): value
                 for key, value in outcomes.items()
                 if key.startswith(f"{protocol}.") and value.dtype == np.float32
             }
-            protocols[protocol] = {"scores": scores}
+            weights = {m: w for m in values if (w := outcomes.get(f"weights.{protocol}.{m}")) is not None}
+            scores = Outcomes(values, weights).scores(task.name, Settings(resamples=500))
+            protocols[protocol] = {
+                "scores": {m: {**s, "n": task.images, "confidence": 0.95} for m, s in scores.items()}
+            }
         results["tasks"][task.name] = {
             "kind": task.kind,
             "fingerprint": manifest.digest(task.name),

@@ -13,12 +13,12 @@ from PIL import Image
 
 from cliprd.benchmark.embed import Embeddings
 from cliprd.benchmark.fidelity import sample
-from cliprd.benchmark.outcomes import Outcomes
 from cliprd.benchmark.prompts import Protocol, counted_captions
 from cliprd.benchmark.retrieval import nearest
 from cliprd.benchmark.tasks import Task
 from cliprd.data.images import decode
 from cliprd.manifest import atomic_write, write_json
+from cliprd.statistics.outcomes import Outcomes
 
 COUNT, TOP, SIDE = 24, 5, 128
 

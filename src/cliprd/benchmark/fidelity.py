@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprd.benchmark.outcomes import Outcomes
+from cliprd.statistics.outcomes import Outcomes
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.float32]

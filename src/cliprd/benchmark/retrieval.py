@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliprd.benchmark.outcomes import Outcomes
+from cliprd.statistics.outcomes import Outcomes
 
 AT = (1, 5, 10)
 _BLOCK = 1 << 24  # similarities held at once

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cliprd.benchmark.outcomes import Outcomes
-from cliprd.intervals import class_weights
+from cliprd.statistics.bootstrap import class_weights
+from cliprd.statistics.outcomes import Outcomes
 
 TOP = 5
 _BLOCK = 1 << 24  # similarities held at once

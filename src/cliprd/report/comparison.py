@@ -1,19 +1,22 @@
 """The content of comparison.json: methods × seeds × tasks, from outcomes per example.
 
-    {"schema": 1, "protocol": shown first, "reference", "methods": [...], "seeds": [...],
+    {"schema": 2, "protocol": shown first, "reference", "methods": [...], "seeds": [...],
      "confidence", "resamples", "bootstrap_seed", "interval_covers": "examples" | "examples and seeds", "code",
      "tasks": {TASK: {"kind", "metric", "examples": n, "classes": C | null, "chance", "fingerprint"}},
      "protocols": {PROTOCOL: {
-        "best": method of the highest mean,
-        "teacher": {"mean": I, "tasks": {TASK: I}},
-        "methods": {METHOD: {"mean": I, "tasks": {TASK: I}, "kept": I | null,
-            "difference": {"mean": I, "tasks": {TASK: I}}, "verdict": "better"|"worse"|"open",   # not for the reference
+        "headline": sentence, "best": method of the highest mean, "leaders": [those not significantly below it],
+        "floor": {"mean": mean over tasks of the higher rate, "tasks": {TASK: {"guessing", "majority"}}},
+        "teacher": {"mean": I, "tasks": {TASK: I}, "above_guessing": {"mean": bool, "tasks": {TASK: bool}}},
+        "methods": {METHOD: {"mean": I, "tasks": {TASK: I}, "above_guessing", "covers", "kept": I | null,
+            "difference": {"mean": I, "tasks": {TASK: I}, "covers"},
+            "verdict": "better"|"worse"|"open",                                # both not for the reference
             "seeds": {SEED: {"mean": x, "tasks": {TASK: x}}}, "seed_std": x | null}}}},
      "fidelity": {METHOD: {"mean": {METRIC: x}, "tasks": {TASK: {METRIC: x}}}},
      "costs": {"teacher"|METHOD: {"parameters", "image_macs", "text_macs", ...}},
      "inputs": {"benchmarks": {RUN: fingerprint}, "students": {RUN: fingerprint}}}
 
-`I` is `{"value", "low", "high"}`. Scores are shares of 1, differences are differences of shares.
+`I` is `{"value", "low", "high"}`. Scores are shares of 1, differences are differences of shares. `above_guessing` says
+whether the scores lie above the task's both rates by their intervals (`cliprd.statistics.guessing`).
 """
 
 from __future__ import annotations
@@ -23,87 +26,68 @@ from typing import Any
 
 import numpy as np
 
-from cliprd.report import aggregate
+from cliprd.report import verdicts
 from cliprd.report.results import TEACHER
+from cliprd.statistics import aggregate, guessing
+from cliprd.statistics.aggregate import Side
+from cliprd.statistics.bootstrap import Settings
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def protocol_block(
-    outcomes: aggregate.Outcomes,
+    outcomes: Mapping[str, Side],
+    rates: Mapping[str, Mapping[str, float]],
     *,
     methods: Sequence[str],
     seeds: Sequence[int],
     reference: str,
-    confidence: float,
-    resamples: int,
-    bootstrap_seed: int,
+    settings: Settings,
 ) -> dict[str, Any]:
     """The block of one protocol.
 
     Args:
         outcomes: `teacher` with one row per task and each method with a row per seed, over identical examples.
+        rates: task → `guessing.rates`.
         methods, seeds, reference: as in the parameters.
-        confidence, resamples, bootstrap_seed: of the intervals.
+        settings: of the intervals.
     """
-    drawn = aggregate.draw(outcomes, resamples=resamples, seed=bootstrap_seed)
-    block: dict[str, Any] = {"teacher": aggregate.scores(drawn[TEACHER], confidence), "methods": {}}
+    models = [TEACHER, *methods]
+    means = {method: aggregate.seed_means(outcomes[method]) for method in methods}
+    best = max(methods, key=lambda method: float(np.mean(means[method][1])))
+    quantities: dict[tuple[str, str], Sequence[Side]] = {("", model): (outcomes[model],) for model in models}
+    quantities |= {(base, m): (outcomes[m], outcomes[base]) for base in {reference, best} for m in methods if m != base}
+    drawn = aggregate.draw(quantities, settings)
+    above = guessing.above({model: outcomes[model] for model in models}, rates, settings)
+    entries = {
+        model: {**aggregate.score(drawn["", model], settings), "above_guessing": above[model]} for model in models
+    }
     for method in methods:
-        entry = aggregate.scores(drawn[method], confidence)
-        entry["kept"] = aggregate.kept(drawn[method], drawn[TEACHER], confidence)
+        entry = entries[method]
+        entry["covers"] = drawn["", method].covers
+        entry["kept"] = aggregate.kept(drawn["", method], drawn["", TEACHER], settings)
         if method != reference:
-            entry["difference"] = aggregate.differences(drawn[method], drawn[reference], confidence)
+            entry["difference"] = aggregate.difference(drawn[reference, method], settings)
             entry["verdict"] = aggregate.verdict(entry["difference"]["mean"])
-        entry |= _per_seed(outcomes[method], seeds)
-        block["methods"][method] = entry
-    block["best"] = max(methods, key=lambda method: block["methods"][method]["mean"]["value"])
-    return block
+        entry |= _per_seed(*means[method], seeds)
+    behind = {m: aggregate.difference(drawn[best, m], settings)["mean"] for m in methods if m != best}
+    block: dict[str, Any] = {
+        "best": best,
+        "leaders": [m for m in methods if m == best or aggregate.verdict(behind[m]) != "worse"],
+        "floor": {"mean": guessing.floor(rates), "tasks": dict(rates)},
+        "teacher": entries.pop(TEACHER),
+        "methods": entries,
+    }
+    return {"headline": verdicts.headline(block, reference), **block}
 
 
-def _per_seed(tasks: Mapping[str, aggregate.Array], seeds: Sequence[int]) -> dict[str, Any]:
-    means = {task: rows.mean(axis=1) for task, rows in tasks.items()}
-    overall = np.mean(list(means.values()), axis=0)
+def _per_seed(tasks: Mapping[str, Sequence[float]], overall: Sequence[float], seeds: Sequence[int]) -> dict[str, Any]:
     per_seed = {
-        str(seed): {
-            "mean": round(float(overall[i]), 10),
-            "tasks": {task: round(float(values[i]), 10) for task, values in means.items()},
-        }
+        str(seed): {"mean": overall[i], "tasks": {task: values[i] for task, values in tasks.items()}}
         for i, seed in enumerate(seeds)
     }
     spread = round(float(np.std(overall, ddof=1)), 10) if len(seeds) > 1 else None
     return {"seeds": per_seed, "seed_std": spread}
-
-
-def retrieval_outcomes(
-    image_to_text: aggregate.Array, text_to_image: aggregate.Array, captions: aggregate.Array | None
-) -> aggregate.Array:
-    """`[n]`, one number per image, whose mean is the mean of R@1 in both directions.
-
-    The image is the unit that is resampled, and its captions go with it: they are not independent examples. An image's
-    captions count by their number over the average number, so that the mean over the images is exactly
-    ½ (mean over the images + mean over all captions).
-
-    Args:
-        image_to_text: `[n]`, 1 where the picture found one of its captions first.
-        text_to_image: `[n]`, share of the image's captions that found it first.
-        captions: `[n]`, how many captions an image has; None where all have one.
-    """
-    weight = 1.0 if captions is None else captions / captions.mean()
-    return np.asarray(0.5 * image_to_text + 0.5 * text_to_image * weight, dtype=np.float64)
-
-
-def primary_outcomes(outcomes: Mapping[str, Any], protocol: str, kind: str) -> aggregate.Array:
-    """`[images]`: what the stage `benchmark` wrote of one task, as the numbers whose mean is its primary metric.
-
-    That is top-1 accuracy, or for retrieval the mean of R@1 in both directions.
-    """
-    if kind == "classification":
-        return np.asarray(outcomes[f"{protocol}.acc1"], dtype=np.float64)
-    return retrieval_outcomes(
-        outcomes[f"{protocol}.image_to_text_r1"].astype(np.float64),
-        outcomes[f"{protocol}.text_to_image_r1"].astype(np.float64),
-        outcomes.get(f"weights.{protocol}.text_to_image_r1"),
-    )
 
 
 def mean_fidelity(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any
 
 import jinja2
 
-from cliprd.report import blocks, palette
+from cliprd.report import blocks, palette, verdicts
 from cliprd.report.charts.forest import points, spread
 from cliprd.report.results import Page
 from cliprd.report.svg import number
-from cliprd.report.table import coverage, headline, notes
+from cliprd.report.table import RATES, coverage, notes
 
 PROTOCOLS = {
     "standard": "every caption, each data set's own prompts",
@@ -49,6 +49,7 @@ def render(page: Page) -> str:
             comparison=comparison,
             protocols=protocols,
             about=PROTOCOLS,
+            rates=RATES,
             styles={**styles, "teacher": palette.TEACHER},
             swatch=palette.swatch,
             colours=palette.colours(),
@@ -69,11 +70,15 @@ def render(page: Page) -> str:
 def _protocol(page: Page, protocol: str, styles: Mapping[str, palette.Style]) -> dict[str, Any]:
     """What differs between protocols: headline, cards, table, forest, confusion."""
     comparison = page.comparison
+    scores = comparison["protocols"][protocol]
+    contender = _contender(scores, comparison["reference"])
     return {
-        "contender": _contender(comparison["protocols"][protocol], comparison["reference"]),
-        "headline": headline(comparison, protocol),
+        "contender": contender,
+        "badge": contender and verdicts.badge(scores, contender),
+        "nothing": verdicts.nothing(scores),
+        "headline": scores["headline"],
         "notes": notes(comparison, protocol),
-        "scores": comparison["protocols"][protocol],
+        "scores": scores,
         "bars": blocks.bars(comparison, protocol, styles),
         "forest": blocks.forests(comparison, protocol, styles),
         "confusions": blocks.confusions(page, protocol, styles),

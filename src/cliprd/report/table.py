@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cliprd.report.aggregate import verdict
 from cliprd.report.charts.forest import points, spread
+from cliprd.statistics.aggregate import EXAMPLES
 
 METRICS = {"acc1": "top-1 accuracy", "mean_r1": "R@1, mean of both directions"}
+RATES = {"guessing": "guessing", "majority": "most frequent answer"}
 
 
 def markdown_table(comparison: Mapping[str, Any], protocol: str | None = None) -> str:
@@ -23,33 +24,43 @@ def markdown_table(comparison: Mapping[str, Any], protocol: str | None = None) -
     reference = comparison["reference"]
     tasks = list(comparison["tasks"])
     head = ["model", "mean", f"Δ to {reference}", "of teacher", *tasks]
-    rows = [["**teacher**", spread(block["teacher"]["mean"]), "", "", *_cells(block["teacher"], tasks)]]
+    rows = [["**teacher**", _mean(block["teacher"]), "", "", *_cells(block["teacher"], tasks)]]
     for method in comparison["methods"]:
         entry = block["methods"][method]
         difference = spread(entry["difference"]["mean"], sign=True) if "difference" in entry else "reference"
         share = f"{entry['kept']['value']:.0%}" if entry["kept"] else "–"
-        name = f"**{method}**" if method == block["best"] else method
-        rows.append([name, spread(entry["mean"]), difference, share, *_cells(entry, tasks)])
+        name = f"**{method}**" if method in block["leaders"] and entry["above_guessing"]["mean"] else method
+        rows.append([name, _mean(entry), difference, share, *_cells(entry, tasks)])
+    floor = block["floor"]["tasks"]
+    for rate, label in RATES.items():
+        values = [floor[task][rate] for task in tasks]
+        rows.append([label, points(sum(values) / len(values)), "", "", *map(points, values)])
     lines = [_line(head), "|" + "|".join(["---", *["---:"] * (len(head) - 1)]) + "|", *map(_line, rows)]
-    return "\n".join([*lines, "", *notes(comparison, protocol)]) + "\n"
+    return "\n".join([*lines, "", block["headline"], *notes(comparison, protocol)]) + "\n"
 
 
 def notes(comparison: Mapping[str, Any], protocol: str) -> list[str]:
     """What the figures are and what their intervals cover, a sentence or two a line."""
-    confidence = f"{comparison['confidence']:.0%}"
+    confidence = f"{100 * comparison['confidence']:g}%"
     examples = ", ".join(
         f"{name} {METRICS.get(task['metric'], task['metric'])} (n = {task['examples']:,})"
         for name, task in comparison["tasks"].items()
     )
     lines = [
-        f"Points (%), protocol `{protocol}`, best in bold; brackets: {confidence} bootstrap intervals, "
-        f"{comparison['resamples']:,} resamples; Δ is paired over the same examples.",
+        f"Points (%), protocol `{protocol}`; bold: the highest mean and those that are not significantly below it; "
+        f"brackets: {confidence} intervals, {comparison['resamples']:,} resamples; Δ is paired over the same examples.",
         coverage(comparison),
         f"Scores: {examples}.",
+        "In parentheses: not above guessing (a class or an image at random) or the most frequent answer (always the "
+        "class with most examples, or the image with most captions), by the interval of every training.",
     ]
-    chances = [task["chance"] for task in comparison["tasks"].values()]
-    low, high = min(chances), max(chances)
-    lines.append(f"Guessing would give {points(low)} to {points(high)} points, depending on the task.")
+    differences = len(comparison["methods"]) - 1
+    if differences > 1:
+        chance = min(1.0, differences * (1 - comparison["confidence"]))
+        lines.append(
+            f"{differences} differences at {confidence} each, without correction for their number: where no method "
+            f"differs, up to {100 * chance:.0f}% of such tables show one that does."
+        )
     return lines
 
 
@@ -58,39 +69,27 @@ def coverage(comparison: Mapping[str, Any]) -> str:
     seeds = comparison["seeds"]
     if len(seeds) == 1:
         return (
-            f"One seed ({seeds[0]}): the intervals cover the choice of test examples only, not training noise; "
-            "another seed may move a method by more than its interval."
+            f"One seed ({seeds[0]}): the intervals cover the choice of test examples only, not training noise. They "
+            "speak of these trainings, not of methods; another seed may move one by more than its interval."
         )
-    few = " (few seeds: such intervals tend to be too narrow)" if len(seeds) < 5 else ""
-    return f"{len(seeds)} seeds: the intervals cover the choice of test examples and training noise{few}."
+    if comparison["interval_covers"] == EXAMPLES:
+        return (
+            f"{len(seeds)} seeds with the same scores: nothing is known of training noise, and the intervals cover the "
+            "choice of test examples only."
+        )
+    return (
+        f"{len(seeds)} seeds: the intervals cover the choice of test examples, and training noise by Student's t with "
+        "the seeds' degrees of freedom."
+    )
 
 
-def headline(comparison: Mapping[str, Any], protocol: str) -> str:
-    """Who won and by how much, as strongly as the interval allows and no more."""
-    block = comparison["protocols"][protocol]
-    best, reference = block["best"], comparison["reference"]
-    entry = block["methods"][best]
-    once = ", in one training each" if len(comparison["seeds"]) == 1 else ""
-    if best == reference:
-        others = [m for m in comparison["methods"] if m != reference]
-        if not others:
-            return f"{best} is the only method here."
-        open_ones = [m for m in others if verdict(block["methods"][m]["difference"]["mean"]) == "open"]
-        if open_ones:
-            return f"{best} has the highest mean; {_listed(open_ones)} cannot be told apart from it."
-        return f"{best} beats every other method{once or ' here'}."
-    difference = entry["difference"]["mean"]
-    if verdict(difference) == "better":
-        return f"{best} beats {reference} by {points(difference['value'])} points{once}."
-    return f"{best} is ahead of {reference} by {points(difference['value'])} points, within the uncertainty."
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _mean(entry: Mapping[str, Any]) -> str:
+    return spread(entry["mean"]) if entry["above_guessing"]["mean"] else f"({spread(entry['mean'])})"
 
 
 def _cells(entry: Mapping[str, Any], tasks: list[str]) -> list[str]:
-    return [points(entry["tasks"][task]["value"]) for task in tasks]
+    shown = {task: points(entry["tasks"][task]["value"]) for task in tasks}
+    return [shown[task] if entry["above_guessing"]["tasks"][task] else f"({shown[task]})" for task in tasks]
 
 
 def _line(cells: list[str]) -> str:

@@ -83,7 +83,8 @@ def _scores(report: Mapping[str, Any]) -> list[str]:
             rows.append(f"| {text(label)} | {cells[0]} | {cells[1]} | {delta} | {scores['examples'].get(label, '')} |")
         lines += ["### Scores", "", "| task | champion | candidate | difference | examples |"]
         lines += ["|---|---:|---:|---:|---:|", *rows, ""]
-        lines += ["Points (%); in brackets the intervals. The difference is paired over the same examples.", ""]
+        level = f"{100 * decision['confidence']:g}% intervals"
+        lines += [f"Points (%); in brackets the {level}. The difference is paired over the same examples.", ""]
     if differences:
         lines += ["```text", pictures.forest(differences), "```", ""]
     if scores:

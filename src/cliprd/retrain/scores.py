@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cliprd import manifest
 from cliprd.params import Params
-from cliprd.report import aggregate
-from cliprd.report.comparison import primary_outcomes
 from cliprd.report.runs import Run
+from cliprd.report.standing import standing
+from cliprd.statistics.bootstrap import Settings
 
 
 def side_by_side(params: Params, candidate: Sequence[Path], champion: Sequence[Path]) -> dict[str, Any]:
     """`{"candidate": {"mean": I, "tasks": {TASK: I}}, "champion": the same or null, "examples": {TASK: n}}`.
 
-    `I` is `{"value", "low", "high"}`, shares of 1. Tasks that the champion was not scored on, or on other examples, are
-    left out on its side, and with any of them its mean.
+    `I` is `{"value", "low", "high"}`, shares of 1. Each side has its `floor` and `above_guessing` too, as in
+    `cliprd.report.standing`. Tasks that the champion was not scored on, or on other examples, are left out on its side,
+    and with any of them its mean.
 
     Args:
         params: `compare.protocol` and `promote.confidence` are used.
@@ -32,9 +31,10 @@ def side_by_side(params: Params, candidate: Sequence[Path], champion: Sequence[P
         for name, task in tasks.items()
         if theirs and theirs[0].results["tasks"].get(name, {}).get("fingerprint") == task["fingerprint"]
     ]
+    results = mine[0].results  # its settings of the intervals are the gate's
     found = {
-        "candidate": _scores(params, mine, list(tasks)),
-        "champion": _scores(params, theirs, shared) if shared else None,
+        "candidate": _scores(params, mine, list(tasks), results),
+        "champion": _scores(params, theirs, shared, results) if shared else None,
         "examples": {name: task["images"] for name, task in tasks.items()},
     }
     if found["champion"] and len(shared) < len(tasks):
@@ -46,21 +46,6 @@ def _runs(name: str, folders: Sequence[Path]) -> list[Run]:
     return [Run(name, folder, manifest.verify(folder, stage="benchmark")) for folder in folders]
 
 
-def _scores(params: Params, runs: Sequence[Run], tasks: Sequence[str]) -> dict[str, Any]:
-    results = runs[0].results
-    outcomes = {
-        "model": {
-            task: np.stack(
-                [
-                    primary_outcomes(
-                        run.tensors("outcomes", task), params.compare.protocol, results["tasks"][task]["kind"]
-                    )
-                    for run in runs
-                ]
-            )
-            for task in tasks
-        }
-    }
-    settings = results["bootstrap"]
-    drawn = aggregate.draw(outcomes, resamples=settings["resamples"], seed=settings["seed"])
-    return aggregate.scores(drawn["model"], params.promote.confidence)
+def _scores(params: Params, runs: Sequence[Run], tasks: Sequence[str], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    settings = Settings.of(recorded, params.promote.confidence)
+    return standing(runs, params.compare.protocol, settings, tasks)

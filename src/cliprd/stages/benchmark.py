@@ -15,13 +15,17 @@ All are shares or correlations (0.42, not 42).
 
 `results.json`:
 
-    {"schema": 1,
+    {"schema": 2,
      "model": {"id", "weights_sha256", "stage": "teacher"|"distill", "dim", "logit_scale", "tokenizer",
                "image": ImageSpec, "method": str|null, "seed": int|null},     # method, seed: of a distilled student
-     "reference": null | {"id", "weights_sha256", "fingerprint"},
+     "reference": null | {"id", "weights_sha256", "fingerprint", "above_guessing": bool | null},   # of schema 1: null
      "precision": "fp32",
      "bootstrap": {"resamples", "confidence", "seed"},
      "cost": {"parameters", "image_parameters", "text_parameters", "image_macs", "text_macs"},     # per image, per text
+     "standing": {"standard"|"paper": {            # of the primary metrics: top-1, or R@1's mean over both directions
+        "mean": I, "tasks": {NAME: I},            # {"value", "low", "high"}; mean: over tasks
+        "floor": {"mean", "tasks": {NAME: {"guessing", "majority"}}},
+        "above_guessing": {"mean": bool, "tasks": {NAME: bool}}}},      # above both rates by its interval
      "tasks": {NAME: {
         "kind": "classification"|"retrieval", "fingerprint": sha256, "images": n,
         "classnames": [...] | null, "captions": m | null,
@@ -38,8 +42,8 @@ All are shares or correlations (0.42, not 42).
 `<protocol>.<metric>` `[images]` float32 whose mean is the score, weighted by `weights.<protocol>.<metric>` `[images]`
 float64 where that tensor exists (mean per class: one over the size of the class; text to image: the image's number of
 captions, a row being the share of its captions that hit). For every fidelity score `fidelity.<metric>` float32, whose
-mean is the score (per-example influence values). So `intervals.paired_bootstrap(a, b, weights=...)` of two models'
-tensors, resp. of `[seeds, n]` stacks of them, is their difference. Further: classification `labels` `[images]` int32
+mean is the score (per-example influence values). So the mean of the difference of two models' tensors is the difference
+of their scores (`cliprd.statistics` has its interval). Further: classification `labels` `[images]` int32
 and `<protocol>.predicted` `[images, up to 5]` int32 (best first: column 0 against `labels` is the confusion matrix);
 retrieval `caption_image` `[captions]` int32 (the caption's image), `<protocol>.text_to_image_rank` `[captions of the
 protocol]` and `<protocol>.image_to_text_rank` `[images]` int32 (0 = first); with a reference `fidelity.images` int32,
@@ -83,7 +87,6 @@ from cliprd.benchmark import fidelity, prompts, speed
 from cliprd.benchmark.cost import cost
 from cliprd.benchmark.embed import Embeddings, embed_once, load
 from cliprd.benchmark.examples import write_examples
-from cliprd.benchmark.outcomes import Outcomes
 from cliprd.benchmark.prompts import Protocol
 from cliprd.benchmark.retrieval import retrieve
 from cliprd.benchmark.tasks import Task, load_tasks
@@ -91,14 +94,16 @@ from cliprd.benchmark.tasks import versions as task_versions
 from cliprd.benchmark.towers import Towers, read_projections
 from cliprd.benchmark.zeroshot import classify
 from cliprd.errors import InputError
-from cliprd.intervals import Interval
 from cliprd.manifest import Manifest
 from cliprd.models.encoder import Encoder
 from cliprd.models.load import load_encoder
 from cliprd.params import Benchmark, Params
+from cliprd.report import standing, verdicts
 from cliprd.report.results import TEACHER
 from cliprd.report.runs import Run
 from cliprd.stages.tracked import track
+from cliprd.statistics.bootstrap import Settings
+from cliprd.statistics.outcomes import Outcomes, primary
 from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
@@ -173,11 +178,19 @@ def _write(
     encoder = load_encoder(folder, params)
     projections = read_projections(folder, encoder.device) if model.stage == "distill" else None
     towers = Towers(encoder, projections)
-    entries = {task.name: _benchmark(task, towers, section, reference, work.path) for task in tasks}
+    entries, tensors = {}, {}
+    for task in tasks:
+        entries[task.name], tensors[task.name] = _benchmark(task, towers, section, reference, work.path)
+    stands = _standing(entries, tensors, section)
     results = {
-        "schema": 1,
+        "schema": 2,
         "model": _describe(encoder, model),
-        "reference": reference and {**_identity(reference.results), "fingerprint": reference.fingerprint},
+        "reference": reference
+        and {
+            **_identity(reference.results),
+            "fingerprint": reference.fingerprint,
+            "above_guessing": _above(reference.results, section.protocols[0]),
+        },
         "precision": PRECISION,
         "bootstrap": {
             "resamples": section.bootstrap,
@@ -185,6 +198,7 @@ def _write(
             "seed": section.seed,
         },
         "cost": cost(encoder),
+        "standing": stands,
         "tasks": entries,
     }
     manifest.write_json(work.path / "results.json", results)
@@ -197,7 +211,8 @@ def _write(
     if lineage.NAME in model.files:
         versions = task_versions(section, tasks)
         manifest.write_json(work.path / lineage.NAME, lineage.with_scores(lineage.of(folder), scores, versions))
-    return work.finish(facts={"model": encoder.id, "tasks": [task.name for task in tasks]})
+    facts = {"model": encoder.id, "tasks": [task.name for task in tasks]}
+    return work.finish(facts={**facts, "verdict": _verdict(stands[section.protocols[0]], model.stage)})
 
 
 def _reference(folder: Path) -> Reference:
@@ -207,8 +222,12 @@ def _reference(folder: Path) -> Reference:
 
 def _benchmark(
     task: Task, towers: Towers, section: Benchmark, reference: Reference | None, output: Path
-) -> dict[str, Any]:
-    """Everything of one task; writes its embeddings, outcomes and examples, and returns its part of results.json."""
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Everything of one task; writes its embeddings, outcomes and examples.
+
+    Returns:
+        Its part of results.json and its outcomes' tensors.
+    """
     theirs = reference.embeddings(task) if reference is not None else None  # first: it may refuse
     path = output / "embeddings" / f"{task.name}.safetensors"
     embeddings = embed_once(path, task, section.protocols, towers, batch_size=section.batch_size)
@@ -236,7 +255,34 @@ def _benchmark(
     with manifest.atomic_write(output / "outcomes" / f"{task.name}.safetensors") as file:
         file.write(safetensors.numpy.save(body))
     write_examples(output, task, embeddings, outcomes, seed=section.seed)
-    return entry
+    return entry, body
+
+
+def _standing(
+    entries: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Any]], section: Benchmark
+) -> dict[str, dict[str, Any]]:
+    """Protocol → scores of the primary metrics, and whether they are above guessing."""
+    found: dict[str, dict[str, Any]] = {}
+    for protocol in section.protocols:
+        scores = {t: primary(tensors[t], protocol, entry["kind"])[np.newaxis] for t, entry in entries.items()}
+        found[protocol] = standing.of(scores, tensors, entries, protocol, _settings(section))
+    return found
+
+
+def _above(results: Mapping[str, Any], protocol: str) -> bool | None:
+    found: bool | None = results.get("standing", {}).get(protocol, {}).get("above_guessing", {}).get("mean")
+    return found
+
+
+def _verdict(stands: Mapping[str, Any], stage: str) -> str:
+    above = stands["above_guessing"]["mean"]
+    said = verdicts.standing(stands["mean"], stands["floor"]["mean"], above)
+    nothing = "nothing to distil" if stage == "teacher" else "nothing to promote"
+    return said if above else f"{nothing}: {said}"
+
+
+def _settings(section: Benchmark) -> Settings:
+    return Settings(section.bootstrap, section.confidence, section.seed)
 
 
 def _outcomes(task: Task, protocol: Protocol, embeddings: Embeddings) -> Outcomes:
@@ -251,7 +297,7 @@ def _owners(task: Task) -> NDArray[np.int64]:
 
 
 def _protocol(task: Task, protocol: Protocol, result: Outcomes, section: Benchmark) -> dict[str, Any]:
-    scores = _scores(result, section)
+    scores = _scores(task, result, section)
     named = {metric: {**score, "protocol": protocol} for metric, score in scores.items()}
     if task.kind == "classification":
         return {
@@ -282,18 +328,18 @@ def _fidelity(
     entry = {
         "samples": len(images),
         "texts": len(texts),
-        "scores": _scores(found.outcomes, section),
+        "scores": _scores(task, found.outcomes, section),
         "undefined": dict(found.undefined),
     }
     return entry, found.outcomes.arrays("fidelity")
 
 
-def _scores(result: Outcomes, section: Benchmark) -> dict[str, dict[str, Any]]:
-    def described(interval: Interval) -> dict[str, Any]:
-        return {**interval.to_dict(), "precision": PRECISION}
-
-    found = result.scores(resamples=section.bootstrap, confidence=section.confidence, seed=section.seed)
-    return {metric: described(interval) for metric, interval in found.items()}
+def _scores(task: Task, result: Outcomes, section: Benchmark) -> dict[str, dict[str, Any]]:
+    about = {"confidence": section.confidence, "precision": PRECISION}
+    return {
+        metric: {**interval, "n": len(result.values[metric]), **about}
+        for metric, interval in result.scores(task.name, _settings(section)).items()
+    }
 
 
 def _compact(entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -19,8 +19,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from cliprd import manifest, storage, tracking
 from cliprd.errors import ParamsError
 from cliprd.manifest import Manifest, atomic_write, write_json
@@ -30,8 +28,12 @@ from cliprd.report.gather import gather
 from cliprd.report.page import render
 from cliprd.report.results import TEACHER
 from cliprd.report.runs import Grid, Run, check_alike, open_grid, timings
+from cliprd.report.standing import side
 from cliprd.report.table import markdown_table
 from cliprd.stages.tracked import track
+from cliprd.statistics import guessing
+from cliprd.statistics.aggregate import EXAMPLES, SEEDS
+from cliprd.statistics.bootstrap import Settings
 from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
@@ -75,7 +77,7 @@ def _write(work: Workspace, params: Params, grid: Grid, reference: str, sections
     for name, scores in _metrics(block).items():
         write_json(work.path / METRICS_DIR / f"{name}.json", scores)
     facts = {"best": best, "mean": block["methods"][best]["mean"]["value"], "protocol": params.compare.protocol}
-    return work.finish(facts={**facts, "runs": len(grid.runs)})
+    return work.finish(facts={**facts, "runs": len(grid.runs), "verdict": block["headline"]})
 
 
 def _track(params: Params, grid: Grid, output: Location) -> None:
@@ -120,39 +122,31 @@ def _check_protocol(grid: Grid, protocol: str) -> None:
 def build(grid: Grid, *, reference: str, protocol: str) -> dict[str, Any]:
     """The content of comparison.json."""
     results = grid.teacher.results
-    settings = results["bootstrap"]
+    settings = Settings.of(results)
     facts = results["tasks"]
     protocols = [p for p in ("standard", "paper") if all(p in task["protocols"] for task in facts.values())]
-    loaded = {task: {run.name: run.tensors("outcomes", task) for run in grid.runs} for task in facts}
     blocks = {}
     for name in protocols:
-        outcomes: dict[str, dict[str, Any]] = {}
-        for model, runs in {TEACHER: [grid.teacher], **grid.methods}.items():
-            outcomes[model] = {
-                task: np.stack(
-                    [comparison.primary_outcomes(loaded[task][run.name], name, facts[task]["kind"]) for run in runs]
-                )
-                for task in facts
-            }
+        sides = {TEACHER: [grid.teacher], **grid.methods}
         blocks[name] = comparison.protocol_block(
-            outcomes,
+            {model: side(runs, name, list(facts)) for model, runs in sides.items()},
+            {task: guessing.rates(grid.teacher.tensors("outcomes", task), name, facts[task]) for task in facts},
             methods=list(grid.methods),
             seeds=grid.seeds,
             reference=reference,
-            confidence=settings["confidence"],
-            resamples=settings["resamples"],
-            bootstrap_seed=settings["seed"],
+            settings=settings,
         )
+    seeded = any(entry["covers"] == SEEDS for block in blocks.values() for entry in block["methods"].values())
     return {
         "schema": comparison.SCHEMA,
         "protocol": protocol,
         "reference": reference,
         "methods": list(grid.methods),
         "seeds": list(grid.seeds),
-        "confidence": settings["confidence"],
-        "resamples": settings["resamples"],
-        "bootstrap_seed": settings["seed"],
-        "interval_covers": "examples" if len(grid.seeds) == 1 else "examples and seeds",
+        "confidence": settings.confidence,
+        "resamples": settings.resamples,
+        "bootstrap_seed": settings.seed,
+        "interval_covers": SEEDS if seeded else EXAMPLES,
         "code": manifest.code_version(),
         "tasks": {name: _task(task) for name, task in facts.items()},
         "protocols": blocks,

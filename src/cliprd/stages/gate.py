@@ -6,11 +6,15 @@ Writes `decision.json` and `decision.md`, and changes nothing anywhere:
      "candidate": [fingerprints of the benchmarks], "confidence", "protocol",
      "covers": "examples" | "examples and seeds", "seeds": {"candidate": n, "champion": n},
      "mean": I, "tasks": {TASK: I}, "guards": [{"name", "kind", "value", "low", "high", "margin", "ok", "note"}],
+     "difference": "better"|"worse"|"open",      # the mean's alone, in the words of comparison.json
+     "standing": {"mean": I, "floor": x, "above_guessing": bool,                        # the candidate's own scores
+                  "tasks": {TASK: {"guessing", "majority", "above_guessing"}}},
+     "overrides": ["promote.allow_guessing"],    # those without which the answer would be another
      "notes": [text]}
 
-`I` is `{"value", "low", "high"}`, candidate − champion in shares of 1. The keys from `covers` to `guards` are there
+`I` is `{"value", "low", "high"}`, candidate − champion in shares of 1. The keys from `covers` to `difference` are there
 only where the two were compared. docs/promotion.md has the rules. What is wrong with a folder itself is an error; a
-whole candidate that cannot be held against a whole champion is refused.
+candidate that cannot be compared with the champion is refused.
 """
 
 from __future__ import annotations
@@ -23,14 +27,17 @@ from typing import Any
 import numpy as np
 
 from cliprd import lineage, manifest, storage
-from cliprd.errors import InputError
+from cliprd.errors import InputError, ParamsError
 from cliprd.manifest import Manifest, atomic_write, write_json
 from cliprd.params import Margins, Params
-from cliprd.report import aggregate
-from cliprd.report import gate as arithmetic
-from cliprd.report.comparison import primary_outcomes
-from cliprd.report.gate import Guard
+from cliprd.report import gate as report
+from cliprd.report import verdicts
 from cliprd.report.runs import Run, read_json
+from cliprd.report.standing import side, standing
+from cliprd.statistics import aggregate, guards
+from cliprd.statistics.aggregate import SEEDS
+from cliprd.statistics.bootstrap import Settings
+from cliprd.statistics.guards import Guard
 from cliprd.storage import Location
 from cliprd.tracking import champion
 from cliprd.workspace import Workspace
@@ -38,10 +45,11 @@ from cliprd.workspace import Workspace
 DECISION, TEXT = "decision.json", "decision.md"
 VERDICTS = (
     "first", "better", "rescored",  # these pass
-    "champion", "not better", "worse elsewhere", "not comparable", "withdrawn", "no place",
+    "champion", "not better", "worse elsewhere", "not above guessing", "not comparable", "withdrawn", "no place",
 )  # fmt: skip
 FIDELITY = "cross_rank"  # defined whatever the widths, and nearest to what zero-shot scores are made of
 COSTS = ("parameters", "image_macs", "text_macs")
+ALLOW = "promote.allow_guessing"
 
 
 def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
@@ -76,11 +84,11 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
             "confidence": params.promote.confidence,
             "protocol": protocol,
             "notes": [],
-            **_decide(candidates, reigning, held, params),
+            **_decide(candidates, reigning, held, params, _settings(candidates, params)),
         }
         write_json(work.path / DECISION, decision)
         with atomic_write(work.path / TEXT, "w") as file:
-            file.write(arithmetic.markdown(decision))
+            file.write(report.markdown(decision))
         return work.finish(facts={key: decision[key] for key in ("passed", "verdict", "reason")})
 
 
@@ -168,8 +176,50 @@ def _students(runs: Sequence[Run]) -> set[str]:
     return {run.manifest.inputs.get("model", run.manifest.fingerprint) for run in runs}
 
 
+def _settings(candidates: Sequence[Run], params: Params) -> Settings:
+    """The resampling of the candidate's own scores, at the gate's confidence."""
+    settings = Settings.of(candidates[0].results, params.promote.confidence)
+    if not settings.enough:
+        raise ParamsError(
+            f"'promote.confidence' = {settings.confidence:g} cannot be told from {settings.resamples:,} resamples.",
+            "Lower it, or raise benchmark.bootstrap and benchmark again.",
+        )
+    return settings
+
+
 def _decide(
-    candidates: Sequence[Run], reigning: Sequence[Run], held: champion.Champion | None, params: Params
+    candidates: Sequence[Run],
+    reigning: Sequence[Run],
+    held: champion.Champion | None,
+    params: Params,
+    settings: Settings,
+) -> dict[str, Any]:
+    """The answer of `_compared`, unless the candidate is not above guessing and would be promoted or compared."""
+    found = _compared(candidates, reigning, held, params, settings)
+    if found["verdict"] in ("champion", "rescored", "withdrawn", "no place"):
+        return found
+    stands = standing(candidates, params.compare.protocol, settings)
+    above = stands["above_guessing"]
+    rates = {t: {**rate, "above_guessing": above["tasks"][t]} for t, rate in stands["floor"]["tasks"].items()}
+    shown = {"mean": stands["mean"], "floor": stands["floor"]["mean"], "above_guessing": above["mean"], "tasks": rates}
+    found |= {"standing": shown, "overrides": []}
+    if (candidates[0].results.get("reference") or {}).get("above_guessing") is False:
+        notes = [*found.get("notes", []), "Nothing to distil: the candidate's teacher is not above guessing."]
+        found |= {"notes": notes}
+    if above["mean"]:
+        return found
+    if params.promote.allow_guessing:
+        return {**found, "overrides": [ALLOW] if found["passed"] else []}
+    why = verdicts.standing(stands["mean"], stands["floor"]["mean"], False)
+    return {**found, **_answer("not above guessing", f"nothing to promote: the candidate is {why}")}
+
+
+def _compared(
+    candidates: Sequence[Run],
+    reigning: Sequence[Run],
+    held: champion.Champion | None,
+    params: Params,
+    settings: Settings,
 ) -> dict[str, Any]:
     if not params.promote.champion:
         return _answer("no place", "promote.champion names no place for a champion")
@@ -185,7 +235,7 @@ def _decide(
         return _answer("rescored", "this is the champion's own student, with new scores")
     if why := _incomparable(candidates[0], reigning[0], params.compare.protocol):
         return _answer("not comparable", why)
-    return _compare(candidates, reigning, params)
+    return _compare(candidates, reigning, params, settings)
 
 
 def _answer(verdict: str, reason: str) -> dict[str, Any]:
@@ -206,26 +256,14 @@ def _incomparable(candidate: Run, reigning: Run, protocol: str) -> str:
     return ""
 
 
-def _compare(candidates: Sequence[Run], reigning: Sequence[Run], params: Params) -> dict[str, Any]:
-    confidence, protocol = params.promote.confidence, params.compare.protocol
-    tasks = sorted(reigning[0].results["tasks"])
-
-    def outcomes(runs: Sequence[Run]) -> dict[str, Any]:
-        return {
-            task: np.stack(
-                [
-                    primary_outcomes(r.tensors("outcomes", task), protocol, r.results["tasks"][task]["kind"])
-                    for r in runs
-                ]
-            )
-            for task in tasks
-        }
-
-    found = arithmetic.differences(outcomes(candidates), outcomes(reigning), confidence)
-    guards = [*_guards(candidates, reigning, found["tasks"], params)]
-    word = aggregate.verdict(found["mean"])
-    told = f"{arithmetic.points(found['mean'])} points to the champion"
-    failed = [guard for guard in guards if guard.ok is False]
+def _compare(candidates: Sequence[Run], reigning: Sequence[Run], params: Params, settings: Settings) -> dict[str, Any]:
+    protocol, tasks = params.compare.protocol, sorted(reigning[0].results["tasks"])
+    found = aggregate.differences(side(candidates, protocol, tasks), side(reigning, protocol, tasks), settings)
+    guarded = [*_guards(candidates, reigning, found["tasks"], params, settings)]
+    word, recipes = aggregate.verdict(found["mean"]), found["covers"] == SEEDS
+    ours = verdicts.named(candidates[0].results["model"].get("method") or "candidate", found["covers"])
+    told = f"{report.points(found['mean'])} points, {ours} against the champion{'' if recipes else ' in use'}"
+    failed = [guard for guard in guarded if guard.ok is False]
     if word != "better":
         answer = _answer("not better", f"{told}: {'surely worse' if word == 'worse' else 'not surely better'}")
     elif failed:
@@ -233,49 +271,61 @@ def _compare(candidates: Sequence[Run], reigning: Sequence[Run], params: Params)
         answer = _answer("worse elsewhere", f"{told}, but it may be worse by more than the margin in: {names}")
     else:
         answer = _answer("better", told)
-    several = len(candidates) + len(reigning) > 2
     notes = (
         [f"Not compared, as the champion has no scores of it: {', '.join(further)}."]
         if (further := sorted(set(candidates[0].results["tasks"]) - set(tasks)))
         else []
     )
-    if not several:
-        notes.append("One seed a side: the intervals speak of these two students; another seed may do otherwise.")
+    notes += _about_seeds(len(candidates), len(reigning), recipes)
     return {
         **answer,
         **found,
-        "covers": "examples and seeds" if several else "examples",
+        "difference": word,
         "seeds": {"candidate": len(candidates), "champion": len(reigning)},
-        "guards": [guard.to_dict() for guard in guards],
+        "guards": [guard.to_dict() for guard in guarded],
         "notes": notes,
     }
 
 
+def _about_seeds(ours: int, theirs: int, recipes: bool) -> list[str]:
+    if ours + theirs == 2:
+        return ["One seed a side: the intervals speak of these two students; another seed may do otherwise."]
+    if not recipes:
+        return ["All seeds of a side have the same scores: nothing is known of training noise."]
+    if 1 in (ours, theirs):
+        return [f"The {'candidate' if ours == 1 else 'champion'}'s one seed is taken to vary as the other side's do."]
+    return []
+
+
 def _guards(
-    candidates: Sequence[Run], reigning: Sequence[Run], tasks: Mapping[str, Mapping[str, float]], params: Params
+    candidates: Sequence[Run],
+    reigning: Sequence[Run],
+    tasks: Mapping[str, Mapping[str, float]],
+    params: Params,
+    settings: Settings,
 ) -> list[Guard]:
     margins: Margins = params.promote.margins
-    guards: list[Guard] = []
+    found: list[Guard] = []
     if margins.tasks != "none":
-        guards += [arithmetic.not_worse(name, "tasks", found, margins.tasks / 100) for name, found in tasks.items()]
+        found += [guards.not_worse(name, "tasks", task, margins.tasks / 100) for name, task in tasks.items()]
     if margins.fidelity != "none":
-        guards.append(_fidelity(candidates, reigning, sorted(tasks), margins.fidelity, params.promote.confidence))
+        found.append(_fidelity(candidates, reigning, sorted(tasks), margins.fidelity, settings))
     if margins.latency != "none":
-        guards += [_latency(tower, candidates, reigning, margins.latency) for tower in ("image", "text")]
+        found += [_latency(tower, candidates, reigning, margins.latency) for tower in ("image", "text")]
     if margins.size != "none":
         ours, theirs = candidates[0].results["cost"], reigning[0].results["cost"]
-        guards += [arithmetic.not_more(name, "size", ours[name], theirs[name], margins.size) for name in COSTS]
-    return guards
+        found += [guards.not_more(name, "size", ours[name], theirs[name], margins.size) for name in COSTS]
+    return found
 
 
 def _fidelity(
-    candidates: Sequence[Run], reigning: Sequence[Run], tasks: Sequence[str], margin: float, confidence: float
+    candidates: Sequence[Run], reigning: Sequence[Run], tasks: Sequence[str], margin: float, settings: Settings
 ) -> Guard:
     """Mean over the tasks on which both were held against one teacher."""
     name, kind = FIDELITY, "fidelity"
     teachers = {(run.results.get("reference") or {}).get("weights_sha256") for run in (*candidates, *reigning)}
     if len(teachers) > 1 and None not in teachers:
-        return arithmetic.untold(name, kind, margin, "candidate and champion have different teachers")
+        return guards.untold(name, kind, margin, "candidate and champion have different teachers")
 
     def values(runs: Sequence[Run]) -> dict[str, Any]:
         tensors = {task: [run.tensors("outcomes", task) for run in runs] for task in tasks}
@@ -287,15 +337,15 @@ def _fidelity(
 
     ours, theirs = values(candidates), values(reigning)
     if not theirs:
-        return arithmetic.untold(name, kind, margin, "the champion was not held against its teacher")
+        return guards.untold(name, kind, margin, "the champion was not held against its teacher")
     if absent := sorted(set(theirs) - set(ours)):
         why = f"the candidate was not held against the teacher on {', '.join(absent)}, as the champion was"
         return Guard(name=name, kind=kind, margin=margin, ok=False, note=why)
     common = {task: rows for task, rows in ours.items() if task in theirs}
     if any(common[task].shape[1] != theirs[task].shape[1] for task in common):
-        return arithmetic.untold(name, kind, margin, "it was measured over other examples (benchmark.fidelity_samples)")
-    found = arithmetic.differences(common, theirs, confidence)["mean"]
-    return arithmetic.not_worse(name, kind, found, margin)
+        return guards.untold(name, kind, margin, "it was measured over other examples (benchmark.fidelity_samples)")
+    found = aggregate.differences(common, theirs, settings)["mean"]
+    return guards.not_worse(name, kind, found, margin)
 
 
 def _latency(tower: str, candidates: Sequence[Run], reigning: Sequence[Run], margin: float) -> Guard:
@@ -303,13 +353,13 @@ def _latency(tower: str, candidates: Sequence[Run], reigning: Sequence[Run], mar
     for runs in (candidates, reigning):
         paths = [path for run in runs if (path := run.volatile("speed.json"))]
         if not paths:
-            return arithmetic.untold(tower, "latency", margin, f"the {runs[0].name} was not timed")
+            return guards.untold(tower, "latency", margin, f"the {runs[0].name} was not timed")
         sides.append([read_json(path) for path in paths])
     machines = {(timed["device"], timed["threads"]) for timed in (*sides[0], *sides[1])}
     if len(machines) > 1:
-        return arithmetic.untold(tower, "latency", margin, "they were timed on different machines")
+        return guards.untold(tower, "latency", margin, "they were timed on different machines")
     if candidates[0].results["cost"] == reigning[0].results["cost"]:
         why = "both have the same parameters and operations, so a difference would be the machine's"
-        return arithmetic.untold(tower, "latency", margin, why)
+        return guards.untold(tower, "latency", margin, why)
     ours, theirs = (statistics.median(timed[tower]["latency_ms"]["median"] for timed in side) for side in sides)
-    return arithmetic.not_more(tower, "latency", ours, theirs, margin)
+    return guards.not_more(tower, "latency", ours, theirs, margin)

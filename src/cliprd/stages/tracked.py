@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cliprd import tracking
 from cliprd.manifest import Manifest
 from cliprd.params import Params
-from cliprd.report import aggregate, comparison
+from cliprd.report import standing, verdicts
 from cliprd.report.results import TEACHER
 from cliprd.report.runs import Grid, Run
 from cliprd.report.sheet import write_sheet
+from cliprd.statistics.bootstrap import Settings
 
 
 def track(params: Params, student: Path, written: Manifest, opened: Callable[[], Run], teacher: Run | None) -> None:
@@ -29,7 +28,7 @@ def track(params: Params, student: Path, written: Manifest, opened: Callable[[],
         teacher: the one it was benchmarked against.
     """
 
-    def draw(folder: Path) -> dict[str, Mapping[str, float]]:
+    def draw(folder: Path) -> dict[str, Mapping[str, Any]]:
         run = opened()
         if teacher is not None:
             _draw(folder, run, teacher)
@@ -42,20 +41,20 @@ def track(params: Params, student: Path, written: Manifest, opened: Callable[[],
     tracking.log_scores(params, student, written.fingerprint, draw)
 
 
-def summary(run: Run) -> dict[str, Mapping[str, float]]:
-    """Every score with its interval: `mean` and `<task>` of the primary metric, `<task>/<protocol>/<metric>` of all."""
+def summary(run: Run) -> dict[str, Mapping[str, Any]]:
+    """Every score with its interval: `mean` and `<task>` of the primary metric, `<task>/<protocol>/<metric>` of all.
+
+    A task has its rates of `guessing` and `majority` too; the mean has the `floor` that they make, and its `standing`.
+    """
     results = run.results
     protocol = _protocol(results)
-    settings = results["bootstrap"]
-    found: dict[str, Mapping[str, float]] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     if protocol is not None:
-        outcomes = {
-            name: comparison.primary_outcomes(run.tensors("outcomes", name), protocol, task["kind"])[np.newaxis]
-            for name, task in results["tasks"].items()
-        }
-        drawn = aggregate.draw({run.name: outcomes}, resamples=settings["resamples"], seed=settings["seed"])
-        scored = aggregate.scores(drawn[run.name], settings["confidence"])
-        found = {"mean": scored["mean"], **scored["tasks"]}
+        stands = standing.standing([run], protocol, Settings.of(results))
+        floor, above = stands["floor"], stands["above_guessing"]["mean"]
+        said = verdicts.standing(stands["mean"], floor["mean"], above)
+        found = {"mean": {**stands["mean"], "floor": floor["mean"], "standing": said}}
+        found |= {name: {**score, **floor["tasks"][name]} for name, score in stands["tasks"].items()}
     for name, task in results["tasks"].items():
         parts: dict[str, Any] = {**task["protocols"], **({"fidelity": task["fidelity"]} if task["fidelity"] else {})}
         for part, entry in parts.items():

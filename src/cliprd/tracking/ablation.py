@@ -14,7 +14,9 @@ from typing import Any
 from cliprd import manifest
 from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
 from cliprd.params import Params
-from cliprd.tracking import election, server
+from cliprd.report.verdicts import NOT_ABOVE
+from cliprd.statistics.aggregate import SEEDS
+from cliprd.tracking import election, scores, server
 from cliprd.tracking.training import KIND
 
 TERMS = ("total", "task", "hrd", "icl", "fd", "vrd", "vrd_ce_image", "vrd_ce_text", "xrd")  # the order of columns
@@ -28,6 +30,7 @@ class Row:
     Attributes:
         score: {"value", "low", "high"} of the mean over tasks; None before it was benchmarked.
         difference: of the method to the reference, in the same shape.
+        verdict: `better`, `worse`, `open`, `reference`, or that there is none, `not above guessing`.
         terms: last value of each loss term.
         step: of these values.
     """
@@ -36,6 +39,7 @@ class Row:
     status: str
     score: Mapping[str, float] | None = None
     difference: Mapping[str, float] | None = None
+    verdict: str = ""
     terms: Mapping[str, float]
     step: int = 0
 
@@ -47,10 +51,14 @@ class Table:
     Attributes:
         methods: means over seeds, of the last comparison; empty before one.
         runs: every training.
+        headline: of the last comparison.
+        about: its intervals: their level and what they cover.
     """
 
     name: str
     note: str
+    headline: str = ""
+    about: str = ""
     methods: Sequence[Row]
     runs: Sequence[Row]
 
@@ -68,8 +76,14 @@ def tables(params: Params) -> list[Table]:
         runs = [_row(client, run) for run in election.children(client, place, parent.info.run_id)]
         if runs:
             note = parent.data.tags.get("mlflow.note.content", "").split(". Its children")[0]
-            methods = list(_methods(parent.data.metrics))
-            found.append(Table(name=parent.info.run_name, note=note, methods=_sorted(methods), runs=_sorted(runs)))
+            verdicts = json.loads(parent.data.tags.get(scores.VERDICTS, "{}"))
+            found.append(
+                Table(
+                    name=parent.info.run_name, note=note, runs=_sorted(runs), about=_about(verdicts),
+                    methods=_sorted(_methods(parent.data.metrics, verdicts)),
+                    headline=parent.data.tags.get(scores.HEADLINE, ""),
+                )
+            )  # fmt: skip
     if not found:
         raise _nothing(params)
     return found
@@ -81,16 +95,19 @@ def text(found: Iterable[Table]) -> str:
     for table in found:
         parts.append(f"{table.name}: {table.note}\n")
         if table.methods:
-            rows = [[row.name, _spread(row.score), _spread(row.difference, sign=True)] for row in table.methods]
-            parts.append(_columns(["method", "mean", "difference"], rows))
+            parts.extend(f"{line}\n" for line in (table.headline, table.about) if line)
+            rows = [
+                [row.name, _spread(row.score), _spread(row.difference, sign=True), row.verdict] for row in table.methods
+            ]
+            parts.append(_columns(["method", "mean", "difference", "verdict"], rows))
         terms = [term for term in TERMS if any(term in row.terms for row in table.runs)]
         terms += sorted({term for row in table.runs for term in row.terms} - set(terms))
         rows = [
-            [row.name, row.status.lower(), _spread(row.score), str(row.step)]
+            [row.name, row.status.lower(), _spread(row.score), row.verdict, str(row.step)]
             + [f"{row.terms[term]:.4g}" if term in row.terms else "" for term in terms]
             for row in table.runs
         ]
-        parts.append(_columns(["run", "status", "mean", "step", *terms], rows))
+        parts.append(_columns(["run", "status", "mean", "", "step", *terms], rows))
     return "\n".join(parts)
 
 
@@ -124,7 +141,7 @@ def view(keys: Sequence[str]) -> dict[str, Any]:
     terms = [f"loss/{term}" for term in TERMS if f"loss/{term}" in keys]
     weights = [f"weight/{term}" for term in ("vrd", "vrd_ce", "xrd") if f"params/weight/{term}" in keys]
     last = [key for key in ("loss/total", "loss/vrd", "loss/xrd") if key in terms]
-    columns = [_column("metrics", key) for key in ("score/mean", "low/mean", "high/mean", *tasks)]
+    columns = [_column("metrics", key) for key in ("score/mean", "low/mean", "high/mean", "floor/mean", *tasks)]
     columns += [_column("params", key) for key in ("method", "scale_mode", "seed", *weights)]
     columns += [_column("metrics", key) for key in last]
     columns += [_column("tags", "mlflow.source.git.commit"), _column("attributes", "Dataset")]
@@ -227,20 +244,32 @@ def _row(client: Any, run: Any) -> Row:
     metrics = run.data.metrics
     terms = {key.removeprefix("loss/"): value for key, value in metrics.items() if key.startswith("loss/")}
     steps = [metric.step for metric in run.data._metric_objs if metric.key == "loss/total"]
+    low = NOT_ABOVE if NOT_ABOVE in run.data.tags.get(scores.STANDING, "") else ""
     return Row(
-        name=run.info.run_name, status=run.info.status, score=_interval(metrics, "mean"), terms=terms,
+        name=run.info.run_name, status=run.info.status, score=_interval(metrics, "mean"), terms=terms, verdict=low,
         step=max(steps, default=0),
     )  # fmt: skip
 
 
-def _methods(metrics: Mapping[str, float]) -> Iterable[Row]:
-    for key in metrics:
-        if key.startswith("score/mean/"):
-            name = key.removeprefix("score/mean/")
-            yield Row(
-                name=name, status="", score=_interval(metrics, f"mean/{name}"),
-                difference=_interval(metrics, f"difference/{name}"), terms={},
-            )  # fmt: skip
+def _methods(metrics: Mapping[str, float], verdicts: Mapping[str, Any]) -> Iterable[Row]:
+    """The models of the last comparison; metrics of earlier ones, of other methods or another reference, may remain."""
+    if not verdicts:
+        return
+    for name in ("teacher", *verdicts["methods"]):
+        word = verdicts["methods"].get(name, "")
+        difference = None if word in ("", "reference") else _interval(metrics, f"difference/{name}")
+        low = f"{word + ', ' if word else ''}{NOT_ABOVE}"
+        yield Row(
+            name=name, status="", score=_interval(metrics, f"mean/{name}"), difference=difference, terms={},
+            verdict=low if name in verdicts["not_above_guessing"] else word,
+        )  # fmt: skip
+
+
+def _about(verdicts: Mapping[str, Any]) -> str:
+    if not verdicts:
+        return ""
+    speak = "" if verdicts["covers"] == SEEDS else ": they speak of these trainings, not of methods"
+    return f"{100 * verdicts['confidence']:g}% intervals over {verdicts['covers']}{speak}."
 
 
 def _interval(metrics: Mapping[str, float], name: str) -> dict[str, float] | None:

@@ -5,6 +5,7 @@ Each is logged once, and a tag that is set last says so; so a call that the serv
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,9 +21,12 @@ from cliprd.tracking.runs import flush
 
 BENCHMARK = "cliprd.benchmark"  # tag: fingerprint of the benchmark that was logged
 COMPARISON = "cliprd.comparison"  # tag: fingerprint of the comparison that was logged
+STANDING = "cliprd.standing"  # tag of a training: whether its scores are above guessing, in words
+HEADLINE = "cliprd.verdict"  # tag of an ablation: the comparison's headline
+VERDICTS = "cliprd.verdicts"  # tag of an ablation: `_verdicts` as JSON
 MOST = 1000  # metrics in one request: MLflow's limit
-ENDS = ("low", "high")
-Draw = Callable[[Path], Mapping[str, Mapping[str, float]]]
+PARTS = ("low", "high", "guessing", "majority", "floor")
+Draw = Callable[[Path], Mapping[str, Mapping[str, Any]]]
 
 
 def log_scores(params: Params, student: Path, benchmark: str, draw: Draw) -> None:
@@ -33,8 +37,9 @@ def log_scores(params: Params, student: Path, benchmark: str, draw: Draw) -> Non
         student: the student's folder, which knows its run.
         benchmark: fingerprint of its benchmark.
         draw: writes the files to log into a folder and gives the scores, name → {"value", "low", "high"} (`mean`,
-            `<task>`, `<task>/<protocol>/<metric>`): the metrics `score/<name>`, `low/<name>` and `high/<name>`. Called
-            only where they are not logged yet.
+            `<task>`, `<task>/<protocol>/<metric>`): the metrics `score/<name>`, `low/<name>` and `high/<name>`, and
+            `guessing/<task>`, `majority/<task>` and `floor/mean` where they have these. The `standing` of `mean` is the
+            run's tag. Called only where they are not logged yet.
     """
     try:
         run_id = flush(params, student)
@@ -44,8 +49,11 @@ def log_scores(params: Params, student: Path, benchmark: str, draw: Draw) -> Non
         if client.get_run(run_id).data.tags.get(BENCHMARK) == benchmark:
             return
         with tempfile.TemporaryDirectory(prefix="cliprd-sheet-") as folder:
-            _log_metrics(client, run_id, score_metrics(draw(Path(folder))))
+            found = draw(Path(folder))
+            _log_metrics(client, run_id, score_metrics(found))
             client.log_artifacts(run_id, folder)
+        if standing := found.get("mean", {}).get("standing"):
+            client.set_tag(run_id, STANDING, standing)
         client.set_tag(run_id, BENCHMARK, benchmark)
     except Exception as error:  # whatever a server or network can raise: the benchmark is worth more than its log
         server.warn(f"the scores of {student.name} are not tracked", error, "`cliprd compare` sends them.")
@@ -73,6 +81,9 @@ def log_report(params: Params, comparison: Location, content: Mapping[str, Any],
             if client.get_run(parent).data.tags.get(COMPARISON) == fingerprint:
                 continue
             _log_metrics(client, parent, score_metrics(_means(content)))
+            block = content["protocols"][content["protocol"]]
+            client.set_tag(parent, HEADLINE, block["headline"])
+            client.set_tag(parent, VERDICTS, json.dumps(_verdicts(content), sort_keys=True))
             folder = storage.fetch_folder(comparison)
             for file in ("comparison.md", "comparison.json", "index.html"):
                 client.log_artifact(parent, str(folder / file), "report")
@@ -81,17 +92,17 @@ def log_report(params: Params, comparison: Location, content: Mapping[str, Any],
         server.warn("the report is not tracked", error, "The same `cliprd compare` again sends it.")
 
 
-def score_metrics(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """`score/<name>`, and the ends of its interval as `low/<name>` and `high/<name>`."""
+def score_metrics(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """`score/<name>`, the ends of its interval as `low/<name>` and `high/<name>`, and what needs no model."""
     metrics: dict[str, float] = {}
     for name, score in scores.items():
         metrics[f"score/{name}"] = float(score["value"])
-        metrics |= {f"{end}/{name}": float(score[end]) for end in ENDS if score.get(end) is not None}
+        metrics |= {f"{end}/{name}": float(score[end]) for end in PARTS if score.get(end) is not None}
     return metrics
 
 
 def _means(content: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
-    """`mean/<method>` of everybody, and `difference/<method>` to the reference."""
+    """`mean/<method>` of all, `difference/<method>` to the reference."""
     block = content["protocols"][content["protocol"]]
     found = {
         f"mean/{method}": entry["mean"] for method, entry in {"teacher": block["teacher"], **block["methods"]}.items()
@@ -100,6 +111,20 @@ def _means(content: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
         if "difference" in entry:
             found[f"difference/{method}"] = entry["difference"]["mean"]
     return found
+
+
+def _verdicts(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"confidence", "covers", "reference", "seeds": n, "methods": {METHOD: word}, "not_above_guessing": [MODEL]}`."""
+    block = content["protocols"][content["protocol"]]
+    models = {"teacher": block["teacher"], **block["methods"]}
+    return {
+        "confidence": content["confidence"],
+        "covers": content["interval_covers"],
+        "reference": content["reference"],
+        "seeds": len(content["seeds"]),
+        "methods": {method: entry.get("verdict", "reference") for method, entry in block["methods"].items()},
+        "not_above_guessing": [model for model, entry in models.items() if not entry["above_guessing"]["mean"]],
+    }
 
 
 def _log_metrics(client: Any, run_id: str, metrics: Mapping[str, float]) -> None:
