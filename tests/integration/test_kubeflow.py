@@ -268,7 +268,7 @@ def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):
     root, env = bucket
     overrides = (
         "data.path=s3://bucket/data/train", "benchmark.tasks=s3://bucket/data/benchmark", "distill.epochs=12",
-        "kubernetes.store=s3://bucket/store", "promote.champion=s3://bucket/champion",
+        "kubernetes.store=s3://bucket/store", "promote.champion=s3://bucket/champion", "promote.allow_guessing=true",
     )  # fmt: skip
     arguments = [part for override in overrides for part in ("--set", override)]
 

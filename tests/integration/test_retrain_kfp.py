@@ -21,7 +21,7 @@ def test_trained_and_gated_then_promoted_without_training_again(tmp_path):
         "benchmark": {**shapes.PARAMS["benchmark"], "tasks": str(tmp_path / "data" / "tasks")},
         "teacher": {"aligned": {"epochs": 1, "image_size": 32, "batch_size": 64}},
         "distill": {**shapes.PARAMS["distill"], "epochs": 2},
-        "promote": {"champion": str(tmp_path / "champion")},
+        "promote": {"champion": str(tmp_path / "champion"), "allow_guessing": True},
         "tracking": {"uri": ""},
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))

@@ -89,7 +89,7 @@ def params(champion: str) -> dict:
         "ablation": {"methods": ["baseline"], "seeds": [0, 1]},
         "compare": {"reference": "baseline"},
         "retrain": {"method": "baseline", "seeds": [0]},
-        "promote": {"champion": champion},
+        "promote": {"champion": champion, "allow_guessing": True},
         "tracking": {"uri": ""},
     }
 
