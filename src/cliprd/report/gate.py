@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprd.report import aggregate
-from cliprd.report.markdown import text
+from cliprd.report.markdown import literal, text
 
 Array = NDArray[np.float64]
 Side = Mapping[str, Array]  # name → [seeds, examples]
@@ -152,7 +152,8 @@ def markdown(decision: Mapping[str, Any]) -> str:
     lines = [f"**{'Promote' if decision['passed'] else 'Do not promote'}**: {text(decision['reason'])}.", ""]
     if "mean" in decision:
         lines += [
-            f"Candidate − champion (version {text(decision['champion'])}), points, protocol `{decision['protocol']}`; "
+            f"Candidate − champion (version {text(decision['champion'])}), points, "
+            f"protocol {literal(decision['protocol'])}; "
             f"brackets: {100 * decision['confidence']:g}% intervals over {text(decision['covers'])}.",
             "",
             "| score | difference | may be worse by | |",

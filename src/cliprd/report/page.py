@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
+from cliprd.names import visible
 from cliprd.report import blocks, palette
 from cliprd.report.charts.forest import points, spread
 from cliprd.report.results import Page
@@ -24,15 +26,23 @@ PROTOCOLS = {
 
 
 def environment() -> jinja2.Environment:
-    """The templates with their filters; what goes in is escaped."""
+    """The templates with their filters; what goes in is made visible and escaped."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("cliprd.report"),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"points": points, "spread": spread, "number": number, "share": _share, "count": _count}
+    made.filters |= {
+        "points": points,
+        "spread": spread,
+        "number": number,
+        "share": _share,
+        "count": _count,
+        "lines": _lines,
+    }
     return made
 
 
@@ -84,6 +94,15 @@ def _contender(block: Mapping[str, Any], reference: str) -> str | None:
     """The method whose difference to the reference is worth a card: the best, or the runner-up."""
     others = [method for method in block["methods"] if method != reference]
     return max(others, key=lambda method: block["methods"][method]["mean"]["value"], default=None)
+
+
+def _shown(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _lines(value: str) -> Markup:
+    """Text of several lines, for `<pre>`."""
+    return Markup("\n").join(map(escape, map(visible, value.split("\n"))))
 
 
 def _share(value: float) -> str:

@@ -12,24 +12,27 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from cliprd.names import visible
+
 Value = str | float | int | None
 
 
 def _text(value: Value) -> str:
     if isinstance(value, float):
         return f"{value:.2f}".rstrip("0").rstrip(".") if math.isfinite(value) else "0"
-    return str(value)
+    return value if isinstance(value, Markup) else visible(value)
 
 
 def element(tag: str, *children: str | Markup, **attributes: Value) -> Markup:
-    """One element; children and attribute values are escaped unless they are Markup, `None` attributes are left out.
+    """One element; what is no Markup of children and attribute values is made visible and escaped.
 
+    Attributes that are `None` are left out.
     A trailing underscore is dropped from attribute names and other underscores become dashes: `class_`, `text_anchor`.
     Floats are written with at most two decimals: charts are drawn in units of a pixel.
     """
     names = ((name.rstrip("_").replace("_", "-"), value) for name, value in attributes.items() if value is not None)
     inside = "".join(f' {name}="{escape(_text(value))}"' for name, value in names)
-    content = "".join(escape(child) for child in children)
+    content = "".join(escape(_text(child)) for child in children)
     return Markup(f"<{tag}{inside}>{content}</{tag}>" if content else f"<{tag}{inside}/>")  # noqa: S704 — all parts are escaped
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from cliprd import manifest
 from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
+from cliprd.names import visible
 from cliprd.params import Params
 from cliprd.tracking import election, server
 from cliprd.tracking.training import KIND
@@ -79,7 +80,7 @@ def text(found: Iterable[Table]) -> str:
     """For a terminal."""
     parts = []
     for table in found:
-        parts.append(f"{table.name}: {table.note}\n")
+        parts.append(visible(f"{table.name}: {table.note}") + "\n")
         if table.methods:
             rows = [[row.name, _spread(row.score), _spread(row.difference, sign=True)] for row in table.methods]
             parts.append(_columns(["method", "mean", "difference"], rows))
@@ -262,7 +263,7 @@ def _spread(score: Mapping[str, float] | None, *, sign: bool = False) -> str:
 
 
 def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, *rows]
+    lines = [[visible(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     shown = [
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])

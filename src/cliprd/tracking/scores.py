@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cliprd import manifest, storage
+from cliprd.names import key
 from cliprd.params import Params
 from cliprd.storage import Location
 from cliprd.tracking import server
@@ -82,9 +83,9 @@ def log_report(params: Params, comparison: Location, content: Mapping[str, Any],
 
 
 def score_metrics(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """`score/<name>`, and the ends of its interval as `low/<name>` and `high/<name>`."""
+    """`score/<name>`, and the ends of its interval as `low/<name>` and `high/<name>`; names as `names.key` has them."""
     metrics: dict[str, float] = {}
-    for name, score in scores.items():
+    for name, score in ((key(name), score) for name, score in scores.items()):
         metrics[f"score/{name}"] = float(score["value"])
         metrics |= {f"{end}/{name}": float(score[end]) for end in ENDS if score.get(end) is not None}
     return metrics
