@@ -28,8 +28,8 @@ def visible(value: Any) -> str:
 
     Control and format characters (line ends, tabs, ANSI escapes, changes of direction, zero-width characters),
     unpaired surrogates (bytes of a file name that are no text) and unassigned characters become JSON's escapes:
-    `\\n`, `\\u202e`. Joiners stay where a script or an emoji needs them. What is visible already is not changed, so calling it twice is
-    the same as once.
+    `\\n`, `\\u202e`. Joiners stay where a script or an emoji needs them. What is visible already is not changed, so
+    calling it twice is the same as once.
     """
     text = str(value)
     if text.isprintable() and text.isascii():

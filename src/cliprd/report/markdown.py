@@ -19,6 +19,7 @@ _PLAIN = re.compile(
     r"[)\]\"'”`,.;:!?]*"
 )
 _LIVE = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-fA-F]{7,64}(?![0-9A-Za-z])|(?i:gh)-\d|[A-Z][A-Z0-9]+-\d)")
+_AROUND = re.compile(r"([(\"'“]*)(.*?)([)\"'”,.;:!?]*)")
 _BLOCK = re.compile(r"[-+=]+|\d{1,9}[.)]")  # at the start of a line: a list, or what underlines a heading
 _RUNS = re.compile("`+")
 
@@ -26,7 +27,7 @@ _RUNS = re.compile("`+")
 def text(value: Any) -> str:
     """A name or message within a line, or in a cell of a table: shows the same text, as nothing but text.
 
-    Ordinary words stay as they are, brackets are escaped, and any other word becomes code.
+    Ordinary words stay as they are, brackets are escaped, and any other word becomes code, without the stops around it.
     """
     words = visible(value).split()
     shown = [_word(word) for word in words]
@@ -38,7 +39,10 @@ def text(value: Any) -> str:
 def _word(word: str) -> str:
     if _PLAIN.fullmatch(word) and not _LIVE.search(word):
         return re.sub(r"[\[\]`]", r"\\\g<0>", word)
-    return literal(word)
+    around = _AROUND.fullmatch(word)
+    assert around is not None
+    before, inside, after = around.groups()
+    return before + literal(inside) + after
 
 
 def literal(value: Any) -> str:

@@ -77,7 +77,7 @@ def _points(share: float) -> float:
 
 def _quoted(names: Sequence[str]) -> list[str]:
     """Each name between quotes, with a space for what Mermaid may take for its own; no two alike: bars would merge."""
-    plain = ["".join(c if c.isalnum() or c in " _-." else " " for c in name).strip() for name in names]
+    plain = ["".join(c if c.isalnum() or c in " _-." else " " for c in visible(name)).strip() for name in names]
     if len(set(plain)) < len(plain) or not all(plain):
         plain = [f"{number} {name}".strip() for number, name in enumerate(plain, 1)]
     return [f'"{name}"' for name in plain]
