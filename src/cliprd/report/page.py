@@ -15,8 +15,8 @@ from markupsafe import Markup, escape
 from cliprd.names import visible
 from cliprd.report import blocks, palette
 from cliprd.report.charts.forest import points, spread
+from cliprd.report.numbers import duration, figure, number, size
 from cliprd.report.results import Page
-from cliprd.report.svg import number
 from cliprd.report.table import coverage, headline, notes
 
 PROTOCOLS = {
@@ -35,14 +35,8 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
-        "points": points,
-        "spread": spread,
-        "number": number,
-        "share": _share,
-        "count": _count,
-        "lines": _lines,
-    }
+    made.filters |= {"points": points, "spread": spread, "share": _share, "lines": _lines}
+    made.filters |= {"number": number, "count": _count, "figure": figure, "size": size, "duration": duration}
     return made
 
 
@@ -110,4 +104,4 @@ def _share(value: float) -> str:
 
 
 def _count(value: int) -> str:
-    return f"{value:,}".replace(",", "\u202f")
+    return f"{value:,}"

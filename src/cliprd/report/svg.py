@@ -108,14 +108,6 @@ def _log_ticks(low: float, high: float, count: int) -> list[float]:
     return found
 
 
-def number(value: float) -> str:
-    """A tick's label: short, with k and M for thousands and millions."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{unit}"
-    return f"{value:.3g}".replace("-", "−")
-
-
 def padded(values: Iterable[float], *, share: float = 0.06) -> tuple[float, float]:
     """Lowest and highest of the finite values, widened by a share of their span; (0, 1) if there are none."""
     finite = [value for value in values if math.isfinite(value)]

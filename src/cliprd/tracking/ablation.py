@@ -15,6 +15,7 @@ from cliprd import manifest
 from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
 from cliprd.names import visible
 from cliprd.params import Params
+from cliprd.report.numbers import figure
 from cliprd.tracking import election, server
 from cliprd.tracking.training import KIND
 
@@ -88,7 +89,7 @@ def text(found: Iterable[Table]) -> str:
         terms += sorted({term for row in table.runs for term in row.terms} - set(terms))
         rows = [
             [row.name, row.status.lower(), _spread(row.score), str(row.step)]
-            + [f"{row.terms[term]:.4g}" if term in row.terms else "" for term in terms]
+            + [figure(row.terms[term]) if term in row.terms else "" for term in terms]
             for row in table.runs
         ]
         parts.append(_columns(["run", "status", "mean", "step", *terms], rows))
