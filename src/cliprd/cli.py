@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cliprd.names import one_line, shown_streams, visible
+
 if TYPE_CHECKING:
     from cliprd.manifest import Manifest
     from cliprd.params import Params
@@ -253,6 +255,11 @@ def _folder(text: str) -> Location:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code (see EPILOG)."""
+    with shown_streams():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     root = parser()
     options = root.parse_args(arguments)
     if options.version:
@@ -283,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print("cliprd: error: " + " ".join(message.split()), file=sys.stderr)
+    print(f"cliprd: error: {one_line(message)}", file=sys.stderr)
     return code
 
 
@@ -305,7 +312,7 @@ def _run_stage(options: argparse.Namespace) -> int:
     if os.environ.get("RANK", "0") != "0":  # one of several under torchrun: the first speaks for all
         return 0
     facts = ", ".join(f"{key} {value}" for key, value in manifest.facts.items() if isinstance(value, int | float | str))
-    print(f"{options.command}: {options.output} is whole{': ' + facts if facts else ''}")
+    print(visible(f"{options.command}: {options.output} is whole{': ' + facts if facts else ''}"))
     return 0
 
 
@@ -326,7 +333,7 @@ def _promote(options: argparse.Namespace) -> int:
         word = f"would {'' if done.decision['passed'] else 'not '}be promoted"
     else:
         word = f"version {done.version} is the champion" if done.promoted else "not promoted"
-    print(f"promote: {word}: {done.decision['reason']} ({options.output})")
+    print(visible(f"promote: {word}: {done.decision['reason']} ({options.output})"))
     return 0 if done.promoted or done.decision["passed"] else 1
 
 
@@ -335,7 +342,7 @@ def _rollback(options: argparse.Namespace) -> int:
     from cliprd.tracking.champion import asker, rollback
 
     version = rollback(tree.promote.champion, tree, asker(options.reason), options.to)
-    print(f"rollback: version {version} is the champion")
+    print(visible(f"rollback: version {version} is the champion"))
     return 0
 
 
@@ -352,7 +359,7 @@ def _retrain(options: argparse.Namespace) -> int:
         return 0
     promote = not options.no_promote
     made = retrain(tree, runner, output=options.output, asked_by=asked_by, promote=promote, facts=facts)
-    print(f"retrain: {report.ENDINGS[made['ending']]}: {made['why']} ({options.output / TEXT})")
+    print(visible(f"retrain: {report.ENDINGS[made['ending']]}: {made['why']} ({options.output / TEXT})"))
     return 0
 
 

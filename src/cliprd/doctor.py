@@ -11,6 +11,7 @@ from typing import TextIO
 
 from cliprd import manifest
 from cliprd.machine import cores
+from cliprd.names import visible
 
 CORE = (
     "torch",
@@ -47,7 +48,7 @@ def examine(out: TextIO) -> int:
     """Write the findings to `out`. Returns 0, or 5 where a core package is missing."""
 
     def line(mark: str, name: str, text: str) -> None:
-        out.write(f"  {mark} {name:<34} {text}\n")
+        out.write(visible(f"  {mark} {name:<34} {text}") + "\n")
 
     missing = False
     out.write(f"cliprd {manifest.code_version()}, Python {platform.python_version()}, {platform.platform()}\n\ncore\n")

@@ -12,9 +12,11 @@
 
 from __future__ import annotations
 
+from cliprd.names import visible
+
 
 class CliprdError(Exception):
-    """Base of all failures meant for the user: printed as one line, without a traceback.
+    """Base of all failures meant for the user: one line without control characters, printed without a traceback.
 
     Args:
         problem: what is wrong, and where (file, key, sample).
@@ -25,9 +27,9 @@ class CliprdError(Exception):
     retryable = False
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        self.problem = problem
-        self.remedy = remedy
-        super().__init__(f"{problem} {remedy}".strip() if remedy else problem)
+        self.problem = visible(problem.strip())
+        self.remedy = visible(remedy.strip())
+        super().__init__(f"{self.problem} {self.remedy}".strip())
 
 
 class ParamsError(CliprdError):

@@ -25,6 +25,7 @@ from typing import Any, Literal
 from cliprd import manifest, storage
 from cliprd.errors import InputError
 from cliprd.manifest import Manifest
+from cliprd.names import visible
 from cliprd.params import Params
 from cliprd.storage import Location
 
@@ -306,7 +307,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def describe(tree: Mapping[str, Any]) -> str:
     """The tree as text for a terminal, from the scores back to the raw shards."""
-    return "\n".join(_lines(tree)) + "\n"
+    return "\n".join(map(visible, _lines(tree))) + "\n"
 
 
 def _lines(tree: Mapping[str, Any]) -> Iterator[str]:

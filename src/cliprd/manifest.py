@@ -33,7 +33,7 @@ def canonical(value: Any) -> str:
 
 def digest(value: Any) -> str:
     """sha256 (hex) of a JSON-able value."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+    return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
@@ -77,10 +77,13 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Atomically write `value` as indented JSON; NaN is refused, since it is not JSON."""
-    with atomic_write(path, "w") as file:
-        json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
+    """Atomically write `value` as indented JSON; NaN is refused, since it is not JSON.
+
+    Of a file name that is no text, the bytes that are none are written as JSON's escapes of their surrogates.
+    """
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write(f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from cliprd.models.student import (
     student_spec,
     tokenize,
 )
+from cliprd.names import visible
 from cliprd.params import Params
 
 BACKWARD = 3  # forward and backward of a trained network cost about three forwards
@@ -41,7 +42,7 @@ def plan(params: Params, *, samples: int | None = None) -> str:
     Raises:
         ParamsError: an architecture is unknown or does not fit.
     """
-    return "\n".join(_lines(params, samples)) + "\n"
+    return "\n".join(map(visible, _lines(params, samples))) + "\n"
 
 
 def _lines(params: Params, samples: int | None) -> Iterator[str]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cliprd.names import visible
+
 SECONDS_PER_LINE = 15.0
 
 
@@ -20,7 +22,7 @@ class _Lines:
     def write(self, text: str) -> None:
         if (text := text.strip("\r\n ")) and text != self._last:  # tqdm draws the end twice
             self._last = text
-            sys.stderr.write(text + "\n")
+            sys.stderr.write(visible(text) + "\n")
 
     def flush(self) -> None:
         sys.stderr.flush()
@@ -28,6 +30,8 @@ class _Lines:
 
 def bar(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
     """`tqdm` with the same options; where stderr is no terminal, a line at most every 15 seconds and one at the end."""
+    if "desc" in options:
+        options["desc"] = visible(options["desc"])
     if sys.stderr.isatty():
         return tqdm(iterable, **options)
     options["leave"] = True  # with a delay: what is done before the first line is due says nothing

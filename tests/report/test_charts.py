@@ -5,15 +5,24 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cliprd.report import geometry
 from cliprd.report.charts import curves, density, forest, layout, matrix, tradeoff
+from cliprd.report.charts.labels import Box, around, width
 from cliprd.report.confusion import counts, most_confused
-from cliprd.report.palette import DARK, LIGHT, TEACHER, Style, styles
-from cliprd.report.svg import Scale, element, number, ticks
+from cliprd.report.numbers import duration, figure, number, size
+from cliprd.report.palette import DARK, LIGHT, MARKERS, TEACHER, Style, styles
+from cliprd.report.results import Measured
+from cliprd.report.svg import Scale, element, ticks
 
 EVIL = '"><script>alert(1)</script>'
 STYLE = Style("m0", "circle")
+
+
+def timing(value, low=None, high=None):
+    return Measured(value=value, low=low or value, high=high or value, count=1)
 
 
 def parsed(markup):
@@ -45,6 +54,95 @@ def test_logarithmic_scale_gives_equal_ratios_equal_room():
 
 def test_numbers_are_short():
     assert [number(v) for v in (27_400_000, 1234, 0.00012, -2, 7)] == ["27.4M", "1.23k", "0.00012", "−2", "7"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(17_570, "17,570"), (1_234_567.8, "1,234,568"), (999.96, "1,000"), (12.345, "12.35"), (0.00051, "0.00051"),
+     (0, "0"), (-3.14159, "−3.142"), (1e-7, "1e−07"), (float("nan"), "–"), (99_999.5, "100,000")],
+)  # fmt: skip
+def test_figures_have_no_exponents(value, shown):
+    assert figure(value) == shown
+
+
+@given(st.floats(1e-6, 1e12))
+def test_no_ordinary_number_has_an_exponent_and_every_one_is_close(value):
+    shown = figure(value)
+    assert "e" not in shown
+    assert float(shown.replace(",", "")) == pytest.approx(value, rel=1e-3)
+    assert "e" not in number(value)
+    assert float(number(value).rstrip("kMG").replace(",", "")) < 1e6
+
+
+def test_sizes_and_times_are_in_units_that_people_use():
+    assert [size(n) for n in (999, 29_960_000, 1_200_000_000)] == ["999 B", "30 MB", "1.2 GB"]
+    assert [duration(s) for s in (4.2, 89, 600, 12_000)] == ["4.2 s", "89 s", "10 min", "3 h 20 min"]
+
+
+def boxes(root, tag_classes):
+    """Boxes of the labels and marks that a chart draws, from the drawn attributes alone."""
+    labels, marks = [], []
+    for node in root.iter():
+        kinds = (node.get("class") or "").split()
+        if node.tag == "text" and tag_classes in kinds:
+            long = width(node.text, 11.5 if tag_classes == "label" and "halo" not in kinds else 10.5)
+            left = float(node.get("x")) - {"start": 0, "middle": long / 2, "end": long}[node.get("text-anchor")]
+            labels.append(Box(left, float(node.get("y")) - 8, left + long, float(node.get("y")) + 2))
+        elif "mark" in kinds:
+            if node.tag == "circle":
+                marks.append(around(float(node.get("cx")), float(node.get("cy")), float(node.get("r"))))
+            else:
+                x, y = zip(*(map(float, p.split(",")) for p in node.get("points").split()), strict=True)
+                marks.append(Box(min(x), min(y), max(x), max(y)))
+    return labels, marks
+
+
+def check_apart(labels, marks):
+    for i, label in enumerate(labels):
+        assert not any(label.overlaps(other) for other in [*marks, *labels[i + 1 :]])
+
+
+scores = st.floats(0, 1).map(lambda v: {"value": v, "low": max(0, v - 0.02), "high": min(1, v + 0.02)})
+models = st.tuples(
+    st.sampled_from(["teacher", "baseline", "clip_rd-exp", "clip_rd-raw, best of 12", "vrd", "中文方法的名字"]),
+    st.sampled_from([TEACHER, *(Style(f"m{i}", marker) for i, marker in enumerate(MARKERS))]),
+    st.floats(1, 1e5),
+    scores,
+)
+
+
+@settings(deadline=None)
+@given(st.lists(models, min_size=1, max_size=9), st.booleans())
+def test_labels_of_models_lie_on_no_mark_and_no_label(drawn, same):
+    points = [tradeoff.Point(label, style, timing(500 if same else x), score) for label, style, x, score in drawn]
+    root, _ = parsed(tradeoff.tradeoff(points, x_label="images per second"))
+    labels, marks = boxes(root, "label")
+    assert len(marks) == len(points)
+    assert len(labels) == len(points), "each is named"
+    check_apart(labels, marks)
+    order = [kind for node in root.iter() if (kind := node.get("class")) in ("mark", "label")]
+    assert order == ["mark"] * len(points) + ["label"] * len(points), "labels are drawn last"
+
+
+@settings(deadline=None)
+@given(st.integers(3, 40), st.integers(0, 1000), st.floats(0, 1), st.sampled_from(["class", "W", "中文类别", "Iii"]))
+def test_labels_of_classes_lie_on_no_mark_and_no_label(count, seed, drift, name):
+    rng = np.random.default_rng(seed)
+    where = rng.normal(size=(count, 2))
+    names = [f"{name} {i}" for i in range(count)]
+    root, tags = parsed(layout.drift("t", names, where, where + drift * rng.normal(size=where.shape), STYLE))
+    labels, marks = boxes(root, "halo")
+    check_apart(labels, marks)
+    assert tags.count("title") == count
+
+
+def test_a_speed_of_several_timings_is_one_mark_with_its_range():
+    score = {"value": 0.4, "low": 0.38, "high": 0.42}
+    root, _ = parsed(tradeoff.tradeoff([tradeoff.Point("s", STYLE, timing(17_570, 9_000, 21_000), score)], x_label="x"))
+    level = [n for n in root.iter("line") if n.get("class") == "whisker" and n.get("y1") == n.get("y2")]
+    assert len(level) == 1
+    assert float(level[0].get("x1")) < float(level[0].get("x2"))
+    assert root.find(".//title").text == "s: 40.0 [38.0, 42.0], at 17,570 [9,000, 21,000]"
 
 
 def test_forest_places_whiskers_to_scale_and_hollows_what_spans_zero():
@@ -82,13 +180,13 @@ def test_a_panel_has_a_line_per_series_and_tells_its_ranges():
 
 
 def test_heat_map_draws_each_count_once_and_tells_it():
-    grid = counts(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
-    assert grid.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    grid = counts(np.array([0, 0, 0, 1, 2]), np.array([0, 1, 1, 1, 0]), 3)
+    assert grid.tolist() == [[1, 2, 0], [0, 1, 0], [1, 0, 0]]
     root, _ = parsed(matrix.heatmap("m", ["cat", EVIL, "a very long name of a class"], grid.tolist(), css="m0"))
     marks = [n for n in root.iter("rect") if n.get("class") in ("right", "wrong")]
     assert [m.get("class") for m in marks] == ["right", "wrong", "right", "wrong"]
-    assert marks[0].find("title").text == "cat recognised: 1 of 2 (50%)"
-    assert most_confused(grid, ["cat", "dog", "cow"]) == [("cat", "dog", 1, 2), ("cow", "cat", 1, 1)]
+    assert marks[0].find("title").text == "cat recognised: 1 of 3 (33%)"
+    assert most_confused(grid, ["cat", "dog", "cow"]) == [("cat", "dog", 2, 3)]  # once is no pattern
 
 
 def test_hexagons_lie_where_the_pairs_are():
@@ -117,8 +215,8 @@ def test_names_of_classes_do_not_overlap():
 
 
 def test_trade_off_puts_the_faster_to_the_right_and_the_better_above():
-    slow = tradeoff.Point("teacher", TEACHER, 30, {"value": 0.6, "low": 0.58, "high": 0.62})
-    fast = tradeoff.Point("student", STYLE, 500, {"value": 0.4, "low": 0.38, "high": 0.42})
+    slow = tradeoff.Point("teacher", TEACHER, timing(30), {"value": 0.6, "low": 0.58, "high": 0.62})
+    fast = tradeoff.Point("student", STYLE, timing(500), {"value": 0.4, "low": 0.38, "high": 0.42})
     root, _ = parsed(tradeoff.tradeoff([slow, fast], x_label="images per second"))
     texts = {n.text: n for n in root.iter("text")}
     assert float(texts["teacher"].get("x")) < float(texts["student"].get("x"))

@@ -12,55 +12,80 @@ import torch
 
 from cliprd.models.encoder import Encoder
 
+Call = Callable[[], Any]
+
 TEXT = "a photo of a small red bird on a branch"
 WARM_UP = 2
-LATENCY_RUNS, THROUGHPUT_RUNS = 50, 5  # at most; slow models stop at the limits, in seconds
-LATENCY_LIMIT, THROUGHPUT_LIMIT = 1.0, 1.5
+ROUNDS = 5
+LATENCY_RUNS = 10  # a round, at most; slow models stop at the limit
+LATENCY_LIMIT = 0.2  # seconds a round
 
 
 def measure(encoder: Encoder, *, batch_size: int) -> dict[str, Any]:
     """Latency at batch 1 and embeddings per second at `batch_size`, for both towers, in float32.
 
-    Inputs are ready in memory, texts are strings (tokenizing is part of the tower). Returns the content of
-    `volatile/speed.json`, see `stages.benchmark`.
+    Inputs are ready in memory, texts are strings (tokenizing is part of the tower). The four are timed in turn, over
+    `ROUNDS` rounds, so that a slow spell of the machine meets all of them and shows as the rounds' spread. Returns the
+    content of `volatile/speed.json`, see `stages.benchmark`.
     """
     size, device = encoder.image.size, encoder.device
     generator = torch.Generator().manual_seed(0)
     one = torch.randn(1, 3, size, size, generator=generator).to(device)
     many = torch.randn(batch_size, 3, size, size, generator=generator).to(device)
     texts = [f"{TEXT} {number}" for number in range(batch_size)]  # distinct: an encoder may embed a repeated text once
-    towers: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        "image": (lambda: encoder.encode_images(one), lambda: encoder.encode_images(many)),
-        "text": (lambda: encoder.encode_texts([TEXT]), lambda: encoder.encode_texts(texts)),
+    singles: dict[str, Call] = {
+        "image": lambda: encoder.encode_images(one),
+        "text": lambda: encoder.encode_texts([TEXT]),
     }
-    report: dict[str, Any] = {
+    batches: dict[str, Call] = {
+        "image": lambda: encoder.encode_images(many),
+        "text": lambda: encoder.encode_texts(texts),
+    }
+    for call in (*singles.values(), *batches.values()):
+        _warm(call, device)
+    latencies: dict[str, list[list[float]]] = {tower: [] for tower in singles}
+    seconds: dict[str, list[float]] = {tower: [] for tower in batches}
+    for _ in range(ROUNDS):
+        for tower, call in singles.items():
+            latencies[tower].append(_times(call, device, LATENCY_RUNS, LATENCY_LIMIT))
+        for tower, call in batches.items():
+            seconds[tower] += _times(call, device, 1, 0.0)
+    return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "precision": "fp32",
+        **{tower: _tower(latencies[tower], seconds[tower], batch_size) for tower in singles},
     }
-    for tower, (single, batch) in towers.items():
-        latencies = _times(single, device, LATENCY_RUNS, LATENCY_LIMIT)
-        batches = _times(batch, device, THROUGHPUT_RUNS, THROUGHPUT_LIMIT)
-        report[tower] = {
-            "latency_ms": {
-                "median": round(1e3 * float(np.median(latencies)), 3),
-                "p95": round(1e3 * float(np.quantile(latencies, 0.95)), 3),
-                "runs": len(latencies),
-            },
-            "per_second": round(batch_size / float(np.median(batches)), 1),
-            "batch_size": batch_size,
-        }
-    return report
 
 
-def _times(call: Callable[[], Any], device: torch.device, runs: int, limit: float) -> list[float]:
-    """Seconds of each call after a warm-up; stops at `runs` calls, or after `limit` seconds with one call at least."""
+def _tower(latencies: list[list[float]], seconds: list[float], batch_size: int) -> dict[str, Any]:
+    together = [latency for part in latencies for latency in part]
+    return {
+        "latency_ms": {
+            "median": round(1e3 * float(np.median(together)), 3),
+            "p95": round(1e3 * float(np.quantile(together, 0.95)), 3),
+            "runs": len(together),
+        },
+        "per_second": round(batch_size / float(np.median(seconds)), 1),
+        "rounds": {
+            "latency_ms": [round(1e3 * float(np.median(part)), 3) for part in latencies],
+            "per_second": [round(batch_size / one, 1) for one in seconds],
+        },
+        "batch_size": batch_size,
+    }
+
+
+def _warm(call: Call, device: torch.device) -> None:
     begun = time.perf_counter()
     for _ in range(WARM_UP):
         call()
-        if time.perf_counter() - begun > limit:  # a slow model is warm after one call
+        _wait(device)
+        if time.perf_counter() - begun > 1.0:  # a slow model is warm after one call
             break
-    _wait(device)
+
+
+def _times(call: Call, device: torch.device, runs: int, limit: float) -> list[float]:
+    """Seconds of each call; stops at `runs` calls, or after `limit` seconds with one call at least."""
     times: list[float] = []
     begun = time.perf_counter()
     while len(times) < runs and (not times or time.perf_counter() - begun < limit):

@@ -141,6 +141,7 @@ def versions(section: Benchmark, tasks: Sequence[Task] | None = None) -> dict[st
 
 def load_task(folder: Path) -> Task:
     """One task; see `load_tasks`. Reads all names, labels and captions, and no image."""
+    _check_name(folder)
     kind = _kind(folder)
     tars = _tars(folder)
     parts = [folder / name for name in (CLASSES, TEMPLATES, TYPE, f"{SPLIT}/nshards.txt") if (folder / name).is_file()]
@@ -164,6 +165,16 @@ def load_task(folder: Path) -> Task:
     classnames = _classnames(folder)
     labels = np.array([_label(folder, key, text, len(classnames)) for key, _, text in samples], dtype=np.int64)
     return Task(kind=kind, classnames=classnames, templates=_templates(folder), labels=labels, **common)
+
+
+def _check_name(folder: Path) -> None:
+    """A name goes into results, file names and metrics, which are UTF-8 and have a `mean` of their own."""
+    try:
+        folder.name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"Task {folder}: its name is not UTF-8.", "Rename the folder.") from error
+    if folder.name == "mean":
+        raise InputError(f"Task {folder}: results call the mean over all tasks so.", "Rename the folder.")
 
 
 def _kind(folder: Path) -> Kind:

@@ -58,5 +58,5 @@ class Guard:
                 kind = "the gradient norm" if name == "grad_norm" else f"'{name}'"
                 return f"{kind} is {value}"
             if self._max_scale is not None and name in LEARNED and abs(value) > self._max_scale:
-                return f"the learned '{name}' is {value:.4g}, beyond distill.max_scale = {self._max_scale:g}"
+                return f"the learned '{name}' is {value:,.1f}, beyond distill.max_scale = {self._max_scale:,g}"
         return None

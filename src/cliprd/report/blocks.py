@@ -12,7 +12,7 @@ from cliprd.report.charts import curves as curve_chart
 from cliprd.report.charts import density, forest, layout, matrix, tradeoff
 from cliprd.report.palette import TEACHER as TEACHER_STYLE
 from cliprd.report.palette import Style
-from cliprd.report.results import TEACHER, Page
+from cliprd.report.results import TEACHER, Measured, Page
 from cliprd.report.svg import padded
 
 Styles = Mapping[str, Style]
@@ -97,7 +97,11 @@ def scales(page: Page, styles: Styles) -> list[dict[str, Any]]:
 
 
 def speed(page: Page, protocol: str, styles: Styles) -> list[tuple[str, Markup]]:
-    """(title, chart) of score against images per second where measured, and against parameters."""
+    """(title, chart) of score against images per second where measured, and against parameters.
+
+    Models of one architecture are one point, at the best one's score: they cost the same, and their timings differ by
+    the machine alone.
+    """
     block = page.comparison["protocols"][protocol]
     models = {TEACHER: block["teacher"], **block["methods"]}
     everyone = {**styles, TEACHER: TEACHER_STYLE}
@@ -106,20 +110,29 @@ def speed(page: Page, protocol: str, styles: Styles) -> list[tuple[str, Markup]]
         ("Score against speed", "images per second (log)", "images_per_second"),
         ("Score against size", "parameters (log)", "parameters"),
     ):
-        marks = [
-            tradeoff.Point(model, everyone[model], float(x), entry["mean"])
-            for model, entry in models.items()
-            if model in page.costs and (x := getattr(page.costs[model], value))
-        ]
+        groups: dict[str, list[str]] = defaultdict(list)
+        for model in models:
+            if model in page.costs and getattr(page.costs[model], value):
+                groups[page.costs[model].architecture or model].append(model)
+        marks = []
+        for alike in groups.values():
+            best = max(alike, key=lambda model: models[model]["mean"]["value"])
+            label = best if len(alike) == 1 else f"{best}, best of {len(alike)}"
+            x = getattr(page.costs[best], value)
+            x = x if isinstance(x, Measured) else Measured(value=x, low=x, high=x, count=1)
+            marks.append(tradeoff.Point(label, everyone[best], x, models[best]["mean"]))
         if marks:
             charts.append((title, tradeoff.tradeoff(marks, x_label=axis)))
     return charts
 
 
-def cost_rows(page: Page) -> list[tuple[str, Any]]:
-    """(model, Cost), the teacher first."""
-    order = [TEACHER, *page.comparison["methods"]]
-    return [(model, page.costs[model]) for model in order if model in page.costs]
+def cost_rows(page: Page) -> list[list[tuple[str, Any]]]:
+    """(model, Cost) by architecture, the teacher's first."""
+    groups: dict[str, list[tuple[str, Any]]] = defaultdict(list)
+    for model in (TEACHER, *page.comparison["methods"]):
+        if model in page.costs:
+            groups[page.costs[model].architecture or model].append((model, page.costs[model]))
+    return list(groups.values())
 
 
 def confusions(page: Page, protocol: str, styles: Styles) -> list[dict[str, Any]]:

@@ -8,6 +8,9 @@ from typing import Any
 
 import jinja2
 
+from cliprd.names import visible
+from cliprd.report.markdown import literal, text
+
 TEMPLATE = "model_card.md.j2"
 UNKNOWN_LICENCE = "Not stated: `promote.licence` in params.yaml is empty. Find out before you pass this model on."
 METRICS = {"acc1": "top-1", "mean_per_class_recall": "mean per class", "text_to_image_r1": "text → image R@1"} | {
@@ -41,13 +44,13 @@ def model_card(
     facts = [
         ("parameters", f"{cost['parameters']:,} ({cost['image_parameters']:,} of the image tower)"),
         ("operations", f"{cost['image_macs'] / 1e6:,.1f} million multiply-accumulates an image"),
-        ("weights", f"sha256 `{model.get('weights_sha256', 'unknown')}`"),
+        ("weights", f"sha256 {literal(model.get('weights_sha256', 'unknown'))}"),
         ("loads with", "open_clip (`local-dir:`), MLflow (`mlflow models serve`), ONNX Runtime"),
     ]
     return environment.get_template(TEMPLATE).render(
-        title=title,
+        title=text(title),
         teacher=_teacher(results, lineage),
-        method=model.get("method") or "unknown",
+        method=literal(model.get("method") or "unknown"),
         seed=model.get("seed"),
         size=model.get("image", {}).get("size", "?"),
         dim=model["dim"],
@@ -56,16 +59,16 @@ def model_card(
         decision=decision.strip(),
         limits=list(_limits(trained, results)),
         lineage=list(_lineage(trained, lineage)),
-        licence=licence.strip() or UNKNOWN_LICENCE,
+        licence="\n".join(map(visible, licence.strip().splitlines())) or UNKNOWN_LICENCE,
     )
 
 
 def _teacher(results: Mapping[str, Any], lineage: Mapping[str, Any] | None) -> str:
     if reference := results.get("reference"):
-        return f"`{reference['id']}`"
+        return literal(reference["id"])
     cache = ((lineage or {}).get("inputs") or {}).get("cache") or {}
     params = (((cache.get("inputs") or {}).get("teacher") or {}).get("params") or {}).get("teacher") or {}
-    return f"`{params['name']}`" if "name" in params else "a larger model"
+    return literal(params["name"]) if "name" in params else "a larger model"
 
 
 def _scores(results: Mapping[str, Any]) -> str:
@@ -76,8 +79,8 @@ def _scores(results: Mapping[str, Any]) -> str:
                 if metric in METRICS:
                     low, high = 100 * score["low"], 100 * score["high"]
                     lines.append(
-                        f"| {task} | {facts['images']:,} | {protocol} | {METRICS[metric]} | {100 * score['value']:.1f} "
-                        f"| {low:.1f} to {high:.1f} |"
+                        f"| {text(task)} | {facts['images']:,} | {text(protocol)} | {METRICS[metric]} "
+                        f"| {100 * score['value']:.1f} | {low:.1f} to {high:.1f} |"
                     )
     confidence = 100 * results["bootstrap"]["confidence"]
     return "\n".join([*lines, "", f"Intervals: {confidence:g}%, over the choice of test examples."])
@@ -91,7 +94,8 @@ def _limits(trained: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     known = {name: score["value"] for name, score in mains.items() if score}
     if known:
         worst = min(known, key=lambda name: known[name])
-        yield f"It is wrong often: on `{worst}` its first answer is right in {100 * known[worst]:.1f}% of the cases."
+        share = f"{100 * known[worst]:.1f}%"
+        yield f"It is wrong often: on {literal(worst)} its first answer is right in {share} of the cases."
     if seen := trained["facts"].get("samples_seen"):
         yield f"It has seen {seen:,} image-text pairs, repetitions included, and knows nothing that they do not show."
     yield "It was scored on the tasks above only. Other data, prompts or languages may give far lower scores."
@@ -105,19 +109,20 @@ def _lineage(trained: Mapping[str, Any], lineage: Mapping[str, Any] | None) -> I
         entry = inputs.get(name) or {}
         if fingerprint := entry.get("fingerprint") or trained["inputs"].get(name):
             facts = ", ".join(
-                f"{key} {value}"
+                f"{text(key)} {text(value)}"
                 for key, value in sorted((entry.get("facts") or {}).items())
                 if isinstance(value, int | float | str) and len(str(value)) < 60
             )
-            yield f"{name} `{fingerprint}`{f' ({facts})' if facts else ''}"
+            yield f"{name} {literal(fingerprint)}{f' ({facts})' if facts else ''}"
     sources = (inputs.get("shards") or {}).get("sources") or []
     if sources:
-        yield f"{len(sources)} source files, `{sources[0]['name']}` to `{sources[-1]['name']}`; lineage.json names all"
+        first, last = (literal(source["name"]) for source in (sources[0], sources[-1]))
+        yield f"{len(sources)} source files, {first} to {last}; lineage.json names all"
     teacher = ((inputs.get("cache") or {}).get("inputs") or {}).get("teacher") or {}
     if teacher.get("fingerprint"):
-        yield f"teacher `{teacher['fingerprint']}`"
+        yield f"teacher {literal(teacher['fingerprint'])}"
     settings = trained["params"].get("distill", {})
     shown = ("epochs", "batch_size", "lr", "precision", "scale_mode")
-    if told := ", ".join(f"{key} {settings[key]}" for key in shown if key in settings):
+    if told := ", ".join(f"{key} {text(settings[key])}" for key in shown if key in settings):
         yield f"trained with {told}"
-    yield f"code {trained['code']}"
+    yield f"code {text(trained['code'])}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cliprd.report import verdicts
-from cliprd.report.markdown import text
+from cliprd.report.markdown import literal, text
 
 
 def points(interval: Mapping[str, float]) -> str:
@@ -21,7 +21,8 @@ def markdown(decision: Mapping[str, Any]) -> str:
     lines += _standing(decision)
     if "mean" in decision:
         lines += [
-            f"Candidate − champion (version {text(decision['champion'])}), points, protocol `{decision['protocol']}`; "
+            f"Candidate − champion (version {text(decision['champion'])}), points, "
+            f"protocol {literal(decision['protocol'])}; "
             f"brackets: {100 * decision['confidence']:g}% intervals over {text(decision['covers'])}.",
             "",
             "| score | difference | may be worse by | |",

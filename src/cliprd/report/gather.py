@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,11 @@ from PIL import Image
 from cliprd import manifest
 from cliprd.errors import InputError
 from cliprd.report import confusion, geometry
+from cliprd.report.costs import device, gather_costs
 from cliprd.report.results import (
     TEACHER,
     Answer,
     Confusion,
-    Cost,
     Geometry,
     History,
     Layout,
@@ -31,7 +29,7 @@ from cliprd.report.results import (
     Ranking,
     Sighting,
 )
-from cliprd.report.runs import Grid, Run, read_json
+from cliprd.report.runs import Grid, Run
 from cliprd.report.thumbnails import data_uri
 
 DRAWN_CLASSES = 40  # more make a heat map nobody can read
@@ -66,8 +64,8 @@ def gather(grid: Grid, content: Mapping[str, Any], sections: Mapping[str, Any]) 
         confusions=_confusions(grid, list(content["protocols"])),
         geometry=_geometry(grid, content),
         layouts=_layouts(grid),
-        costs={model: _cost(grid.first(model)) for model in (TEACHER, *grid.methods)},
-        device=_device(grid.teacher),
+        costs=gather_costs(grid),
+        device=device(grid),
         params=yaml.safe_dump(used, sort_keys=False, allow_unicode=True),
         commands=COMMANDS,
     )
@@ -89,39 +87,6 @@ def _history(method: str, seeded: tuple[int, Run]) -> History:
 
 def _float(text: str | None) -> float:
     return float(text) if text else math.nan
-
-
-def _cost(run: Run) -> Cost:
-    counts = run.results["cost"]
-    path = run.volatile("speed.json")
-    speed = read_json(path) if path else {}
-    image, text = speed.get("image") or {}, speed.get("text") or {}
-    return Cost(
-        parameters=counts["parameters"],
-        image_macs=counts.get("image_macs"),
-        text_macs=counts.get("text_macs"),
-        images_per_second=image.get("per_second"),
-        texts_per_second=text.get("per_second"),
-        latency_ms=(image.get("latency_ms") or {}).get("median"),
-        training_images_per_second=_training_speed(run.volatile("throughput.csv")),
-    )
-
-
-def _training_speed(path: Path | None) -> float | None:
-    """The median over the recorded steps: the first ones are slow."""
-    if path is None:
-        return None
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-    values = [value for row in rows if math.isfinite(value := _float(row.get("images_per_second")))]
-    return statistics.median(values) if values else None
-
-
-def _device(run: Run) -> str:
-    path = run.volatile("speed.json")
-    if path is None:
-        return ""
-    speed = read_json(path)
-    return f"{speed['device']}, {speed['threads']} threads, {speed['precision']}"
 
 
 def _confusions(grid: Grid, protocols: Sequence[str]) -> list[Confusion]:

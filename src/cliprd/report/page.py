@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
+from cliprd.names import visible
 from cliprd.report import blocks, palette, verdicts
 from cliprd.report.charts.forest import points, spread
+from cliprd.report.numbers import duration, figure, number, size
 from cliprd.report.results import Page
-from cliprd.report.svg import number
 from cliprd.report.table import RATES, coverage, notes
 
 PROTOCOLS = {
@@ -24,15 +26,17 @@ PROTOCOLS = {
 
 
 def environment() -> jinja2.Environment:
-    """The templates with their filters; what goes in is escaped."""
+    """The templates with their filters; what goes in is made visible and escaped."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("cliprd.report"),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"points": points, "spread": spread, "number": number, "share": _share, "count": _count}
+    made.filters |= {"points": points, "spread": spread, "share": _share, "lines": _lines}
+    made.filters |= {"number": number, "count": _count, "figure": figure, "size": size, "duration": duration}
     return made
 
 
@@ -91,9 +95,18 @@ def _contender(block: Mapping[str, Any], reference: str) -> str | None:
     return max(others, key=lambda method: block["methods"][method]["mean"]["value"], default=None)
 
 
+def _shown(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _lines(value: str) -> Markup:
+    """Text of several lines, for `<pre>`."""
+    return Markup("\n").join(map(escape, map(visible, value.split("\n"))))
+
+
 def _share(value: float) -> str:
     return f"{100 * value:.0f}%"
 
 
 def _count(value: int) -> str:
-    return f"{value:,}".replace(",", "\u202f")
+    return f"{value:,}"

@@ -121,16 +121,37 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What a model costs. Counts are facts; images per second and latency were measured, and differ from run to run."""
+class Measured:
+    """A timing: the median of `count` measurements, with the lowest and the highest."""
 
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a model costs. Counts and sizes are facts; the rest was measured, and differs from run to run.
+
+    Attributes:
+        architecture: equal for models that do the same work; they share their speeds.
+        weights_bytes, onnx_bytes: sizes of the files of a student.
+        images_per_second, texts_per_second, latency_ms: of the architecture; latency of one image.
+        training_images_per_second, training_seconds: of the method's trainings.
+    """
+
+    architecture: str = ""
     parameters: int
     image_macs: int | None = None
     text_macs: int | None = None
-    images_per_second: float | None = None
-    texts_per_second: float | None = None
-    latency_ms: float | None = None
-    training_images_per_second: float | None = None
+    weights_bytes: int | None = None
+    onnx_bytes: int | None = None
+    images_per_second: Measured | None = None
+    texts_per_second: Measured | None = None
+    latency_ms: Measured | None = None
+    training_images_per_second: Measured | None = None
+    training_seconds: Measured | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from cliprd.manifest import atomic_write
+from cliprd.names import key
 from cliprd.report import blocks, palette
 from cliprd.report.gather import gather
 from cliprd.report.page import environment, render
@@ -49,11 +50,11 @@ def write_sheet(folder: Path, grid: Grid, content: Mapping[str, Any], sections: 
     _write(folder / "retrieval.html", queries)
     style = _style(told)
     for panel in [*blocks.curves(page, styles), *blocks.scales(page, styles)]:
-        _write(folder / "plots" / f"{panel['name']}.svg", _alone(panel["chart"], style, 600))
+        _write(folder / "plots" / f"{key(panel['name'])}.svg", _alone(panel["chart"], style, 600))
     for one in blocks.confusions(page, content["protocol"], styles):
         for model, chart in one["maps"]:
             if model == method:
-                _write(folder / "confusion" / f"{one['task']}.svg", _alone(chart, style, 600))
+                _write(folder / "confusion" / f"{key(one['task'])}.svg", _alone(chart, style, 600))
 
 
 def _write(path: Path, text: str) -> None:

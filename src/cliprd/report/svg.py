@@ -12,24 +12,27 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from cliprd.names import visible
+
 Value = str | float | int | None
 
 
 def _text(value: Value) -> str:
     if isinstance(value, float):
         return f"{value:.2f}".rstrip("0").rstrip(".") if math.isfinite(value) else "0"
-    return str(value)
+    return value if isinstance(value, Markup) else visible(value)
 
 
 def element(tag: str, *children: str | Markup, **attributes: Value) -> Markup:
-    """One element; children and attribute values are escaped unless they are Markup, `None` attributes are left out.
+    """One element; what is no Markup of children and attribute values is made visible and escaped.
 
+    Attributes that are `None` are left out.
     A trailing underscore is dropped from attribute names and other underscores become dashes: `class_`, `text_anchor`.
     Floats are written with at most two decimals: charts are drawn in units of a pixel.
     """
     names = ((name.rstrip("_").replace("_", "-"), value) for name, value in attributes.items() if value is not None)
     inside = "".join(f' {name}="{escape(_text(value))}"' for name, value in names)
-    content = "".join(escape(child) for child in children)
+    content = "".join(escape(_text(child)) for child in children)
     return Markup(f"<{tag}{inside}>{content}</{tag}>" if content else f"<{tag}{inside}/>")  # noqa: S704 — all parts are escaped
 
 
@@ -103,14 +106,6 @@ def _log_ticks(low: float, high: float, count: int) -> list[float]:
         if len(found) >= min(count, 3):
             break
     return found
-
-
-def number(value: float) -> str:
-    """A tick's label: short, with k and M for thousands and millions."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{unit}"
-    return f"{value:.3g}".replace("-", "−")
 
 
 def padded(values: Iterable[float], *, share: float = 0.06) -> tuple[float, float]:

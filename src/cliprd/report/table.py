@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cliprd.report.charts.forest import points, spread
+from cliprd.report.markdown import text
 from cliprd.statistics.aggregate import EXAMPLES
 
 METRICS = {"acc1": "top-1 accuracy", "mean_r1": "R@1, mean of both directions"}
@@ -19,6 +20,7 @@ def markdown_table(comparison: Mapping[str, Any], protocol: str | None = None) -
         comparison: content of comparison.json.
         protocol: `standard` or `paper`; None takes `comparison["protocol"]`.
     """
+    comparison = _named_in_markdown(comparison)
     protocol = protocol or comparison["protocol"]
     block = comparison["protocols"][protocol]
     reference = comparison["reference"]
@@ -93,5 +95,19 @@ def _cells(entry: Mapping[str, Any], tasks: list[str]) -> list[str]:
 
 
 def _line(cells: list[str]) -> str:
-    escaped = (cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;") for cell in cells)
-    return "| " + " | ".join(escaped) + " |"
+    return "| " + " | ".join(cells) + " |"
+
+
+def _named_in_markdown(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """The comparison with the names of tasks and methods as Markdown, wherever they stand in it."""
+    names = {name: text(name) for name in (*comparison["tasks"], *comparison["methods"])}
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {names.get(key, key): renamed(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [renamed(item) for item in value]
+        return names.get(value, value) if isinstance(value, str) else value
+
+    found: dict[str, Any] = renamed(comparison)
+    return found

@@ -25,6 +25,7 @@ from cliprd import manifest, storage
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError, RetryableError
 from cliprd.machine import end_with_parent
 from cliprd.manifest import atomic_write
+from cliprd.names import one_line
 from cliprd.params import Params, load
 from cliprd.retrain.plan import Plan
 from cliprd.retrain.run import Judged, settle
@@ -212,7 +213,11 @@ def _only_a_hint(what: str) -> Iterator[None]:
     try:
         yield
     except CliprdError as error:
-        print(f"cliprd: warning: the lock of this retraining was not {what}: {error}", file=sys.stderr, flush=True)
+        print(
+            one_line(f"cliprd: warning: the lock of this retraining was not {what}: {error}"),
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _asked(*arguments: str) -> str:

@@ -6,9 +6,10 @@ So the picture of the differences is drawn in characters, which every CI system,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cliprd.names import visible
 from cliprd.report.charts.forest import points, spread
 
 WIDTH = 41  # characters of the axis
@@ -24,7 +25,8 @@ def forest(differences: Mapping[str, Mapping[str, float]]) -> str:
     low, high = min(ends), max(ends)
     margin = 0.04 * (high - low) or 0.01
     low, high = low - margin, high + margin
-    label = max(map(len, differences), default=0)
+    names = {name: visible(name) for name in differences}
+    label = max(map(len, names.values()), default=0)
 
     def column(value: float) -> int:
         return min(WIDTH - 1, max(0, round((value - low) / (high - low) * (WIDTH - 1))))
@@ -39,7 +41,7 @@ def forest(differences: Mapping[str, Mapping[str, float]]) -> str:
         if first <= zero <= last:
             cells[zero] = "┼"
         cells[first], cells[last], cells[middle] = "├", "┤", "●"
-        lines.append(f"{name:<{label}}  {''.join(cells)}  {spread(entry, sign=True)}")
+        lines.append(f"{names[name]:<{label}}  {''.join(cells)}  {spread(entry, sign=True)}")
     axis = [" "] * WIDTH
     axis[zero] = "0"
     return "\n".join([*lines, f"{'':<{label}}  {''.join(axis).rstrip()}"])
@@ -60,7 +62,7 @@ def bars(scores: Mapping[str, Any]) -> str:
     lines = [
         "xychart-beta",
         f'    title "{"bars: candidate, line: champion" if held else "candidate"}"',
-        f"    x-axis [{', '.join(_quoted(task) for task in shown)}]",
+        f"    x-axis [{', '.join(_quoted(shown))}]",
         f'    y-axis "points" 0 --> {top:.0f}',
         f"    bar [{', '.join(f'{value:.1f}' for value in values)}]",
     ]
@@ -73,5 +75,9 @@ def _points(share: float) -> float:
     return float(points(share).replace("−", "-"))
 
 
-def _quoted(text: str) -> str:
-    return '"' + "".join(c if c.isalnum() or c in " _-." else " " for c in text) + '"'
+def _quoted(names: Sequence[str]) -> list[str]:
+    """Each name between quotes, with a space for what Mermaid may take for its own; no two alike: bars would merge."""
+    plain = ["".join(c if c.isalnum() or c in " _-." else " " for c in visible(name)).strip() for name in names]
+    if len(set(plain)) < len(plain) or not all(plain):
+        plain = [f"{number} {name}".strip() for number, name in enumerate(plain, 1)]
+    return [f'"{name}"' for name in plain]

@@ -14,7 +14,7 @@ from typing import Any
 
 from cliprd.report import gate
 from cliprd.report.charts.forest import spread
-from cliprd.report.markdown import code, text
+from cliprd.report.markdown import fence, literal, text
 from cliprd.retrain import pictures
 
 SCHEMA = 1
@@ -34,7 +34,7 @@ def render(report: Mapping[str, Any]) -> str:
     parts = [f"## Retraining: {ENDINGS[report['ending']]}", "", _sentence(report), ""]
     parts += _changes(report["changes"], report["champion"], report["place"])
     if report["stages"] is not None:
-        stages = ", ".join(f"`{code(stage)}`" for stage in report["stages"])
+        stages = ", ".join(literal(stage) for stage in report["stages"])
         told = stages or "Nothing: the same inputs were trained before, and what came of it is brought from there."
         parts += ["### What would run", "", told, ""]
     if report["decision"] is not None:
@@ -47,11 +47,13 @@ def _sentence(report: Mapping[str, Any]) -> str:
     told = text(report["why"])
     if report["ending"] == "promoted":
         return (
-            f"**The gate:** {told}. Version `{code(report['version'])}` is the champion in `{code(report['place'])}`."
+            f"**The gate:** {told}. Version {literal(report['version'])} is the champion in {literal(report['place'])}."
         )
     if report["ending"] == "refused":
         held = (
-            f"version `{code(report['champion'])}` stays the champion" if report["champion"] else "there is no champion"
+            f"version {literal(report['champion'])} stays the champion"
+            if report["champion"]
+            else "there is no champion"
         )
         return f"**The gate:** {told}. Nothing was promoted; {held}."
     return f"**The gate:** {told}." if report["decision"] is not None else f"{told[:1].upper()}{told[1:]}."
@@ -59,7 +61,7 @@ def _sentence(report: Mapping[str, Any]) -> str:
 
 def _changes(changes: Sequence[Mapping[str, Any]], champion: str | None, place: str) -> list[str]:
     if champion is None:
-        return [f"There was no champion in `{code(place)}` before.", ""]
+        return [f"There was no champion in {literal(place)} before.", ""]
     if not changes:
         return []
     rows = [
@@ -67,7 +69,7 @@ def _changes(changes: Sequence[Mapping[str, Any]], champion: str | None, place: 
         for c in changes[:MOST_ROWS]
     ]
     more = [f"| | … and {len(changes) - MOST_ROWS} more | | |"] if len(changes) > MOST_ROWS else []
-    head = [f"### Changed since version `{code(champion)}`", "", "| | what | before | now |", "|---|---|---|---|"]
+    head = [f"### Changed since version {literal(champion)}", "", "| | what | before | now |", "|---|---|---|---|"]
     return [*head, *rows, *more, ""]
 
 
@@ -86,9 +88,9 @@ def _scores(report: Mapping[str, Any]) -> list[str]:
         level = f"{100 * decision['confidence']:g}% intervals"
         lines += [f"Points (%); in brackets the {level}. The difference is paired over the same examples.", ""]
     if differences:
-        lines += ["```text", pictures.forest(differences), "```", ""]
+        lines += [fence(pictures.forest(differences), "text"), ""]
     if scores:
-        lines += ["```mermaid", pictures.bars(scores), "```", ""]
+        lines += [fence(pictures.bars(scores), "mermaid"), ""]
     return lines
 
 
@@ -132,4 +134,4 @@ def _value(value: Any) -> str:
         return "–"
     whole = str(value)
     short = whole[:12] if len(whole) == 64 and set(whole) <= set("0123456789abcdef") else whole[:80]
-    return f"`{code(short)}`"
+    return literal(short)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from cliprd.errors import CliprdError
 from cliprd.manifest import atomic_write, write_json
+from cliprd.names import visible
 from cliprd.params import Params
 from cliprd.retrain import report as reports
 from cliprd.retrain.lock import alone
@@ -91,7 +92,7 @@ def retrain(
             told |= _planned(made)
             if not made.train:
                 return _written(output, {**told, "ending": "nothing"})
-            print(f"retrain: {made.why}", flush=True)
+            print(visible(f"retrain: {made.why}"), flush=True)
             judged = runner.retrain(made, promote=promote, output=output, asked_by=asked_by)
         except CliprdError as error:
             _written(output, {**told, "ending": "failed", "why": str(error)})

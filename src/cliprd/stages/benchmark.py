@@ -67,7 +67,8 @@ the images compared, and `fidelity.texts` int32, the classes or captions compare
 `volatile/speed.json` (not in the manifest; absent with `benchmark.speed: false`):
 
     {"device": str, "threads": int, "precision": "fp32",
-     "image"|"text": {"latency_ms": {"median", "p95", "runs"}, "per_second", "batch_size"}}      # latency at batch 1
+     "image"|"text": {"latency_ms": {"median", "p95", "runs"}, "per_second", "batch_size",       # latency at batch 1
+                      "rounds": {"latency_ms": [...], "per_second": [...]}}}                     # all four in turn
 """
 
 from __future__ import annotations

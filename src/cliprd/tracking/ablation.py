@@ -13,7 +13,9 @@ from typing import Any
 
 from cliprd import manifest
 from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
+from cliprd.names import visible
 from cliprd.params import Params
+from cliprd.report.numbers import figure
 from cliprd.report.verdicts import NOT_ABOVE
 from cliprd.statistics.aggregate import SEEDS
 from cliprd.tracking import election, scores, server
@@ -93,7 +95,7 @@ def text(found: Iterable[Table]) -> str:
     """For a terminal."""
     parts = []
     for table in found:
-        parts.append(f"{table.name}: {table.note}\n")
+        parts.append(visible(f"{table.name}: {table.note}") + "\n")
         if table.methods:
             parts.extend(f"{line}\n" for line in (table.headline, table.about) if line)
             rows = [
@@ -104,7 +106,7 @@ def text(found: Iterable[Table]) -> str:
         terms += sorted({term for row in table.runs for term in row.terms} - set(terms))
         rows = [
             [row.name, row.status.lower(), _spread(row.score), row.verdict, str(row.step)]
-            + [f"{row.terms[term]:.4g}" if term in row.terms else "" for term in terms]
+            + [figure(row.terms[term]) if term in row.terms else "" for term in terms]
             for row in table.runs
         ]
         parts.append(_columns(["run", "status", "mean", "", "step", *terms], rows))
@@ -291,7 +293,7 @@ def _spread(score: Mapping[str, float] | None, *, sign: bool = False) -> str:
 
 
 def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, *rows]
+    lines = [[visible(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     shown = [
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])

@@ -20,6 +20,7 @@ from typing import Any
 
 from cliprd import manifest, storage
 from cliprd.distill.record import Record
+from cliprd.names import key, visible
 from cliprd.params import Params
 from cliprd.storage import Location
 from cliprd.tracking import server, spool
@@ -39,9 +40,9 @@ Report = Callable[[Record], None]
 def step_metrics(record: Record) -> dict[str, float]:
     """A record as MLflow metrics: `loss/<term>`, `loss/total`, `scale/<name>`, and the run's pace."""
     return {
-        **{f"loss/{term}": float(value) for term, value in record.terms.items()},
+        **{key(f"loss/{term}"): float(value) for term, value in record.terms.items()},
         "loss/total": float(sum(record.terms.values())),
-        **{f"scale/{name.removesuffix('_scale')}": float(value) for name, value in record.scales.items()},
+        **{key(f"scale/{name.removesuffix('_scale')}"): float(value) for name, value in record.scales.items()},
         "grad_norm": float(record.grad_norm),
         "lr": float(record.lr),
         "epoch": float(record.epoch),
@@ -113,7 +114,7 @@ def _end(params: Params, note: _Note, records: Spool, sender: Sender, wait: floa
     if not arrived:
         print(
             f"cliprd: warning: {records.left} records of training {note.training.name} have not reached MLflow; "
-            f"they are kept in {records.path}. `cliprd benchmark` of it, `cliprd compare`, or the same "
+            f"they are kept in {visible(records.path)}. `cliprd benchmark` of it, `cliprd compare`, or the same "
             "`cliprd distill` again sends them.",
             file=sys.stderr,
         )

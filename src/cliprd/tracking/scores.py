@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cliprd import manifest, storage
+from cliprd.names import key
 from cliprd.params import Params
 from cliprd.storage import Location
 from cliprd.tracking import server
@@ -93,9 +94,10 @@ def log_report(params: Params, comparison: Location, content: Mapping[str, Any],
 
 
 def score_metrics(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """`score/<name>`, the ends of its interval as `low/<name>` and `high/<name>`, and what needs no model."""
+    """`score/<name>`, the ends of its interval as `low/<name>` and `high/<name>`, and what needs no model; names as
+    `names.key` has them."""
     metrics: dict[str, float] = {}
-    for name, score in scores.items():
+    for name, score in ((key(name), score) for name, score in scores.items()):
         metrics[f"score/{name}"] = float(score["value"])
         metrics |= {f"{end}/{name}": float(score[end]) for end in PARTS if score.get(end) is not None}
     return metrics

@@ -12,6 +12,8 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cliprd.names import one_line, visible
+
 # Only where nobody has said otherwise. MLflow itself would try for minutes; what fails here is sent later by our own
 # means. Artifacts of more than MINIMUM_FILE_SIZE go through the server in parts, never whole through its memory.
 DEFAULTS = {
@@ -90,10 +92,12 @@ def quoted(text: str) -> str:
 
 def clean(text: str) -> str:
     """On one line, and without the credentials of an address that it quotes."""
-    return re.sub(r"(\w+://)[^/@\s]*@", r"\1", " ".join(text.split()))
+    return re.sub(r"(\w+://)[^/@\s]*@", r"\1", one_line(text))
 
 
 def warn(what: str, error: BaseException, then: str = "") -> None:
     """One line on stderr: what is not tracked, why, and what becomes of it."""
     line = clean(str(error))[:200]
-    print(f"cliprd: warning: {what}: {type(error).__name__}: {line}{' ' + then if then else ''}", file=sys.stderr)
+    print(
+        visible(f"cliprd: warning: {what}: {type(error).__name__}: {line}{' ' + then if then else ''}"), file=sys.stderr
+    )

@@ -13,7 +13,10 @@ from typing import Any
 from cliprd import manifest
 from cliprd.distill.sections import sections
 from cliprd.manifest import Manifest
+from cliprd.names import key as mlflow_key
+from cliprd.names import visible
 from cliprd.params import Params
+from cliprd.report import markdown
 from cliprd.tracking import election
 from cliprd.tracking.provenance import revisions
 from cliprd.tracking.server import BATCH, experiment_id, flat
@@ -64,17 +67,17 @@ def describe(params: Params, *, key: str, shards: Manifest, cache: Manifest, dev
     shared["distill"] = {name: v for name, v in shared["distill"].items() if name not in (*_ARM, *_MACHINE)}
     fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
     made = {**cache.params, "data": shards.params}  # how data and cache were made is theirs to say, not our caller's
-    common = {key: str(value)[:6000] for key, value in flat({**made, **shared})}  # 6000: MLflow's limit
+    common = {mlflow_key(name): visible(value)[:6000] for name, value in flat({**made, **shared})}  # MLflow's limit
     told_by_arm = ("distill.scale_mode", "distill.weights.")
     arm = {"method": d.method, "scale_mode": scale_mode, "seed": str(d.seed)}
-    arm |= {f"weight/{term}": f"{weight:g}" for term, weight in dataclasses.asdict(weights).items()}
+    arm |= {mlflow_key(f"weight/{term}"): f"{weight:g}" for term, weight in dataclasses.asdict(weights).items()}
     teacher = str(cache.facts.get("teacher", ""))
     tags = {
         KIND: "training",
         **{f"cliprd.{name}": value for name, value in fingerprints.items()},
-        "cliprd.device": device,
+        "cliprd.device": visible(device),
         "cliprd.processes": str(processes),
-        **revisions(),
+        **{name: visible(value) for name, value in revisions().items()},
     }
     digest = manifest.digest({**fingerprints, **shared})
     samples = shards.facts.get("samples", "?")
@@ -89,7 +92,7 @@ def describe(params: Params, *, key: str, shards: Manifest, cache: Manifest, dev
             "name": f"ablation-{digest[:8]}",
             "params": common,
             "note": f"{samples} pairs, {d.epochs} epochs of batch {d.batch_size}, learning rate {d.lr:g}"
-            + (f", teacher {teacher}" if teacher else "")
+            + (f", teacher {markdown.text(teacher)}" if teacher else "")
             + ". Its children are the methods × seeds; what they share are its parameters.",
             "tags": {f"cliprd.{name}": value for name, value in fingerprints.items()},
         },
@@ -100,7 +103,7 @@ def _dataset(shards: Manifest, samples: Any) -> dict[str, str]:
     path = str(shards.params.get("path", "shards"))
     source = {"uri": path, "fingerprint": shards.fingerprint}
     return {
-        "name": path[-500:],
+        "name": visible(path)[-500:],
         "digest": shards.fingerprint[:36],  # MLflow's limit; all of it is in the source
         "source_type": "s3" if path.startswith("s3://") else "local",
         "source": json.dumps(source),

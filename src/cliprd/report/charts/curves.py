@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from cliprd.report.numbers import number
 from cliprd.report.palette import Style
-from cliprd.report.svg import Scale, canvas, element, group, number, padded
+from cliprd.report.svg import Scale, canvas, element, group, padded
 
 WIDTH, HEIGHT = 300, 190
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 26

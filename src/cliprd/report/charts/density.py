@@ -6,8 +6,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from cliprd.report.numbers import number
 from cliprd.report.palette import Style
-from cliprd.report.svg import Scale, canvas, element, number
+from cliprd.report.svg import Scale, canvas, element
 
 SIDE, LEFT, BOTTOM = 240, 40, 34
 RADIUS = 4.2

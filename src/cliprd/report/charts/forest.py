@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from cliprd.report.numbers import figure
 from cliprd.report.palette import Style, marker
 from cliprd.report.svg import Scale, canvas, element, group, padded, tip
 
@@ -71,7 +72,7 @@ def _forest_row(row: Row, x: Scale, y: float) -> Markup:
 
 
 def _signed(value: float) -> str:
-    return "0" if value == 0 else f"{value:+.3g}".replace("-", "−")
+    return ("+" if value > 0 else "") + figure(value, 3)
 
 
 def bar(interval: Mapping[str, float], style: Style, *, top: float) -> Markup:

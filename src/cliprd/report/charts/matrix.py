@@ -6,15 +6,22 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from cliprd.names import visible
+from cliprd.report.charts.labels import width
 from cliprd.report.svg import canvas, element, group, tip
 
 WIDTH = 300
-FONT = 5.6  # average width in pixels of a character of the labels
+FONT, LONGEST = 10.5, 92.0  # of the labels, in pixels
 
 
-def short(text: str, most: int = 14) -> str:
-    """At most `most` characters, the rest as an ellipsis."""
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+def short(text: str) -> str:
+    """As much of a name as `LONGEST` pixels hold, the rest as an ellipsis."""
+    text = visible(text)
+    if width(text, FONT) <= LONGEST:
+        return text
+    while width(text + "…", FONT) > LONGEST:
+        text = text[:-1]
+    return text.rstrip() + "…"
 
 
 def heatmap(title: str, classes: Sequence[str], counts: Sequence[Sequence[int]], *, css: str) -> Markup:
@@ -23,7 +30,7 @@ def heatmap(title: str, classes: Sequence[str], counts: Sequence[Sequence[int]],
     Empty cells are not drawn. Right answers and mistakes differ in hue, and by their place on or off the diagonal.
     """
     names = [short(name) for name in classes]
-    margin = round(max(map(len, names), default=0) * FONT) + 8
+    margin = round(max((width(name, FONT) for name in names), default=0)) + 8
     cell = (WIDTH - margin) / max(len(classes), 1)
     side = WIDTH - margin
     parts = [element("rect", x=margin, y=0, width=side, height=side, class_="plate")]

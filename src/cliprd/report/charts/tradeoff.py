@@ -8,25 +8,37 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from cliprd.report.charts.forest import spread
+from cliprd.report.charts.labels import Box, around, place
+from cliprd.report.numbers import figure, number
 from cliprd.report.palette import Style, marker
-from cliprd.report.svg import Scale, canvas, element, group, number, padded, tip
+from cliprd.report.results import Measured
+from cliprd.report.svg import Scale, canvas, element, group, padded, tip
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 470, 290, 44, 42
+FRAME = Box(LEFT, 4, WIDTH - 4, HEIGHT - BOTTOM)
+FONT, MARK, RINGS = 11.5, 5.5, 14
+REACH = 1.5 * MARK + 0.5  # half the side of the largest marker, the star, with its outline
 
 
 @dataclass(frozen=True)
 class Point:
-    """A model: `x` > 0 (images per second, parameters, …), its score interval as shares of 1."""
+    """A model, or several of one architecture.
+
+    Attributes:
+        label: beside the mark.
+        x: images per second, parameters, …; positive. Its range is drawn where it has one.
+        score: interval as shares of 1.
+    """
 
     label: str
     style: Style
-    x: float
+    x: Measured
     score: Mapping[str, float]
 
 
 def tradeoff(points: Sequence[Point], *, x_label: str) -> Markup:
-    """Score in points over a logarithmic x; whiskers are the scores' intervals."""
-    low, high = min(p.x for p in points), max(p.x for p in points)
+    """Score in points over a logarithmic x; whiskers are the scores' intervals and the ranges of x."""
+    low, high = min(p.x.low for p in points), max(p.x.high for p in points)
     x = Scale(low / 1.45, high * 1.45, LEFT, WIDTH - 12, log=True)
     ends = [100 * p.score[key] for p in points for key in ("low", "high")]
     y_low, y_high = padded(ends, share=0.15)
@@ -40,32 +52,40 @@ def tradeoff(points: Sequence[Point], *, x_label: str) -> Markup:
     parts.append(element("text", x_label, x=(LEFT + WIDTH) / 2, y=HEIGHT - 6, class_="tick", text_anchor="middle"))
     turn = f"translate(12 {foot / 2:.1f}) rotate(-90)"
     parts.append(element("text", "mean score (%)", transform=turn, class_="tick", text_anchor="middle"))
-    parts += _points(points, x, y)
+    parts += [_mark(point, x, y) for point in points]
+    parts += _labels(points, x, y)
     return canvas(WIDTH, HEIGHT, parts, label=f"Mean score against {x_label}", class_="chart wide")
 
 
-def _points(points: Sequence[Point], x: Scale, y: Scale) -> list[Markup]:
+def _mark(point: Point, x: Scale, y: Scale) -> Markup:
+    px, py = x(point.x.value), y(100 * point.score["value"])
+    bottom, top = y(100 * point.score["low"]), y(100 * point.score["high"])
+    left, right = x(point.x.low), x(point.x.high)
+    at = figure(point.x.value)
+    if point.x.low < point.x.high:
+        at += f" [{figure(point.x.low)}, {figure(point.x.high)}]"
+    whiskers = [element("line", x1=px, x2=px, y1=bottom, y2=top, class_="whisker")]
+    if right - left > 1:
+        whiskers.append(element("line", x1=left, x2=right, y1=py, y2=py, class_="whisker"))
+    mark = marker(point.style.marker, px, py, size=MARK)
+    return group(
+        [*whiskers, mark, tip(f"{point.label}: {spread(point.score)}, at {at}")], class_=f"{point.style.css} row"
+    )
+
+
+def _labels(points: Sequence[Point], x: Scale, y: Scale) -> list[Markup]:
+    """Over all marks, each at the free place nearest to its own; a leader leads to one that is further away."""
+    places = [(x(point.x.value), y(100 * point.score["value"])) for point in points]
+    taken = [around(px, py, REACH) for px, py in places]
     parts = []
-    free: list[tuple[float, float]] = []  # where labels already are: neighbours are pushed apart, with a thin leader
-    for point in sorted(points, key=lambda p: -p.score["value"]):
-        px, py = x(point.x), y(100 * point.score["value"])
-        bottom, top = y(100 * point.score["low"]), y(100 * point.score["high"])
-        left = px > WIDTH - 130
-        at = py + 4
-        while any(abs(px - qx) < 130 and abs(at - qy) < 13 for qx, qy in free):
-            at += 2
-        free.append((px, at))
-        tx = px + (-14 if left else 14)
-        parts.append(
-            group(
-                [
-                    element("line", x1=px, x2=px, y1=bottom, y2=top, class_="whisker"),
-                    element("line", x1=px, y1=py, x2=tx + (2 if left else -2), y2=at - 4, class_="leader"),
-                    marker(point.style.marker, px, py, size=5.5),
-                    element("text", point.label, x=tx, y=at, class_="label", text_anchor="end" if left else "start"),
-                    tip(f"{point.label}: {spread(point.score)}, at {number(point.x)}"),
-                ],
-                class_=f"{point.style.css} row",
-            )
-        )  # fmt: skip
+    for point, (px, py) in zip(points, places, strict=True):
+        found = place(point.label, px, py, font=FONT, reach=REACH, taken=taken, frame=FRAME, rings=RINGS)
+        if found is None:  # pointing at the mark still shows it
+            continue
+        taken.append(found.box)
+        near = Box(px - REACH - 3, py - REACH - 3, px + REACH + 3, py + REACH + 3)
+        if not found.box.overlaps(near):
+            end = min(max(px, found.box.left), found.box.right), min(max(py, found.box.top), found.box.bottom)
+            parts.append(element("line", x1=px, y1=py, x2=end[0], y2=end[1], class_="leader"))
+        parts.append(element("text", point.label, x=found.x, y=found.y, class_="label", text_anchor=found.anchor))
     return parts
