@@ -29,6 +29,7 @@ from cliprd.params import Params, load
 from cliprd.retrain.plan import Plan
 from cliprd.retrain.run import Judged, settle
 from cliprd.stages import gate
+from cliprd.tracking import champion
 
 LOCK = Path("dvc.lock")
 LOCKS = "cliprd/locks"
@@ -101,6 +102,7 @@ class Repository:
     def retrain(self, made: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
         """Train and ask the gate; then push; then promote or refuse. See `Runner.retrain`."""
         student, benchmarks = self.train(made.inputs)
+        champion.check_candidate(student, benchmarks)
         names = ["candidate", *(f"candidate-{number:04d}" for number in range(1, len(benchmarks)))]
         gate.run(self.params, dict(zip(names, benchmarks, strict=True)), output / "gate")
         decision = json.loads((output / "gate" / gate.DECISION).read_text(encoding="utf-8"))

@@ -140,6 +140,7 @@ def settle(
     """
     place = params.promote.champion
     if decision["verdict"] == "champion":
+        champion.tidy(place, params)
         return str(decision["champion"])
     if decision["passed"]:
         return champion.publish(place, params, student, benchmarks, decision, asked_by)
