@@ -23,8 +23,8 @@ import yaml
 
 from cliprd import manifest, storage
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError, RetryableError
+from cliprd.files import atomic_write, sweep_beside
 from cliprd.machine import end_with_parent
-from cliprd.manifest import atomic_write
 from cliprd.params import Params, load
 from cliprd.retrain.plan import Plan
 from cliprd.retrain.run import Judged, settle
@@ -174,6 +174,7 @@ class Repository:
         known = _known()
         merged = {**known, "stages": {**known["stages"], **yaml.safe_load(data)["stages"]}}
         if merged != known:
+            sweep_beside(LOCK)
             with atomic_write(LOCK, "w") as file:
                 yaml.safe_dump(merged, file, sort_keys=False, allow_unicode=True)
         print("retrain: the same inputs were trained before; DVC's remote has what came of it", flush=True)
