@@ -70,7 +70,9 @@ def sweep(paths: Iterable[Path]) -> None:
     """Remove those temporary files and folders that no live process has locked."""
     for path in list(paths):
         with contextlib.suppress(FileNotFoundError, PermissionError):  # another process swept it, or owns it
-            if not path.is_symlink() and path.is_dir():
+            if path.is_symlink():
+                continue  # no writer of cliprd makes one
+            if path.is_dir():
                 _sweep_folder(path)
             else:
                 _sweep_file(path, path)
