@@ -9,7 +9,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "cliprd"
 FLOORS = [
-    {"errors", "names", "image_spec", "machine", "manifest", "workspace", "progress", "params", "storage"},
+    {"errors", "files", "names", "image_spec", "machine", "manifest", "workspace", "progress", "params", "storage"},
     {"statistics"},
     {"losses", "report"},
     {"data", "models"},

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cliprd.names import one_line, shown_streams, visible
 
@@ -28,15 +28,23 @@ exit codes: 0 done, 2 wrong parameters, 3 wrong or damaged input, 4 training div
 (see it with --debug)"""
 
 
-def parser() -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """Reports what is wrong with a command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        self.exit(_fail(f"{message} (see `{self.prog} --help`)", 2))
+
+
+def parser() -> _Parser:
     """The whole command line; its help text is frozen by a test."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     group = common.add_argument_group("on every command")
     group.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="parameter file")
     group.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="override one key")
     group.add_argument("--debug", action="store_true", help="show the traceback of a failure")
 
-    root = argparse.ArgumentParser(
+    root = _Parser(
         prog="cliprd",
         description="Distil a large CLIP into a small one with relational distillation (CLIP-RD).",
         epilog=EPILOG,
@@ -46,12 +54,12 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="store_true", help="print the version and exit")
     commands = root.add_subparsers(dest="command", metavar="COMMAND")
 
-    def command(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def command(name: str, call: Callable[[argparse.Namespace], int], text: str) -> _Parser:
         sub = commands.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
         sub.set_defaults(call=call)
         return sub
 
-    def stage(name: str, text: str, **inputs: str) -> argparse.ArgumentParser:
+    def stage(name: str, text: str, **inputs: str) -> _Parser:
         sub = command(name, _run_stage, text)
         for flag, value in inputs.items():
             required, _, explain = value.partition("|")
@@ -148,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
     )
     actions = pipeline.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    def action(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def action(name: str, call: Callable[[argparse.Namespace], int], text: str) -> _Parser:
         sub = actions.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
         sub.add_argument("pipeline", choices=("distill", "ablation", "retrain"), help="which pipeline")
         sub.add_argument("--image", metavar="NAME", help="of the steps; default: the content-made tag of `make images`")
@@ -163,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
     here.add_argument("--root", type=Path, default=Path("work/pipeline"), metavar="DIR", help="outputs and cache")
     here.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="an input of the pipeline")
 
-    def remote(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def remote(name: str, call: Callable[[argparse.Namespace], int], text: str) -> _Parser:
         sub = action(name, call, text)
         sub.add_argument("--host", metavar="URL", help="of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT")
         sub.add_argument("--namespace", metavar="NAME", help="yours, in multi-user Kubeflow")
@@ -261,7 +269,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     root = parser()
-    options = root.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    _refuse_empty(root, words)
+    options = root.parse_args(words)
     if options.version:
         from cliprd import __version__
 
@@ -289,6 +299,14 @@ def _main(arguments: Sequence[str] | None) -> int:
         return _fail(f"{type(error).__name__}: {error} (a defect in cliprd; --debug shows where)", 1)
 
 
+def _refuse_empty(root: _Parser, words: Sequence[str]) -> None:
+    """An unset variable of a shell would else be the present folder, or the default."""
+    for before, word in zip(["", *words], words, strict=False):
+        name, _, value = word.partition("=") if word.startswith("--") and "=" in word else (before, "", word)
+        if not value.strip() and name != "--reason":
+            root.error(f"argument {name}: it is empty" if name.startswith("-") else "an argument is empty")
+
+
 def _fail(message: str, code: int) -> int:
     print(f"cliprd: error: {one_line(message)}", file=sys.stderr)
     return code
@@ -307,6 +325,7 @@ def _load(options: argparse.Namespace) -> Params:
 def _run_stage(options: argparse.Namespace) -> int:
     tree = _load(options)
     inputs = {name: path for name in options.inputs if (path := getattr(options, name)) is not None}
+    _check_output(options.output, inputs.values())
     extra = {"part": options.part} if getattr(options, "part", None) else {}
     manifest = _stage(options.command)(tree, inputs, options.output, **extra)
     if os.environ.get("RANK", "0") != "0":  # one of several under torchrun: the first speaks for all
@@ -316,11 +335,22 @@ def _run_stage(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_output(output: Location, inputs: Iterable[Location]) -> None:
+    """A stage clears its output folder."""
+    from cliprd.errors import ParamsError
+
+    for folder in inputs:
+        here = isinstance(folder, Path) and isinstance(output, Path)
+        if str(folder) == str(output) or (here and Path(folder).resolve().is_relative_to(Path(output).resolve())):
+            raise ParamsError(f"--output {output} is or holds {folder}, which is read.", "Give another --output.")
+
+
 def _promote(options: argparse.Namespace) -> int:
     tree = _load(options)
     from cliprd.stages.promote import promote
     from cliprd.tracking.champion import asker
 
+    _check_output(options.output, [options.student, *options.benchmark])
     done = promote(
         tree,
         options.student,
@@ -415,13 +445,14 @@ def _pipeline_image(options: argparse.Namespace) -> int:
 
 def _pipeline_compile(options: argparse.Namespace) -> int:
     tree, image = _parameters_and_image(options)
-    from cliprd.manifest import atomic_write
+    from cliprd.files import atomic_write, sweep_beside
     from pipelines.compile import compile_pipeline
 
     text = compile_pipeline(options.pipeline, tree, image)
     if options.output is None:
         sys.stdout.write(text)
     else:
+        sweep_beside(options.output)
         with atomic_write(options.output, "w") as file:
             file.write(text)
     return 0

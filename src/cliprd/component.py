@@ -226,10 +226,12 @@ def refuse(sections: Mapping[str, Any], student: str, benchmark: str, decision: 
 
     Arguments as of `promote`.
     """
+    from cliprd.tracking.champion import check_candidate
     from cliprd.tracking.champion import refuse as keep
 
     with _one_line():
         found = _decision(decision)
+        _attempts(lambda: check_candidate(Path(student), [Path(benchmark)]))
         if found["verdict"] in ("champion", "withdrawn", "no place"):
             return None
         return _candidate(keep, sections, student, benchmark, found, run_name)
@@ -347,6 +349,7 @@ def _here(folder: str) -> Path:
 
 
 def _decision(folder: str) -> dict[str, Any]:
+    manifest.verify(folder, stage="gate")
     found: dict[str, Any] = json.loads((Path(folder) / "decision.json").read_text(encoding="utf-8"))
     return found
 

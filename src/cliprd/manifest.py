@@ -7,19 +7,18 @@ found. Files whose content depends on the clock (timings) live under `VOLATILE_D
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cliprd import __version__, storage
 from cliprd.errors import InputError
+from cliprd.files import atomic_write as atomic_write
 
 SCHEMA = 1
 NAME = "manifest.json"
@@ -57,23 +56,6 @@ def code_digest(*parts: str) -> str:
     for path in sorted(path for path in found if path.suffix in {".py", ".json", ".j2"}):
         sources.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return sources.hexdigest()
-
-
-@contextlib.contextmanager
-def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Write beside `path`, fsync, move into place: a reader sees the old file or the whole new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes 0600, which another container's user could not read
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cliprd import manifest, storage
+from cliprd import files, manifest, storage
 from cliprd.errors import EnvironmentError_, InputError
 from cliprd.manifest import Manifest
 from cliprd.storage import Location
@@ -43,6 +43,8 @@ class Workspace:
     Args:
         way: how files are made, beside what each is made of; with `keep`, which is asked before other work begins in a
             folder of files made in this way, and names those of its entries that are to outlive it.
+        resume_files: hidden entries that only an interrupted run needs; they are removed once the manifest stands, by
+            the next run where a kill came between.
 
     Attributes:
         path: where to write: `output` itself, or the folder here whose files follow to it.
@@ -63,6 +65,7 @@ class Workspace:
         inputs: Mapping[str, str],
         way: Mapping[str, Any] | None = None,
         keep: Callable[[Path], Iterable[str]] | None = None,
+        resume_files: Collection[str] = (),
     ) -> None:
         place = storage.parse(output)
         self._mirror: Mirror | None = None
@@ -76,6 +79,7 @@ class Workspace:
         self.inputs = dict(inputs)
         self._way = None if way is None else json.loads(manifest.canonical(dict(way)))
         self._keep = keep
+        self._resume_files = resume_files
         self.finished: Manifest | None = None
         self.resumed = False
 
@@ -131,7 +135,12 @@ class Workspace:
             if self._mirror:
                 self._mirror.open(self.identity)
             self.finished = self._whole(self.path)
-            if self.finished is None and not self._same_leftovers():
+            if self.finished is not None:
+                self._tidy()
+            elif self._same_leftovers():
+                files.sweep_below(self.path)
+            else:
+                self._check_is_of_a_stage()
                 self._clear(self._worth_keeping())
                 if self._way is not None:
                     manifest.write_json(self.path / MADE, self._way)
@@ -172,10 +181,21 @@ class Workspace:
             return ()
         return set(self._keep(self.path)) if made == self._way else ()
 
+    def _check_is_of_a_stage(self) -> None:
+        """What no stage has written is not cliprd's to remove."""
+        entries = {entry.name for entry in self.path.iterdir()}
+        foreign = sorted(name for name in entries if not name.startswith("."))
+        if foreign and not entries & {MARKER, manifest.NAME}:
+            raise InputError(
+                f"{self.path} holds files that are not of a stage, {foreign[0]} among them.",
+                "Give another --output, or remove them.",
+            )
+
     def _clear(self, keep: Collection[str]) -> None:
+        manifest.write_json(self.path / MARKER, {})  # what a kill leaves of the folder is known as a stage's
         (self.path / manifest.NAME).unlink(missing_ok=True)  # first: what is half removed must not look finished
         for entry in self.path.iterdir():
-            if entry.name == LOCK or entry.name in keep:
+            if entry.name in (LOCK, MARKER) or entry.name in keep:
                 continue
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
@@ -184,14 +204,20 @@ class Workspace:
 
     def finish(self, *, facts: Mapping[str, Any] | None = None) -> Manifest:
         """Write the manifest over all files in the folder; the work is then done."""
-        for stray in self.path.rglob(".*.tmp"):
-            stray.unlink()  # a writer that was killed between mkstemp and replace
+        files.sweep_below(self.path)
         written = manifest.write(self.path, stage=self.stage, params=self.params, inputs=self.inputs, facts=facts)
         if self._mirror:
             self._mirror.finish(written.files)
             self.finished = written
-        (self.path / MARKER).unlink(missing_ok=True)
+        self._tidy()
         return written
+
+    def _tidy(self) -> None:
+        """Remove what a finished folder does not need."""
+        for name in self._resume_files:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        files.sweep_below(self.path)
+        (self.path / MARKER).unlink(missing_ok=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cliprd.distill.checkpoint import FOLDER, Checkpoints, State
+from cliprd.distill.checkpoint import Checkpoints, State
 from cliprd.distill.objective import build_loss
 from cliprd.distill.optimizer import build_optimizer, named_parameters
 from cliprd.distill.order import Position
@@ -129,11 +129,3 @@ def test_no_pickle(saved):
     for path in checkpoints.folder.glob("*.json"):
         assert json.loads(path.read_text())["sha256"]
     assert {p.suffix for p in checkpoints.folder.iterdir()} == {".json", ".safetensors"}
-
-
-def test_remove(saved, tmp_path):
-    checkpoints, _ = saved
-    checkpoints.remove()
-    assert not (tmp_path / FOLDER).exists()
-    assert checkpoints.load(make()) is None
-    checkpoints.remove()

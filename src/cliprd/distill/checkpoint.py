@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cliprd import manifest
+from cliprd import files, manifest
 from cliprd.distill.optimizer import named_parameters
 from cliprd.distill.order import Position
 from cliprd.errors import InputError
@@ -123,10 +122,6 @@ class Checkpoints:
         steps = self._steps()
         return self._path(steps[0]) if steps else None
 
-    def remove(self) -> None:
-        """All of them: the training is finished."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.safetensors"
 
@@ -137,8 +132,9 @@ class Checkpoints:
     def _sweep(self) -> None:
         """Remove what a kill in the middle of `save` has left."""
         steps = set(self._steps())
-        for stray in [*self.folder.glob(".*.tmp"), *self.folder.glob("step-*.safetensors")]:
-            if stray.suffix == ".tmp" or int(stray.stem.partition("-")[2]) not in steps:
+        files.sweep_below(self.folder)
+        for stray in self.folder.glob("step-*.safetensors"):
+            if int(stray.stem.partition("-")[2]) not in steps:
                 stray.unlink()
 
     def _read(self, path: Path) -> dict[str, Any]:

@@ -23,13 +23,14 @@ import yaml
 
 from cliprd import manifest, storage
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError, RetryableError
+from cliprd.files import atomic_write, sweep_beside
 from cliprd.machine import end_with_parent
-from cliprd.manifest import atomic_write
 from cliprd.names import one_line
 from cliprd.params import Params, load
 from cliprd.retrain.plan import Plan
 from cliprd.retrain.run import Judged, settle
 from cliprd.stages import gate
+from cliprd.tracking import champion
 
 LOCK = Path("dvc.lock")
 LOCKS = "cliprd/locks"
@@ -102,6 +103,7 @@ class Repository:
     def retrain(self, made: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
         """Train and ask the gate; then push; then promote or refuse. See `Runner.retrain`."""
         student, benchmarks = self.train(made.inputs)
+        champion.check_candidate(student, benchmarks)
         names = ["candidate", *(f"candidate-{number:04d}" for number in range(1, len(benchmarks)))]
         gate.run(self.params, dict(zip(names, benchmarks, strict=True)), output / "gate")
         decision = json.loads((output / "gate" / gate.DECISION).read_text(encoding="utf-8"))
@@ -173,6 +175,7 @@ class Repository:
         known = _known()
         merged = {**known, "stages": {**known["stages"], **yaml.safe_load(data)["stages"]}}
         if merged != known:
+            sweep_beside(LOCK)
             with atomic_write(LOCK, "w") as file:
                 yaml.safe_dump(merged, file, sort_keys=False, allow_unicode=True)
         print("retrain: the same inputs were trained before; DVC's remote has what came of it", flush=True)

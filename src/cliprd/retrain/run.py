@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cliprd.errors import CliprdError
-from cliprd.manifest import atomic_write, write_json
+from cliprd.files import atomic_write, sweep_beside
+from cliprd.manifest import write_json
 from cliprd.names import visible
 from cliprd.params import Params
 from cliprd.retrain import report as reports
@@ -85,6 +86,7 @@ def retrain(
     """
     with alone():
         for name in (JSON, TEXT):
+            sweep_beside(output / name)
             (output / name).unlink(missing_ok=True)  # of an earlier run: where this one is killed, none is left
         told = _begun(params, runner.name, asked_by, facts)
         try:
@@ -141,6 +143,7 @@ def settle(
     """
     place = params.promote.champion
     if decision["verdict"] == "champion":
+        champion.tidy(place, params)
         return str(decision["champion"])
     if decision["passed"]:
         return champion.publish(place, params, student, benchmarks, decision, asked_by)

@@ -22,7 +22,7 @@ from cliprd import lineage, manifest, storage, tracking
 from cliprd import params as parameters
 from cliprd.data.shards import ShardSet
 from cliprd.distill import device, distributed, nodes
-from cliprd.distill.checkpoint import Checkpoints
+from cliprd.distill.checkpoint import FOLDER as CHECKPOINTS
 from cliprd.distill.distributed import World
 from cliprd.distill.division import Division
 from cliprd.distill.handover import handing_over
@@ -75,9 +75,14 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
         shards = ShardSet.open(inputs["shards"])
         cache = TeacherCache.open(inputs["cache"], shards, params.augmentation)
         fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
-        work = Workspace(output, stage="distill", params=sections(params), inputs=fingerprints)
+        work = Workspace(
+            output, stage="distill", params=sections(params), inputs=fingerprints, resume_files=[CHECKPOINTS]
+        )
         if machines := nodes.among():
             if whole := work.look():  # one that comes back when the others have finished would wait for them in vain
+                if machines.rank == 0:
+                    with work:  # removes what a kill after the manifest has left
+                        pass
                 return whole
             _launch(params, inputs, output, device.processes(params.distill), machines)
             return manifest.read(output, stage="distill")
@@ -104,7 +109,6 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
 
 def _finished(work: Workspace, params: Params, output: Location) -> Manifest | None:
     if work.finished:
-        Checkpoints(work.path).remove()  # where a kill came after the manifest
         tracking.send_left(params, output)
     return work.finished
 
@@ -131,9 +135,7 @@ def _make(
     export_onnx(trained.model, output)
     facts = _facts(params, trained, output, work.inputs)
     manifest.write_json(output / lineage.NAME, lineage.of_student(work.params, facts, made_of))
-    written = work.finish(facts=facts)
-    Checkpoints(output).remove()  # last: until the manifest stands, a rerun starts from them
-    return written
+    return work.finish(facts=facts)  # until its manifest stands, a rerun starts from the checkpoints
 
 
 def _follow(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, world: World) -> Manifest:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -85,6 +84,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
         inputs={"source": sources.combined(found)},
         way=way,
         keep=_kept,
+        resume_files=[PROGRESS],
     ) as work:
         if work.finished:
             return work.finished
@@ -98,7 +98,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
         for stray in {path.name for path in folder.glob("*.tar")} - {shard.name for shard in shards}:
             (folder / stray).unlink()  # of a source that is gone
         write_index(folder, shards)
-        written = work.finish(
+        return work.finish(
             facts={
                 "samples": kept,
                 "captions": sum(part.captions for part in packed),
@@ -108,8 +108,6 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
                 "sources": [_told(source, part) for source, part in zip(found, packed, strict=True)],
             }
         )
-        shutil.rmtree(folder / PROGRESS, ignore_errors=True)
-        return written
 
 
 def _told(source: Source, part: _Packed) -> dict[str, Any]:

@@ -49,16 +49,20 @@ def promote(
         dry_run: ask the gate only.
 
     Raises:
+        InputError: student and benchmarks do not belong together; nothing was decided or written.
         InputError, ParamsError, RetryableError: of `gate.run`, `champion.publish` and `champion.refuse`.
     """
+    folders = [storage.fetch_folder(folder) for folder in benchmarks]
+    champion.check_candidate(storage.resolve(student), folders)
     names = ["candidate", *(f"candidate-{number:04d}" for number in range(1, len(benchmarks)))]
     gate.run(params, dict(zip(names, benchmarks, strict=True)), output)
     decision = json.loads((storage.fetch_folder(output) / gate.DECISION).read_text(encoding="utf-8"))
     place, already = params.promote.champion, decision["verdict"] == "champion"
+    if already and not dry_run:
+        champion.tidy(place, params)
     if dry_run or not place or already or decision["verdict"] == "withdrawn":
         # One that was taken out of use is there already, with the word by which it was promoted.
         return Promotion(decision, decision["champion"] if already else None, already)
-    folders = [storage.fetch_folder(folder) for folder in benchmarks]
     act = champion.publish if decision["passed"] else champion.refuse
     version = act(place, params, storage.fetch_folder(student), folders, decision, asked_by)
     return Promotion(decision, version, decision["passed"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,14 +53,9 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     if params.teacher.name == "aligned":
         shards = ShardSet.open(inputs["shards"])
         section = {"teacher": shaping(params.teacher)}
-        with Workspace(output, stage="teacher", params=section, inputs={"shards": shards.fingerprint}) as work:
-            if work.finished:
-                shutil.rmtree(work.path / FEATURES, ignore_errors=True)  # where a kill came after the manifest
-                return work.finished
-            facts = _train_aligned(params, shards, work.path, device)
-            written = work.finish(facts=facts)
-            shutil.rmtree(work.path / FEATURES, ignore_errors=True)
-            return written
+        made_of = {"shards": shards.fingerprint}
+        with Workspace(output, stage="teacher", params=section, inputs=made_of, resume_files=[FEATURES]) as work:
+            return work.finished or work.finish(facts=_train_aligned(params, shards, work.path, device))
     section = {"teacher": shaping(params.teacher)}
     version = weights_version(params.teacher.name)
     inputs_found = {"weights": version} if version else {}

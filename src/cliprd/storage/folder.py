@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cliprd import manifest
+from cliprd import files, manifest
 from cliprd.errors import InputError
 from cliprd.storage import s3
 from cliprd.storage.paths import Location, below, is_s3, join, label, parse, scratch
@@ -28,6 +28,7 @@ def write_pointer(folder: Path, url: str) -> None:
     data = read_bytes(join(url, manifest.NAME))
     if data is None:
         raise InputError(f"{url} has no {manifest.NAME}, so it was never finished.", "Run the stage that makes it.")
+    files.sweep_below(folder)
     manifest.write_json(folder / POINTER, {"url": url})
     with manifest.atomic_write(folder / manifest.NAME) as file:  # last, as everywhere
         file.write(data)
@@ -106,8 +107,8 @@ def put_folder(folder: Path, location: Location) -> None:
         InputError: it was never finished. RetryableError: the network or the store failed.
     """
     found, place = manifest.read(folder), parse(location)
-    files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    names = [*found.files, *(name for name in files if name.startswith(f"{manifest.VOLATILE_DIR}/")), manifest.NAME]
+    there = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = [*found.files, *(name for name in there if name.startswith(f"{manifest.VOLATILE_DIR}/")), manifest.NAME]
     for name in names:
         if is_s3(str(place)):
             upload(folder / name, join(place, name))

@@ -28,7 +28,7 @@ from cliprd.storage import s3
 from cliprd.storage.paths import below, join, label, scratch
 from cliprd.storage.s3 import Missing, TakenOverError
 from cliprd.storage.streams import read_bytes
-from cliprd.storage.transfer import Entry, abandon_uploads, download, entries, head, remove, upload
+from cliprd.storage.transfer import Entry, abandon_uploads, download, entries, head, modified, remove, upload
 
 MARKER = ".work.json"
 JOURNAL = ".mirror.jsonl"  # here only: which version of which file was sent, or came
@@ -110,7 +110,9 @@ class Mirror:
         self._drop(name for name in there if _hidden(name) or name not in here)
 
     def tidy(self) -> None:
-        """Remove the hidden objects beside a finished manifest: they were for going on, and nothing goes on."""
+        """Remove what is left beside a finished manifest: hidden objects, and uploads that were begun before it."""
+        if finished := modified(join(self.url, manifest.NAME)):
+            abandon_uploads(self.url, before=finished)
         self._drop(name for name in entries(self.url) if _hidden(name))
 
     def close(self, *, last: bool = False) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from cliprd import manifest
+from cliprd import files
 from cliprd.errors import InputError, RetryableError
 from cliprd.storage import s3
 from cliprd.storage.paths import is_s3, split
@@ -62,7 +62,8 @@ def write_bytes(url: str, data: bytes) -> None:
         InputError: no such bucket, forbidden. RetryableError: the network or the store failed.
     """
     if not is_s3(url):
-        with manifest.atomic_write(Path(url)) as file:
+        files.sweep_beside(Path(url))
+        with files.atomic_write(Path(url)) as file:
             file.write(data)
         return
     bucket, key = split(url)

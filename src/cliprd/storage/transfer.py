@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -181,15 +182,41 @@ def _remove(bucket: str, found: list[str]) -> None:
     s3.retrying(send)
 
 
-def abandon_uploads(url: str) -> None:
-    """Forget the parts of uploads into a folder that a killed process has begun: they are paid for and never seen.
+def abandon_uploads(url: str, *, before: datetime | None = None) -> None:
+    """Remove the parts of uploads into a folder that a killed process has begun: they are paid for and never seen.
 
-    Where that is forbidden or not known to the store, they stay.
+    Where the store forbids that or does not know it, they stay.
+
+    Args:
+        before: only those that were begun earlier, by the store's clock.
     """
     bucket, key = split(url)
-    with contextlib.suppress(CliprdError), s3.errors(url):
-        for item in s3.client().list_multipart_uploads(Bucket=bucket, Prefix=f"{key}/").get("Uploads", ()):
-            s3.client().abort_multipart_upload(Bucket=bucket, Key=item["Key"], UploadId=item["UploadId"])
+    with contextlib.suppress(CliprdError):
+        for item in s3.retrying(lambda: _uploads(bucket, key, url)):
+            if before is None or item["Initiated"] < before:
+                with contextlib.suppress(CliprdError), s3.errors(url):  # another process has completed or removed it
+                    s3.client().abort_multipart_upload(Bucket=bucket, Key=item["Key"], UploadId=item["UploadId"])
+
+
+def _uploads(bucket: str, key: str, url: str) -> list[dict[str, Any]]:
+    with s3.errors(url):
+        pages = s3.client().get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=f"{key}/")
+        return [item for page in pages for item in page.get("Uploads", ())]
+
+
+def modified(url: str) -> datetime | None:
+    """When an object was written, by the store's clock; None where there is none."""
+    bucket, key = split(url)
+
+    def ask() -> datetime | None:
+        try:
+            with s3.errors(url):
+                written: datetime = s3.client().head_object(Bucket=bucket, Key=key)["LastModified"]
+                return written
+        except s3.Missing:
+            return None
+
+    return s3.retrying(ask)
 
 
 def download(

@@ -20,6 +20,8 @@ from typing import Any
 from cliprd import manifest
 from cliprd.errors import InputError, ParamsError
 from cliprd.params import Params
+from cliprd.storage import Location
+from cliprd.tracking import champion_versions
 
 REGISTRY = "models:/"
 LINEAGE = "lineage.json"
@@ -63,7 +65,7 @@ class Package:
     @property
     def version(self) -> str:
         """Of student and benchmarks together: the same for the same."""
-        return manifest.digest([self.fingerprint, *self.scores])[:20]
+        return champion_versions.name(self.fingerprint, self.scores)
 
 
 def current(place: str, params: Params) -> Champion | None:
@@ -103,7 +105,8 @@ def publish(
             become champion meanwhile, who is named.
         RetryableError: a store or server failed; the champion is as before, or the new one, and never a part.
     """
-    package = _package(place, student, benchmarks)
+    _named(place)
+    package = _package(student, benchmarks)
     if not decision.get("passed"):
         raise InputError(f"The gate refused: {decision.get('reason', 'no reason given')}.", "Nothing was promoted.")
     if sorted(decision.get("candidate", package.scores)) != sorted(package.scores):
@@ -121,7 +124,8 @@ def refuse(
     asked_by: Mapping[str, str],
 ) -> str:
     """Keep `student` with the gate's refusal; the champion stays. Arguments and errors as of `publish`."""
-    package = _package(place, student, benchmarks)
+    _named(place)
+    package = _package(student, benchmarks)
     version: str = _backend(place).refuse(place, params, package, decision, asked_by)
     return version
 
@@ -133,12 +137,20 @@ def rollback(place: str, params: Params, asked_by: Mapping[str, str], to: str | 
         The version that is champion now.
 
     Raises:
-        InputError: there is none before, no such version, or another champion by now. ParamsError, RetryableError: as
-            of `publish`.
+        InputError: there is none before, no such version, or another champion by now.
+        ParamsError: no place is named, or `to` is empty. RetryableError: as of `publish`.
     """
     _named(place)
+    if to is not None and not to.strip():
+        raise ParamsError("--to is empty.", "Give a version, or leave it out for the champion before this one.")
     version: str = _backend(place).rollback(place, params, asked_by, to)
     return version
+
+
+def tidy(place: str, params: Params) -> None:
+    """Finish what a promotion has left that was killed behind the step that counts; remove leftovers of killed ones."""
+    _named(place)
+    _backend(place).tidy(place, params)
 
 
 def note(place: str, params: Params, name: str, content: Mapping[str, Any]) -> None:
@@ -182,20 +194,42 @@ def asker(reason: str = "") -> dict[str, str]:
     return {"who": who, "what": reason or run or environment.get("CI_JOB_URL", "") or "by hand"}
 
 
-def _package(place: str, student: Path, benchmarks: Sequence[Path]) -> Package:
-    _named(place)
-    trained = manifest.verify(student, stage="distill").fingerprint
-    found = [(folder, manifest.verify(folder, stage="benchmark")) for folder in benchmarks]
-    found.sort(key=lambda pair: (pair[1].inputs.get("model") != trained, pair[1].fingerprint))
-    if not found or found[0][1].inputs.get("model") != trained:
-        raise InputError(f"None of the benchmarks is of the student in {student}.", "Run `cliprd benchmark` of it.")
+def check_candidate(student: Location, benchmarks: Sequence[Path]) -> None:
+    """Check a student's folder, exports included, and its benchmarks, and that they belong together.
+
+    Args:
+        student: folder of `distill`; of one in S3 the sizes of its files are checked.
+        benchmarks: folders of `benchmark`; the student's own is among them.
+
+    Raises:
+        InputError: one is missing, unfinished or damaged, or none of the benchmarks is of the student.
+        RetryableError: the student is in S3, and the network or the store failed.
+    """
+    _belonging(student, benchmarks)
+
+
+def _package(student: Path, benchmarks: Sequence[Path]) -> Package:
+    trained, found = _belonging(student, benchmarks)
     return Package(
         student=student,
         benchmarks=tuple(folder for folder, _ in found),
         fingerprint=trained,
-        scores=tuple(sealed.fingerprint for _, sealed in found),
+        scores=tuple(fingerprint for _, fingerprint in found),
         marks=marks_of(found[0][0]),
     )
+
+
+def _belonging(student: Location, benchmarks: Sequence[Path]) -> tuple[str, list[tuple[Path, str]]]:
+    """The student's fingerprint, and each benchmark with its own; the student's comes first."""
+    trained = manifest.verify(student, stage="distill").fingerprint
+    found = [(folder, manifest.verify(folder, stage="benchmark")) for folder in benchmarks]
+    found.sort(key=lambda pair: (pair[1].inputs.get("model") != trained, pair[1].fingerprint))
+    if not found or found[0][1].inputs.get("model") != trained:
+        raise InputError(
+            f"None of the benchmarks ({', '.join(map(str, benchmarks))}) is of the student in {student}.",
+            f"Run `cliprd benchmark --model {student}`, or give the student that was benchmarked.",
+        )
+    return trained, [(folder, scored.fingerprint) for folder, scored in found]
 
 
 def _named(place: str) -> None:

@@ -2,7 +2,9 @@
 
 Every candidate is a version of the model `<name>`, with its package (`registry_package`), the model card as its
 description, and the gate's word as tags. The alias `candidate` names the last that was registered, and `champion` the
-one in use: that alias is the one fact, replaced in one step; all else is written before it or can be done again.
+one in use: that alias is the one fact, replaced in one step; all else is written before it or can be done again. Where
+it is lost (deleted, or with its version), the versions' tags prove that there was a champion, and nothing is promoted
+until `rollback` to one of them has set it again.
 
 | tag of a version                 | what                                                                             |
 |----------------------------------|----------------------------------------------------------------------------------|
@@ -13,6 +15,8 @@ one in use: that alias is the one fact, replaced in one step; all else is writte
 | `cliprd.asked_by.who`, `.what`   | who asked, and for what                                                          |
 | `cliprd.challenger.<version>`    | on a champion: what the gate said of a version that was held against it, as JSON |
 | `cliprd.before`                  | the champion before this one; empty: it was the first                            |
+| `cliprd.promoted`                | it has been champion: written after the alias                                    |
+| `cliprd.schema`                  | of these tags; a version without it is of a cliprd that wrote no `promoted`      |
 | `cliprd.rolled_back`             | who took it out of use, and for what, as JSON                                    |
 | `cliprd.claim.*`                 | a change under way (`registry_claims`)                                           |
 """
@@ -26,15 +30,14 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliprd import manifest, storage
+from cliprd import files, manifest, storage
 from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.params import Params
-from cliprd.tracking import registry_package, server
+from cliprd.tracking import champion_versions, registry_package, server
 from cliprd.tracking.registry_claims import claimed
 from cliprd.tracking.runs import run_of
 
@@ -43,11 +46,16 @@ if TYPE_CHECKING:
 
 SCHEME = "models:/"
 CHAMPION, CANDIDATE = "champion", "candidate"
+SCHEMA = "1"  # of the tags
 DESCRIPTION = 5000  # characters that MLflow's database holds
 _HEALING = {
     "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED",
     "DEADLINE_EXCEEDED", "CANCELLED",
 }  # fmt: skip
+
+
+class LostAlias(InputError):
+    """The alias is lost or was moved by hand; `cliprd rollback --to` sets it again."""
 
 
 class _Registry:
@@ -65,14 +73,51 @@ class _Registry:
         self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def champion(self) -> Any | None:
-        """The version in use; None where none was promoted."""
+        """The version in use; None where none was promoted.
+
+        Raises:
+            LostAlias: the alias is on no version, or on one that was never promoted, though there was a champion.
+        """
         found = _unless_missing(lambda: self.client.get_model_version_by_alias(self.name, CHAMPION))
-        if found is not None and "cliprd.version" not in found.tags:
-            raise InputError(
+        if found is None:
+            if past := self.past_champions():
+                # A first promotion that ends meanwhile sets the alias, then the tag.
+                found = _unless_missing(lambda: self.client.get_model_version_by_alias(self.name, CHAMPION))
+            if past and found is None:
+                raise LostAlias(
+                    f"{self.place}: no version has the alias '{CHAMPION}', but there was a champion.", self._way_back()
+                )
+        elif "cliprd.version" not in found.tags:
+            raise LostAlias(
                 f"{self.place}: alias '{CHAMPION}' is on version {found.version}, which cliprd has not registered.",
-                "Remove the alias, or name another model in promote.champion.",
+                self._way_back(),
+            )
+        elif "cliprd.before" not in found.tags:
+            raise LostAlias(
+                f"{self.place}: alias '{CHAMPION}' is on version {found.version}, which was never promoted.",
+                self._way_back(),
             )
         return found
+
+    def past_champions(self) -> list[str]:
+        """Versions that were champion, the latest first; those that are deleted but named by others included."""
+        found: set[str] = set()
+        for version in self.versions():
+            tags = version.tags
+            beside = any(
+                key.startswith(("cliprd.challenger.", "cliprd.rolled_back", "cliprd.promoted")) for key in tags
+            )
+            if beside or ("cliprd.before" in tags and "cliprd.schema" not in tags):
+                found.add(str(version.version))
+            found |= {number for number in (tags.get("cliprd.before"), _held_in(tags)) if number}
+        return sorted(found, key=int, reverse=True)
+
+    def _way_back(self) -> str:
+        left = {str(version.version) for version in self.versions()}
+        if not (past := [number for number in self.past_champions() if number in left]):
+            return "Remove the alias, or name another model in promote.champion."
+        others = f" (champions before it: {', '.join(past[1:])})" if past[1:] else ""
+        return f"Restore it: `cliprd rollback --to {past[0]}`{others}."
 
     def versions(self) -> list[Any]:
         """All, the oldest first."""
@@ -80,7 +125,7 @@ class _Registry:
 
     def version(self, number: str) -> Any | None:
         """One of them."""
-        if not (number.isdecimal() and len(number) < 10):  # MLflow's databases hold no more
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", number):  # MLflow's databases hold no more
             return None
         return _unless_missing(lambda: self.client.get_model_version(self.name, number))
 
@@ -97,9 +142,9 @@ class _Registry:
         known = manifest.digest([self.uri, self.name, version.version, version.tags.get("cliprd.version")])[:16]
         folder = storage.scratch("registry", known)
         if not _whole(folder / part):
-            with tempfile.TemporaryDirectory(dir=folder) as place:
+            with files.temporary_folder(folder, "fetch") as place:
                 uri = self.client.get_model_version_download_uri(self.name, version.version)
-                came = Path(download_artifacts(f"{uri}/artifacts/{part}", dst_path=place, tracking_uri=self.uri))
+                came = Path(download_artifacts(f"{uri}/artifacts/{part}", dst_path=str(place), tracking_uri=self.uri))
                 manifest.verify(came)
                 shutil.rmtree(folder / part, ignore_errors=True)
                 with contextlib.suppress(OSError):  # another process was faster
@@ -117,8 +162,9 @@ def current(place: str, params: Params) -> Champion | None:
         held = registry.champion()
         if held is None:
             return None
-        names = registry_package.benchmark_names(int(held.tags.get("cliprd.benchmarks", "1")))
+        names = champion_versions.benchmark_names(int(held.tags.get("cliprd.benchmarks", "1")))
         benchmarks = tuple(registry.fetch(held, name) for name in names)
+        _check_package(registry, held, benchmarks)
         gone = [found.tags for found in registry.versions() if "cliprd.rolled_back" in found.tags]
     lineage = benchmarks[0] / registry_package.LINEAGE
     return Champion(
@@ -150,7 +196,7 @@ def publish(
             registry.tag(version, before=str(held.version) if held else "")
             claim.check()
             registry.client.set_registered_model_alias(registry.name, CHAMPION, version)
-            _no_longer(registry, version)
+            _settle(registry, version)
     return version
 
 
@@ -160,6 +206,7 @@ def refuse(
     """See `champion.refuse`."""
     with _errors(place):
         registry = _Registry(place, params)
+        registry.champion()  # first: it may be lost
         version = _register(registry, package, decision)
         held = registry.champion()
         if held is None or str(held.version) != version:
@@ -167,11 +214,24 @@ def refuse(
     return version
 
 
+def tidy(place: str, params: Params) -> None:
+    """See `champion.tidy`."""
+    with _errors(place):
+        registry = _Registry(place, params)
+        if (held := registry.champion()) is not None:
+            _settle(registry, str(held.version))
+
+
 def rollback(place: str, params: Params, asked_by: Mapping[str, str], to: str | None) -> str:
     """See `champion.rollback`."""
     with _errors(place):
         registry = _Registry(place, params)
-        held = registry.champion()
+        try:
+            held = registry.champion()
+        except LostAlias:
+            if to is None:
+                raise
+            return _restore(registry, to, asked_by)
         if held is None:
             raise InputError(f"{place} has no champion.", "There is nothing to roll back.")
         with claimed(registry.client, registry.name, str(held.version), asked_by) as claim:
@@ -185,14 +245,12 @@ def rollback(place: str, params: Params, asked_by: Mapping[str, str], to: str | 
             if to is None and not before:
                 raise InputError(f"{place}: version {now.version} is the first champion.", "There is none before it.")
             wanted = to or before[0]
-            if wanted == str(now.version):
-                return wanted
             target = registry.version(wanted)
             if target is None or (wanted not in before and "cliprd.before" not in target.tags):
-                raise InputError(
-                    f"{place}: version {wanted} was never champion.", f"Before this: {', '.join(before) or 'none'}."
-                )
-            _student(registry, target)  # what comes into use must be whole
+                raise _never_champion(registry, wanted)
+            _student(registry, target)  # what comes into use must be intact
+            if wanted == str(now.version):
+                return wanted
             if wanted in before:
                 for going in (str(now.version), *before[: before.index(wanted)]):
                     registry.tag(going, rolled_back=dict(asked_by))
@@ -200,8 +258,38 @@ def rollback(place: str, params: Params, asked_by: Mapping[str, str], to: str | 
                 registry.tag(wanted, before=str(now.version))
             claim.check()
             registry.client.set_registered_model_alias(registry.name, CHAMPION, wanted)
-            _no_longer(registry, wanted)
+            _settle(registry, wanted)
     return wanted
+
+
+def _restore(registry: _Registry, wanted: str, asked_by: Mapping[str, str]) -> str:
+    """Set the lost alias. Champions that are not before `wanted` came after it, and are withdrawn as by a rollback."""
+    target = registry.version(wanted)
+    if target is None or wanted not in registry.past_champions() or "cliprd.version" not in target.tags:
+        raise _never_champion(registry, wanted)
+    _student(registry, target)
+    with claimed(registry.client, registry.name, wanted, asked_by) as claim:
+        with contextlib.suppress(LostAlias):
+            now = registry.champion()
+            raise InputError(
+                f"{registry.place}: version {now.version if now else 'none'} has become champion meanwhile.",
+                "Look, then try again.",
+            )
+        if "cliprd.before" not in target.tags:
+            registry.tag(wanted, before="")
+        older = _before(registry, target)
+        for going in registry.past_champions():
+            if going != wanted and going not in older and registry.version(going) is not None:
+                registry.tag(going, rolled_back=dict(asked_by))
+        claim.check()
+        registry.client.set_registered_model_alias(registry.name, CHAMPION, wanted)
+        _settle(registry, wanted)
+    return wanted
+
+
+def _never_champion(registry: _Registry, wanted: str) -> InputError:
+    known = ", ".join(registry.past_champions()) or "none"
+    return InputError(f"{registry.place}: version {wanted} was never champion.", f"Those were {known}.")
 
 
 def note(place: str, params: Params, name: str, content: Mapping[str, Any]) -> None:
@@ -243,11 +331,11 @@ def _upload(registry: _Registry, package: Package, decision: Mapping[str, Any]) 
     """A killed upload leaves a logged model without a version, which is gone on with."""
     client, run = registry.client, _run(registry, package.student)
     experiment = run.info.experiment_id if run else _experiment(registry)
-    tags = {"cliprd.version": package.version}
+    tags = {"cliprd.version": package.version, "cliprd.schema": SCHEMA}
     query = f"tags.`cliprd.version` = '{package.version}'"
     left = client.search_logged_models([experiment], filter_string=query, max_results=1)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place, "model")
+    with files.temporary_folder(storage.scratch("packages"), "model") as place:
+        folder = place / "model"
         card = registry_package.write(package, registry.params, decision, folder)
         model = (
             left[0]
@@ -294,13 +382,37 @@ def _tell(
         registry.tag(str(held.version), **{f"challenger.{version}": {**figures, "asked_by": dict(asked_by)}})
 
 
-def _no_longer(registry: _Registry, version: str) -> None:
-    """A champion is no candidate, and not out of use; a kill before this does no harm."""
+def _settle(registry: _Registry, version: str) -> None:
+    """A champion was promoted, is no candidate, and not out of use; where a kill comes before this, `tidy` does it."""
     with contextlib.suppress(Exception):  # the promotion is done; a repetition or the next one tidies up
-        if "cliprd.rolled_back" in registry.client.get_model_version(registry.name, version).tags:
+        tags = registry.client.get_model_version(registry.name, version).tags
+        if "cliprd.promoted" not in tags:
+            registry.tag(version, promoted="true")
+        if "cliprd.rolled_back" in tags:
             registry.client.delete_model_version_tag(registry.name, version, "cliprd.rolled_back")
         if str(registry.client.get_model_version_by_alias(registry.name, CANDIDATE).version) == version:
             registry.client.delete_registered_model_alias(registry.name, CANDIDATE)
+
+
+def _held_in(tags: Mapping[str, str]) -> str | None:
+    """The champion that a version was compared with."""
+    try:
+        found = json.loads(tags.get("cliprd.gate", "{}"))["champion"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) and found.isdecimal() else None
+
+
+def _check_package(registry: _Registry, version: Any, benchmarks: tuple[Path, ...]) -> None:
+    """A version's benchmarks are those it was registered with, and of its student."""
+    scores = [manifest.read(folder, stage="benchmark") for folder in benchmarks]
+    made_of = champion_versions.name(scores[0].inputs["model"], tuple(each.fingerprint for each in scores))
+    if made_of != version.tags["cliprd.version"]:
+        raise InputError(
+            f"{registry.place}: version {version.version} holds another student or other benchmarks than it was "
+            "registered with.",
+            "Choose another champion: `cliprd rollback --to VERSION`.",
+        )
 
 
 def _marks(tags: Mapping[str, str]) -> list[str]:

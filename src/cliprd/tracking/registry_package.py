@@ -13,18 +13,18 @@ import importlib.metadata
 import io
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cliprd import manifest, storage
+from cliprd import files, manifest, storage
 from cliprd.errors import InputError
 from cliprd.params import Params
 from cliprd.report import gate
 from cliprd.report.card import model_card
+from cliprd.tracking import champion_versions
 
 if TYPE_CHECKING:
     from cliprd.tracking.champion import Package
@@ -32,11 +32,6 @@ if TYPE_CHECKING:
 CARD, LINEAGE = "MODEL_CARD.md", "lineage.json"
 SERVED = Path(__file__).with_name("served_model.py")
 REQUIRED = ("mlflow", "torch", "torchvision", "open_clip_torch", "pillow", "numpy", "pandas", "safetensors")
-
-
-def benchmark_names(count: int) -> list[str]:
-    """Folders of the benchmarks, the student's own first."""
-    return ["benchmark", *(f"benchmark-{number}" for number in range(1, count))]
 
 
 def write(package: Package, params: Params, decision: Mapping[str, Any], folder: Path) -> str:
@@ -48,8 +43,8 @@ def write(package: Package, params: Params, decision: Mapping[str, Any], folder:
     import mlflow
 
     card = _card(package, params, decision)
-    with tempfile.TemporaryDirectory() as place:
-        student = Path(place, "student")
+    with files.temporary_folder(storage.scratch("packages"), "student") as place:
+        student = place / "student"
         storage.put_folder(package.student, student)
         mlflow.pyfunc.save_model(
             path=str(folder),
@@ -60,7 +55,7 @@ def write(package: Package, params: Params, decision: Mapping[str, Any], folder:
             pip_requirements=requirements(student),
         )
     _without_places(folder / "MLmodel")
-    names = benchmark_names(len(package.benchmarks))
+    names = champion_versions.benchmark_names(len(package.benchmarks))
     for name, source in zip(names, package.benchmarks, strict=True):
         storage.put_folder(source, folder / "artifacts" / name)
     if (lineage := package.benchmarks[0] / LINEAGE).is_file():

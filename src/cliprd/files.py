@@ -1,0 +1,114 @@
+"""Files that are replaced in one step, and the removal of what a killed process has left beside them.
+
+A writer works in `.NAME.XXXX.tmp` beside the file, under a lock that the system takes back when the process ends,
+however it ends. A leftover is a temporary file or folder that nobody has locked: what a live process writes is never
+removed, on this machine or, where a network file system has locks, on another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+SUFFIX = ".tmp"
+ABANDONED = 7 * 86400  # seconds after which a temporary file counts as left over where the file system has no locks
+_LOCK = ".lock"  # in a temporary folder
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Write beside `path`, fsync, move into place: a reader sees the old file or all of the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = _locked_file(path)
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)  # mkstemp makes 0600, which another container's user could not read
+            os.replace(name, path)  # before the file is closed, which ends its lock
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _locked_file(path: Path) -> tuple[int, str]:
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=SUFFIX)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, name
+        os.close(handle)  # it was swept in the moment before it was locked
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder `.PREFIX.XXXX.tmp` in `parent`, removed afterwards; those of killed processes are removed first."""
+    parent.mkdir(parents=True, exist_ok=True)
+    sweep(parent.glob(f".{prefix}.*{SUFFIX}"))
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{prefix}.", suffix=SUFFIX) as name:
+        handle = os.open(Path(name, _LOCK), os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            (folder := Path(name, "content")).mkdir()
+            yield folder
+        finally:
+            os.close(handle)
+
+
+def sweep(paths: Iterable[Path]) -> None:
+    """Remove those temporary files and folders that no live process has locked."""
+    for path in list(paths):
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # another process swept it, or owns it
+            if path.is_symlink():
+                continue  # no writer of cliprd makes one
+            if path.is_dir():
+                _sweep_folder(path)
+            else:
+                _sweep_file(path, path)
+
+
+def sweep_beside(path: Path) -> None:
+    """Remove what killed writers of `path` have left beside it."""
+    sweep(path.parent.glob(f".{glob.escape(path.name)}.*{SUFFIX}"))
+
+
+def sweep_below(folder: Path) -> None:
+    """Remove what killed writers have left anywhere in `folder`."""
+    sweep(folder.rglob(f".*{SUFFIX}"))
+
+
+def _sweep_folder(path: Path) -> None:
+    lock = path / _LOCK
+    if not lock.exists():  # not made yet, or half removed
+        if time.time() - path.stat().st_mtime > 60:
+            shutil.rmtree(path)
+        return
+    _sweep_file(lock, path)
+
+
+def _sweep_file(lock: Path, target: Path) -> None:
+    """Remove `target` if nobody holds `lock`."""
+    handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError:  # a file system without locks
+            if time.time() - os.fstat(handle).st_mtime < ABANDONED:
+                return
+        if os.path.samestat(os.fstat(handle), lock.stat()):
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+    finally:
+        os.close(handle)
