@@ -283,11 +283,12 @@ def _fail(message: str, code: int) -> int:
 def _load(options: argparse.Namespace) -> Params:
     from cliprd import params
 
-    overrides = list(options.overrides)
-    for key in ("method", "seed"):
-        if (value := getattr(options, key, None)) is not None:
-            overrides.append(f"distill.{key}={value}")
-    return params.load(options.params, overrides)
+    named = {
+        f"distill.{key}={value}": f"--{key} {value}"
+        for key in ("method", "seed")
+        if (value := getattr(options, key, None)) is not None
+    }
+    return params.load(options.params, [*options.overrides, *named], written=named)
 
 
 def _run_stage(options: argparse.Namespace) -> int:

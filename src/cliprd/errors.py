@@ -12,6 +12,14 @@
 
 from __future__ import annotations
 
+import re
+
+
+def one_line(text: str) -> str:
+    """`text` on one line of a terminal: line breaks become spaces, other control characters their escapes."""
+    spaced = re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text.strip())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in spaced)
+
 
 class CliprdError(Exception):
     """Base of all failures meant for the user: printed as one line, without a traceback.
@@ -25,9 +33,9 @@ class CliprdError(Exception):
     retryable = False
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        self.problem = problem
-        self.remedy = remedy
-        super().__init__(f"{problem} {remedy}".strip() if remedy else problem)
+        self.problem = one_line(problem)
+        self.remedy = one_line(remedy)
+        super().__init__(f"{self.problem} {self.remedy}".strip())
 
 
 class ParamsError(CliprdError):
