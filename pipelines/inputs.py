@@ -88,7 +88,8 @@ def _right_kind(name: str, value: Any, kind: str) -> None:
     allowed: tuple[type, ...] = KINDS.get(kind, (object,))
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed and object not in allowed):
         raise ParamsError(
-            f"--input {name}={repr(value)[:100]}: expected {_word(kind)}.", f"For example --input {_example(name, kind)}"
+            f"--input {name}={repr(value)[:100]}: expected {_word(kind)}.",
+            f"For example --input {_example(name, kind)}",
         )
 
 

@@ -9,7 +9,19 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "cliprd"
 FLOORS = [
-    {"errors", "document", "image_spec", "machine", "manifest", "workspace", "progress", "params", "storage", "intervals"},
+    {
+        "errors",
+        "document",
+        "signals",
+        "image_spec",
+        "machine",
+        "manifest",
+        "workspace",
+        "progress",
+        "params",
+        "storage",
+        "intervals",
+    },
     {"losses", "report"},
     {"data", "models"},
     {"teacher_cache", "benchmark"},

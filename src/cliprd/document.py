@@ -1,7 +1,7 @@
 """YAML and JSON as people give them: one reader for params.yaml, `--set` and `--input`.
 
-YAML 1.2's core schema, as DVC reads the same file: `1e-06`, `1e6`, `+1e-3` and `.5e-3` are numbers, `012` is twelve, and
-`yes`, `off`, `1_000`, `1:30` and `2024-01-01` are text. What comes back is plain JSON: text as keys, finite numbers,
+YAML 1.2's core schema, by which DVC reads the same file: `1e-06`, `+1e-3` and `.5e-3` are numbers, `012` is twelve,
+and `yes`, `off`, `1_000`, `1:30` and `2024-01-01` are text. What comes back is plain JSON: text as keys, finite numbers,
 integers of 64 bits. Anchors, aliases and merge keys (`<<`) work. Everything else that YAML allows is an error of one
 line that says where.
 """
@@ -46,9 +46,13 @@ class _Loader(yaml.SafeLoader):
         if self._depth > MOST_DEEP:
             raise DocumentError(f"it is nested more than {MOST_DEEP} levels deep{_at(self.peek_event().start_mark)}")  # type: ignore[no-untyped-call]
         self._depth += 1
-        node: Node | None = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node: Node | None = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that a reader of YAML 1.1 or 1.2 would take for something else."""
 
 
 for _tag, _pattern in (
@@ -58,7 +62,8 @@ for _tag, _pattern in (
     ("float", _FLOAT),
     ("merge", re.compile("<<")),
 ):
-    _Loader.add_implicit_resolver(_TAG + _tag, re.compile(f"^(?:{_pattern.pattern})$"), None)  # type: ignore[no-untyped-call]
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_TAG + _tag, re.compile(f"^(?:{_pattern.pattern})$"), None)
 
 
 def read(path: Path) -> Any:
@@ -85,7 +90,8 @@ def read(path: Path) -> Any:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ParamsError(
-            f"{path} is not valid YAML: byte 0x{data[error.start]:02x} in line {line} is not UTF-8.", "Save it as UTF-8."
+            f"{path} is not valid YAML: byte 0x{data[error.start]:02x} in line {line} is not UTF-8.",
+            "Save it as UTF-8.",
         ) from error
     except DocumentError as error:
         raise ParamsError(f"{path} is not valid YAML: {error}.", "Mend the file.") from error
@@ -100,7 +106,7 @@ def parse(text: str) -> Any:
     loader = _Loader("")
     try:
         loader = _Loader(text)
-        node = loader.get_single_node()  # type: ignore[no-untyped-call]
+        node = loader.get_single_node()
         return None if node is None else _Plain().of(node, ())
     except yaml.MarkedYAMLError as error:
         told = ", ".join(part for part in (error.context, error.problem) if part)
@@ -112,7 +118,13 @@ def parse(text: str) -> Any:
     except (ValueError, OverflowError) as error:  # PyYAML's own, of "\\UFFFFFFFF"
         raise DocumentError("an escape in a text names no character") from error
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
+
+
+def dump(tree: Any, **options: Any) -> str:
+    """A plain tree as YAML that `parse`, and readers of YAML 1.1, give back as it is; options as of `yaml.dump`."""
+    text: str = yaml.dump(tree, Dumper=_Dumper, allow_unicode=True, **options)
+    return text
 
 
 class _Plain:
@@ -133,7 +145,9 @@ class _Plain:
         if isinstance(node, ScalarNode):
             return _scalar(node, path)
         if node.tag not in (f"{_TAG}map", f"{_TAG}seq"):
-            raise DocumentError(f"{_key(path)} has the tag {_tag_name(node)}, which is not allowed{_at(node.start_mark)}")
+            raise DocumentError(
+                f"{_key(path)} has the tag {_tag_name(node)}, which is not allowed{_at(node.start_mark)}"
+            )
         self._open.add(id(node))
         if isinstance(node, MappingNode):
             value: Any = self._mapping(node, path)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from cliprd import document
@@ -740,7 +739,7 @@ def _section_at(path: Sequence[str]) -> type[Section]:
 
 def dump(tree: Params) -> str:
     """The resolved tree as YAML, every key present, in the order of the schema."""
-    return yaml.safe_dump(tree.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return document.dump(tree.model_dump(mode="json"), sort_keys=False)
 
 
 def schema() -> str:

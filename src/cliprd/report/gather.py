@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
-from cliprd import manifest
+from cliprd import document, manifest
 from cliprd.errors import InputError
 from cliprd.report import confusion, geometry
 from cliprd.report.results import (
@@ -68,7 +67,7 @@ def gather(grid: Grid, content: Mapping[str, Any], sections: Mapping[str, Any]) 
         layouts=_layouts(grid),
         costs={model: _cost(grid.first(model)) for model in (TEACHER, *grid.methods)},
         device=_device(grid.teacher),
-        params=yaml.safe_dump(used, sort_keys=False, allow_unicode=True),
+        params=document.dump(used, sort_keys=False),
         commands=COMMANDS,
     )
 

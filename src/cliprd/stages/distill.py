@@ -18,7 +18,7 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from cliprd import lineage, manifest, storage, tracking
+from cliprd import lineage, manifest, signals, storage, tracking
 from cliprd import params as parameters
 from cliprd.data.shards import ShardSet
 from cliprd.distill import device, distributed, nodes
@@ -171,8 +171,8 @@ def _main(file: Path) -> int:
         run(tree, inputs, storage.parse(task["output"]))
     except CliprdError as error:
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return signals.exit_code(stop)
     except Exception:
         return 1
     return 0
