@@ -1,8 +1,8 @@
 """YAML and JSON as people give them: one reader for params.yaml, `--set` and `--input`.
 
 YAML 1.2's core schema, by which DVC reads the same file: `1e-06`, `+1e-3` and `.5e-3` are numbers, `012` is twelve,
-and `yes`, `off`, `1_000`, `1:30` and `2024-01-01` are text. What comes back is plain JSON: text as keys, finite numbers,
-integers of 64 bits. Anchors, aliases and merge keys (`<<`) work. Everything else that YAML allows is an error of one
+and `yes`, `off`, `1_000`, `1:30` and `2024-01-01` are text. What comes back is plain JSON: text as keys, finite
+numbers, integers of 64 bits. Anchors, aliases and merge keys (`<<`) work. Everything else that YAML allows is an error of one
 line that says where.
 """
 
@@ -54,6 +54,12 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Quotes text that a reader of YAML 1.1 or 1.2 would take for something else."""
 
+    def represent_str(self, data: str) -> ScalarNode:
+        """In double quotes where a plain scalar would fold its line breaks."""
+        return self.represent_scalar(f"{_TAG}str", data, style=None if data.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 for _tag, _pattern in (
     ("null", re.compile(r"~|null|Null|NULL|")),
