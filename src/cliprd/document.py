@@ -1,9 +1,9 @@
 """YAML and JSON as people give them: one reader for params.yaml, `--set` and `--input`.
 
 YAML 1.2's core schema, by which DVC reads the same file: `1e-06`, `+1e-3` and `.5e-3` are numbers, `012` is twelve,
-and `yes`, `off`, `1_000`, `1:30` and `2024-01-01` are text. What comes back is plain JSON: text as keys, finite
-numbers, integers of 64 bits. Anchors, aliases and merge keys (`<<`) work. Everything else that YAML allows is an error of one
-line that says where.
+and `yes`, `off`, `1_000`, `1:30` and `2024-01-01` are text.
+What comes back is plain JSON: text as keys, finite numbers, integers of 64 bits. Anchors, aliases and merge keys (`<<`)
+work. Everything else that YAML allows is an error of one line that says where.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+NULLS = ("~", "null", "Null", "NULL")
 CSV_KEYS = ("separator", "image_key", "caption_key")
 MOST_FAULTS = 5  # told of one file; a file of another program has hundreds
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -643,22 +644,16 @@ class _Override:
 
 
 def _value(text: str, kind: Any) -> Any:
-    """What `text` means for a key of this type.
+    """What `text` means for a key of this type: itself where the key takes text, unless in quotes or null; else YAML.
 
     Raises:
-        DocumentError: it is no YAML, and the key takes no text.
+        DocumentError: it is no YAML.
     """
-    takes = _takes(kind)
-    if not text.strip():
+    takes, bare = _takes(kind), text.strip(" ")
+    if not bare:
         return None if not takes("") and takes(None) else ""
-    try:
-        value = document.parse(text)
-    except DocumentError:
-        if kind is not None and takes(text):
-            document.check(text)
-            return text
-        raise
-    return text if value is not None and not takes(value) and takes(text) else value  # a number is also a name
+    literal = bare[0] not in "'\"" and bare not in NULLS
+    return bare if literal and takes(bare) else document.parse(text)
 
 
 def _takes(kind: Any) -> Callable[[Any], bool]:

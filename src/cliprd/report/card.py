@@ -8,6 +8,8 @@ from typing import Any
 
 import jinja2
 
+from cliprd import manifest
+
 TEMPLATE = "model_card.md.j2"
 UNKNOWN_LICENCE = "Not stated: `promote.licence` in params.yaml is empty. Find out before you pass this model on."
 METRICS = {"acc1": "top-1", "mean_per_class_recall": "mean per class", "text_to_image_r1": "text → image R@1"} | {
@@ -116,7 +118,7 @@ def _lineage(trained: Mapping[str, Any], lineage: Mapping[str, Any] | None) -> I
     teacher = ((inputs.get("cache") or {}).get("inputs") or {}).get("teacher") or {}
     if teacher.get("fingerprint"):
         yield f"teacher `{teacher['fingerprint']}`"
-    settings = trained["params"].get("distill", {})
+    settings = manifest.in_force(trained["params"], trained["facts"]).get("distill", {})
     shown = ("epochs", "batch_size", "lr", "precision", "scale_mode")
     if told := ", ".join(f"{key} {settings[key]}" for key in shown if key in settings):
         yield f"trained with {told}"

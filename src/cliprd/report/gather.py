@@ -54,7 +54,11 @@ def gather(grid: Grid, content: Mapping[str, Any], sections: Mapping[str, Any]) 
     best = content["protocols"][content["protocol"]]["best"]
     used: dict[str, Any] = dict(sections)
     used["benchmark"] = dict(grid.teacher.manifest.params)
-    used["students"] = {run.name: dict(run.student_manifest.params) for run in grid.runs if run.student_manifest}
+    used["students"] = {
+        run.name: manifest.in_force(run.student_manifest.params, run.student_manifest.facts)
+        for run in grid.runs
+        if run.student_manifest
+    }
     return Page(
         comparison=content,
         histories=[
