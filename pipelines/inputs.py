@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
+from cliprd import document
 from cliprd.component import whole_numbers
+from cliprd.document import DocumentError
 from cliprd.errors import ParamsError
 from cliprd.params import Params, check_runs, parse_method, validate
 
@@ -30,9 +30,9 @@ def parse(items: Sequence[str]) -> dict[str, Any]:
         if not equals or not name.strip():
             raise ParamsError(f"--input {item}: expected NAME=VALUE.", "For example --input method=vrd-exp")
         try:
-            given[name.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ParamsError(f"--input {item}: the value is not valid YAML.") from error
+            given[name.strip()] = document.parse(text) if text.strip() else ""
+        except DocumentError as error:
+            raise ParamsError(f"--input {item[:100]}: the value is not valid YAML: {error}.") from error
     return given
 
 
@@ -88,7 +88,8 @@ def _right_kind(name: str, value: Any, kind: str) -> None:
     allowed: tuple[type, ...] = KINDS.get(kind, (object,))
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed and object not in allowed):
         raise ParamsError(
-            f"--input {name}={value!r}: expected {_word(kind)}.", f"For example --input {_example(name, kind)}"
+            f"--input {name}={repr(value)[:100]}: expected {_word(kind)}.",
+            f"For example --input {_example(name, kind)}",
         )
 
 

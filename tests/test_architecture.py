@@ -9,7 +9,20 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "cliprd"
 FLOORS = [
-    {"errors", "files", "names", "image_spec", "machine", "manifest", "workspace", "progress", "params", "storage"},
+    {
+        "errors",
+        "document",
+        "files",
+        "names",
+        "signals",
+        "image_spec",
+        "machine",
+        "manifest",
+        "workspace",
+        "progress",
+        "params",
+        "storage",
+    },
     {"statistics"},
     {"losses", "report"},
     {"data", "models"},

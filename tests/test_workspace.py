@@ -1,14 +1,16 @@
 """The life of an output folder: begin, be killed, go on, finish, refuse."""
 
 import errno
+import fcntl
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from cliprd import manifest
-from cliprd.errors import EnvironmentError_
+from cliprd.errors import CliprdError, EnvironmentError_
 from cliprd.workspace import Workspace
 
 
@@ -104,4 +106,77 @@ def test_full_disk_and_read_only_are_one_clear_line(tmp_path):
         with pytest.raises(EnvironmentError_, match=words), work(tmp_path):
             raise OSError(code, os.strerror(code), str(tmp_path / "x"))
     with pytest.raises(OSError, match="strange"), work(tmp_path):
-        raise OSError(errno.EIO, "strange")
+        raise OSError("strange")
+
+
+@pytest.mark.parametrize("name", ["EIO", "EFBIG", "ENAMETOOLONG", "ELOOP", "EDQUOT", "EISDIR", "EMFILE", "ESTALE"])
+@pytest.mark.parametrize("file", [True, False])
+def test_whatever_the_system_refuses_names_a_place(tmp_path, name, file):
+    number = getattr(errno, name)
+    with pytest.raises(CliprdError) as caught, work(tmp_path):
+        raise OSError(number, os.strerror(number), *([str(tmp_path / "x")] if file else []))
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [".lock", "manifest.json"])
+def test_a_folder_where_a_file_of_ours_should_be(tmp_path, name):
+    (tmp_path / name / "x").mkdir(parents=True)
+    with pytest.raises(CliprdError, match=re.escape(name)), work(tmp_path) as it:
+        it.finish()
+
+
+CONTENDER = """
+import fcntl, os, random, sys, time
+from pathlib import Path
+from cliprd.errors import EnvironmentError_
+from cliprd.workspace import Workspace
+room, inside, rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+flock = fcntl.flock
+def late(lock, operation):  # the moment between opening and locking, made long enough to be met
+    time.sleep(random.uniform(0, 0.002))
+    flock(lock, operation)
+fcntl.flock = late
+entered = 0
+while entered < rounds:
+    try:
+        with Workspace(room, stage="s", params={}, inputs={}):
+            try:
+                os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                sys.exit("another one is in here")
+            time.sleep(0.001)
+            os.unlink(inside)
+            entered += 1
+    except EnvironmentError_:
+        pass
+"""
+
+
+def test_the_lock_of_a_file_that_was_removed_counts_for_nothing(tmp_path, monkeypatch):
+    flock, calls = fcntl.flock, []
+
+    def late(lock, operation):
+        if not calls:
+            (tmp_path / ".lock").unlink()  # its holder has just ended
+        calls.append(operation)
+        flock(lock, operation)
+
+    monkeypatch.setattr("cliprd.workspace.fcntl.flock", late)
+    with work(tmp_path):
+        third = os.open(tmp_path / ".lock", os.O_CREAT | os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(third)
+
+
+def test_one_at_a_time_although_locks_come_and_go(tmp_path):
+    """Each release removes the lock's file, which others have opened by then."""
+    room, inside = tmp_path / "room", tmp_path / "inside"
+    contenders = [
+        subprocess.Popen([sys.executable, "-c", CONTENDER, str(room), str(inside), "60"], stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    errors = [one.communicate(timeout=300)[1].decode() for one in contenders]
+    assert [one.returncode for one in contenders] == [0, 0, 0, 0], errors
+    assert not (room / ".lock").exists()

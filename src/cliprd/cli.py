@@ -25,7 +25,7 @@ EPILOG = """folders (DIR) may lie in S3: s3://bucket/prefix
 
 exit codes: 0 done, 2 wrong parameters, 3 wrong or damaged input, 4 training diverged, 5 machine not fit,
 75 may succeed if tried again, 1 a failed run, a difference (diff), a refusal (promote), or a defect in cliprd
-(see it with --debug)"""
+(see it with --debug); ended by a signal: 130 SIGINT, 143 SIGTERM, 129 SIGHUP"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -280,22 +280,28 @@ def _main(arguments: Sequence[str] | None) -> int:
     if options.command is None:
         root.print_help()
         return 2
-    from cliprd.errors import CliprdError
+    from cliprd import signals
+    from cliprd.errors import CliprdError, of_system
 
     try:
-        return int(options.call(options))
+        with signals.raised():
+            return int(options.call(options))
     except CliprdError as error:
         if options.debug:
             raise
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from what is finished", 130)
+    except KeyboardInterrupt as stop:
+        if os.environ.get("RANK", "0") != "0":  # of several under torchrun the first speaks for all
+            return signals.exit_code(stop)
+        return _fail(signals.line(stop), signals.exit_code(stop))
     except BrokenPipeError:  # the reader of our output went away, as `cliprd params | head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if options.debug:
             raise
+        if isinstance(error, OSError) and (known := of_system(error)):
+            return _fail(str(known), known.exit_code)
         return _fail(f"{type(error).__name__}: {error} (a defect in cliprd; --debug shows where)", 1)
 
 
@@ -315,11 +321,12 @@ def _fail(message: str, code: int) -> int:
 def _load(options: argparse.Namespace) -> Params:
     from cliprd import params
 
-    overrides = list(options.overrides)
-    for key in ("method", "seed"):
-        if (value := getattr(options, key, None)) is not None:
-            overrides.append(f"distill.{key}={value}")
-    return params.load(options.params, overrides)
+    named = {
+        f"distill.{key}={value}": f"--{key} {value}"
+        for key in ("method", "seed")
+        if (value := getattr(options, key, None)) is not None
+    }
+    return params.load(options.params, [*options.overrides, *named], written=named)
 
 
 def _run_stage(options: argparse.Namespace) -> int:

@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cliprd import manifest, params, storage
-from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
+from cliprd import manifest, params, signals, storage
+from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError, of_system
 from cliprd.machine import limit_threads
 from cliprd.manifest import Manifest, digest, write_json
+from cliprd.names import one_line
 from cliprd.params import Benchmark, Params
 from cliprd.storage import Location, TakenOverError
 
@@ -480,11 +481,22 @@ def whole_numbers(value: Any) -> Any:
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
     try:
-        yield
-    except CliprdError as error:
-        line = " ".join(str(error).split())
-        print(f"cliprd: error: {line}", file=sys.stderr, flush=True)
-        with contextlib.suppress(OSError):  # in a pod: Kubernetes shows it as the reason, and Kubeflow at the step
-            if TERMINATION_LOG.exists():
-                TERMINATION_LOG.write_text(line[:4000], encoding="utf-8")
-        raise SystemExit(error.exit_code) from None
+        with signals.raised():
+            yield
+    except KeyboardInterrupt as stop:
+        _report(signals.line(stop))
+        raise SystemExit(signals.exit_code(stop)) from None
+    except (CliprdError, OSError) as error:
+        known = of_system(error) if isinstance(error, OSError) else error
+        if known is None:
+            raise
+        _report(str(known))
+        raise SystemExit(known.exit_code) from None
+
+
+def _report(line: str) -> None:
+    line = one_line(line)
+    print(f"cliprd: error: {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # in a pod: Kubernetes shows it as the reason, and Kubeflow at the step
+        if TERMINATION_LOG.exists():
+            TERMINATION_LOG.write_text(line[:4000], encoding="utf-8")

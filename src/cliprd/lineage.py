@@ -318,7 +318,7 @@ def _lines(tree: Mapping[str, Any]) -> Iterator[str]:
         for protocol, scores in sorted(protocols.items()):
             told = "  ".join(f"{metric} {value:.4f}" for metric, value in sorted(scores.items()))
             yield f"├─ score {task}, {protocol}: {told}"
-    yield f"├─ params {_told(tree['params'].get('distill', {}))}"
+    yield f"├─ params {_told(manifest.in_force(tree['params'], facts).get('distill', {}))}"
     yield f"├─ code {tree['code']}: " + "  ".join(f"{part} {_short(sha)}" for part, sha in tree["code_parts"].items())
     yield f"├─ cache {_short(cache['fingerprint'])}: {_told(cache['params'].get('cache', {}))}"
     yield f"│  ├─ augmentation {_told(cache['params'].get('augmentation', {}))}"

@@ -108,6 +108,17 @@ class Manifest:
         return digest(body)
 
 
+def in_force(params: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a manifest as people are to see them: with what its fact `effective` says of them.
+
+    The parameters themselves identify the work. What had no effect is left out.
+    """
+    effective: Mapping[str, Mapping[str, Any]] = facts.get("effective") or {}
+    merged = {name: {**params.get(name, {}), **section} for name, section in effective.items()}
+    seen = {name: {k: v for k, v in section.items() if v is not None} for name, section in merged.items()}
+    return {**params, **seen}
+
+
 def list_files(folder: Path) -> list[Path]:
     """The files a manifest covers: all but the manifest, hidden entries and `VOLATILE_DIR`, sorted by relative path."""
     found = []

@@ -5,29 +5,51 @@ Sections are what stages declare as their DVC `params:`, so that a changed key r
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import json
 import math
 import re
+import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from cliprd import document
+from cliprd.document import DocumentError
 from cliprd.errors import ParamsError
+from cliprd.names import one_line
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
+"""Steps, rows, seconds: a billion is more than any machine does."""
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Rows = Annotated[int, Field(gt=0, le=1 << 20)]
+"""Of a batch: the similarities of a million rows with each other are 4 TB."""
+Width = Annotated[int, Field(gt=0, le=1 << 16)]
+"""Of an embedding or a layer."""
+Pixels = Annotated[int, Field(gt=0, le=65_535)]
+"""Of a side: what JPEG can hold."""
+Many = Annotated[int, Field(gt=0, le=1_000_000)]
+"""Epochs, views, resamples."""
+Few = Annotated[int, Field(gt=0, le=1024)]
+"""Processes, pods, machines."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""What a signed integer of 64 bits holds, as torch's generators take it."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+NULLS = ("~", "null", "Null", "NULL")
+CSV_KEYS = ("separator", "image_key", "caption_key")
+MOST_FAULTS = 5  # told of one file; a file of another program has hundreds
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
 METHODS = ("baseline", "clip_kd", "vrd", "xrd", "clip_rd")
+SectionT = TypeVar("SectionT", bound="Section")
 ScaleMode = Literal["raw", "exp"]
 
 
@@ -43,8 +65,15 @@ class Section(BaseModel):
     """Unknown keys are refused, values are not coerced between kinds, and nothing changes after loading."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, validate_default=True, use_attribute_docstrings=True
-    )
+        extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )  # fmt: skip
+
+
+def _resolved(section: SectionT, **values: Any) -> SectionT:
+    """A section that was just built, with what other keys decide filled in."""
+    section.__dict__.update(values)
+    return section
 
 
 class Data(Section):
@@ -55,15 +84,24 @@ class Data(Section):
     path: str = "data/demo/train"
     """Folder, brace pattern or file; local or s3://."""
     csv_separator: str = "\t"
+    """Between columns: one character; `\\t`, as a shell passes it on, is a tab."""
     csv_image_key: str = "filepath"
     csv_caption_key: str = "title"
-    samples_per_shard: Positive = 1000
-    max_side: Positive | None = None
+    samples_per_shard: Many = 1000
+    max_side: Pixels | None = None
     """Longer sides are scaled down to this many pixels when packing; null keeps the source's bytes."""
-    max_pixels: Positive = 64_000_000
+    max_pixels: Annotated[int, Field(gt=0, lt=2**31)] = 64_000_000
     """Images with more pixels are quarantined unread (decompression bombs)."""
     max_bad_fraction: Fraction = 0.01
     """More quarantined samples than this share fail the stage."""
+
+    @field_validator("csv_separator")
+    @classmethod
+    def _separator(cls, value: str) -> str:
+        value = "\t" if value == "\\t" else value
+        if len(value) != 1 or value in '"\r\n':
+            raise ValueError("one character is needed that is no quote and no line break, such as , or ; or \\t")
+        return value
 
 
 class Augmentation(Section):
@@ -73,7 +111,7 @@ class Augmentation(Section):
     """Share of the image's area that a crop covers, lowest and highest."""
     ratio: tuple[Rate, Rate] = (0.75, 4 / 3)
     """Width over height of a crop, lowest and highest."""
-    seed: Count = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _ordered(self) -> Augmentation:
@@ -87,15 +125,15 @@ class Augmentation(Section):
 class Aligned(Section):
     """Training of the demo teacher's two heads over frozen EfficientNet-Lite0 and MiniLM features."""
 
-    dim: Positive = 256
-    hidden: Positive = 512
-    image_size: Positive = 224
-    epochs: Positive = 24
-    batch_size: Positive = 1024
+    dim: Width = 256
+    hidden: Width = 512
+    image_size: Pixels = 224
+    epochs: Many = 24
+    batch_size: Rows = 1024
     lr: Rate = 1e-3
     weight_decay: Weight = 0.1
     dropout: Fraction = 0.3
-    seed: Count = 0
+    seed: Seed = 0
 
 
 class Teacher(Section):
@@ -118,21 +156,33 @@ class Teacher(Section):
 class Cache(Section):
     """The teacher cache."""
 
-    views: Positive = 1
+    views: Many = 1
     """Augmented views stored per image; epoch e of sample k uses view hash(k, e) mod views."""
-    batch_size: Positive = 64
+    batch_size: Rows = 64
 
 
 class Student(Section):
     """The small model."""
 
-    arch: str = "ViT-T-16"
-    """Name of a config shipped with cliprd or open_clip; ignored where `config` is given."""
+    ARCH: ClassVar[str] = "ViT-T-16"
+
+    arch: str | None = ARCH
+    """Name of a config shipped with cliprd or open_clip; null with `config`."""
     config: dict[str, Any] | None = None
-    """An open_clip model config: embed_dim, vision_cfg, text_cfg."""
+    """An open_clip model config: embed_dim, vision_cfg, text_cfg; in place of `arch`."""
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[Rate, Rate, Rate] = (0.26862954, 0.26130258, 0.27577711)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Student:
+        """The resolved tree names what counts: `arch` or `config`."""
+        if self.config is not None and self.arch is not None and "arch" in self.model_fields_set:
+            raise ValueError(
+                f"student.arch = {self.arch!r} and student.config are both given, and only one can count; remove one, "
+                "or set it to null"
+            )
+        return _resolved(self, arch=None if self.config is not None else self.arch or self.ARCH)
 
 
 class Weights(Section):
@@ -152,19 +202,20 @@ class Distill(Section):
 
     method: str = "clip_rd-raw"
     """`baseline`, `clip_kd`, `vrd`, `xrd` or `clip_rd`, each optionally followed by `-raw` or `-exp` (scale_mode)."""
-    seed: Count = 0
+    seed: Seed = 0
     scale_mode: ScaleMode = "raw"
-    """Multiply the relational logits by the learned scale itself (`raw`, the official code) or by its exponential."""
+    """Multiply the relational logits by the learned scale itself (`raw`, the official code) or by its exponential
+    (`exp`). A suffix of `method` decides before this, and then stands here in the resolved tree."""
     weights: Weights = Weights()
     project_task: bool = False
     """True: task and hrd see projected embeddings, as the official multi-GPU code does."""
-    chunk_size: Positive | None = None
+    chunk_size: Rows | None = None
     """Rows of a similarity matrix held at once; null holds all."""
-    epochs: Positive = 32
-    micro_batch_size: Positive | None = None
+    epochs: Many = 32
+    micro_batch_size: Rows | None = None
     """Rows that a process embeds at once, by gradient caching: gradients are the same, memory no longer grows with
     `batch_size`, for one more forward pass of the towers. null: all its rows."""
-    batch_size: Annotated[int, Field(ge=2)] = 256
+    batch_size: Annotated[Rows, Field(ge=2)] = 256
     """Pairs a step, of all processes together: at most. An epoch is cut into batches as equal as can be, so that every
     pair comes once and no batch is tiny; a set smaller than this is one batch."""
     lr: Rate = 1e-3
@@ -179,19 +230,24 @@ class Distill(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 autocast on a GPU, fp32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    processes: Positive | Literal["auto"] = "auto"
+    processes: Few | Literal["auto"] = "auto"
     """Processes that share each batch, through torchrun: `auto` is one a visible GPU, or 1 on a CPU. `batch_size` stays
     the whole batch's, of which each takes an equal part, so the training is the same on any number."""
     local_loss: bool = False
     """Each process computes its own rows and columns of the similarity matrices in place of all of them, and the terms
     are added up: less work and memory from three processes on; the results are equal."""
     shuffle_buffer: Positive = 20_000
-    workers: Count = 1
+    workers: Annotated[int, Field(ge=0, le=1024)] = 1
     """Threads that decode and crop ahead of the step."""
     checkpoint_every: Positive = 100
     """Steps between checkpoints."""
     log_every: Positive = 10
     """Steps between logged records."""
+
+    @model_validator(mode="after")
+    def _scale_of_method(self) -> Distill:
+        """The resolved tree names the scale mode in force."""
+        return _resolved(self, scale_mode=parse_method(self.method)[1] or self.scale_mode)
 
     @field_validator("method")
     @classmethod
@@ -204,7 +260,7 @@ class Ablation(Section):
     """The grid that `dvc repro` and the ablation pipeline train."""
 
     methods: Annotated[tuple[str, ...], Field(min_length=1)] = ("baseline", "clip_kd", "clip_rd-raw", "clip_rd-exp")
-    seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)] = (0,)
 
     @field_validator("methods")
     @classmethod
@@ -222,15 +278,15 @@ class Benchmark(Section):
     names: tuple[str, ...] | None = None
     """Tasks to run; null runs all found."""
     protocols: Annotated[tuple[Literal["standard", "paper"], ...], Field(min_length=1)] = ("standard", "paper")
-    batch_size: Positive = 128
-    bootstrap: Positive = 1000
+    batch_size: Rows = 128
+    bootstrap: Many = 1000
     """Resamples behind each interval, the gate's too; fewer than 1000 are for trying out."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    fidelity_samples: Positive = 1000
+    fidelity_samples: Many = 1000
     """Images and captions over which teacher and student geometry are compared."""
     speed: bool = True
     """Measure latency and images per second (a few seconds per model)."""
-    seed: Count = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _enough(self) -> Benchmark:
@@ -295,7 +351,7 @@ class Retrain(Section):
 
     method: str = "clip_rd-exp"
     """As `distill.method`; for `--runner dvc` one of `ablation.methods`."""
-    seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)] = (0,)
     """The first seed's student is the one that is promoted; further ones tell the gate how much is chance."""
 
     @field_validator("method")
@@ -404,18 +460,18 @@ class Kubernetes(Section):
     store: Annotated[str, Field(pattern=r"^$|^s3://[^/]+")] = ""
     """s3:// prefix for shards and teacher cache, which then do not pass through Kubeflow's artifacts, and for the work
     of the long steps, which go on from it when their pod is lost; empty: Kubeflow's artifacts only."""
-    cache_parts: Positive = 1
+    cache_parts: Few = 1
     """Pods that the teacher cache is embedded in, at most one a shard."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Of a step whose pod has failed, all but the first; network errors are tried again inside every step as well."""
     backoff: Annotated[str, Field(pattern=r"^[1-9]\d*s$")] = "30s"
     """Before the first retry; doubled each time."""
-    nodes: Positive = 1
+    nodes: Few = 1
     """That train one student together, each as `steps.distill` asks; more than one: by a job of `engine`, and they meet
     in `store`."""
     engine: Literal["trainjob", "pytorchjob"] = "trainjob"
     """Of many nodes: Kubeflow's Trainer 2, or its forerunner, the Training Operator 1."""
-    parallelism: Positive = 4
+    parallelism: Few = 4
     """Most students trained, or parts of the cache embedded, at once; fixed when the pipeline is compiled."""
 
     @field_validator("environment")
@@ -460,32 +516,89 @@ class Params(Section):
     kubernetes: Kubernetes = Kubernetes()
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Params:
-    """Read a params file, apply `a.b=c` overrides (values are YAML), validate.
+def load(path: Path, overrides: Sequence[str] = (), *, written: Mapping[str, str] | None = None) -> Params:
+    """Read a params file, apply `a.b=c` overrides, validate.
+
+    A value is YAML, and text where the key takes text: `tracking.uri=` is empty text, `data.csv_separator=,` a comma.
+    An empty value is null where the key takes no empty text.
+
+    Args:
+        written: override → how it was given, for messages; default: `--set <override>`.
 
     Raises:
         ParamsError: the file is missing or no YAML; a key is unknown, of a wrong type or out of range. The message
-            gives the key's path, what is allowed and the nearest right name.
+            gives the file or the override, the key's path, what is allowed and the nearest right name.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ParamsError(f"{path} cannot be read: {error.strerror}.", "Name another file with --params.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}.", "Mend the file.") from error
+    tree = document.read(path)
+    tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise ParamsError(f"{path} holds a {type(tree).__name__}, not a tree of parameters.", "Mend the file.")
-    for override in overrides:
-        _set(tree, override)
-    return validate(tree, where=str(path))
+    written = written or {}
+    given = [_Override.of(item, written.get(item, f"--set {_cut(item, 100)}")) for item in overrides]
+    merged = tree
+    for override in given:
+        merged = override.applied(merged)
+    found, faults = _validated(merged)
+    if found is not None:
+        for line in without_effect(merged, found):
+            print(f"cliprd: {line}", file=sys.stderr)
+        return found
+    of_file = set(_validated(tree)[1]) if given else set(faults)
+    told = [(_blamed(fault, given) if fault not in of_file else str(path), fault.text) for fault in faults]
+    places = dict.fromkeys(place for place, _ in told)
+    raise ParamsError("; ".join(f"{place}: {_several([t for p, t in told if p == place])}" for place in places) + ".")
+
+
+def without_effect(given: Mapping[str, Any], params: Params) -> list[str]:
+    """A line for each key that `given` sets to another value than its default although nothing reads it."""
+    method, kind, nodes = params.distill.method, params.data.kind, params.kubernetes.nodes
+    reasons = {
+        **({f"data.csv_{key}": f"data.kind = {kind} reads no table" for key in CSV_KEYS} if kind != "csv" else {}),
+        **({"teacher.aligned": f"teacher.name = {params.teacher.name}"} if params.teacher.name != "aligned" else {}),
+        **({"distill.scale_mode": f"distill.method = {method} decides"} if parse_method(method)[1] else {}),
+        **({"distill.max_scale": "scale_mode exp clamps by itself"} if params.distill.scale_mode == "exp" else {}),
+        **({"kubernetes.engine": "kubernetes.nodes = 1 needs none"} if nodes == 1 else {}),
+    }
+    plain = [item.model_dump(mode="json") for item in (Params(), params)]
+    lines = []
+    for key, reason in reasons.items():
+        section, name = key.split(".")
+        value = (given.get(section) or {}).get(name)
+        unused = plain[key == "distill.scale_mode"][section][name]
+        differs = value if not isinstance(value, Mapping) else {k: v for k, v in value.items() if v != unused.get(k)}
+        if differs not in (None, {}, unused):
+            lines.append(f"{key} = {_cut(str(differs))} has no effect: {reason}.")
+    return lines
 
 
 def validate(tree: Mapping[str, Any], *, where: str) -> Params:
     """Check a plain tree; `where` names its origin in messages."""
+    found, faults = _validated(tree)
+    if found is None:
+        raise ParamsError(f"{where}: {_several([fault.text for fault in faults])}.")
+    return found
+
+
+class _Fault(typing.NamedTuple):
+    """Something wrong in a tree: where (keys), and in words."""
+
+    location: tuple[str, ...]
+    text: str
+
+
+def _validated(tree: Mapping[str, Any]) -> tuple[Params | None, list[_Fault]]:
     try:
-        return Params.model_validate_json(json.dumps(tree, default=str))  # JSON: strict, yet lists become tuples
+        document.check(tree)
+        return Params.model_validate_json(json.dumps(tree)), []  # JSON: strict, yet lists become tuples
+    except DocumentError as error:
+        return None, [_Fault((), str(error))]
     except ValidationError as error:
-        raise ParamsError(f"{where}: " + "; ".join(_explain(item) for item in error.errors()) + ".") from error
+        return None, [_Fault(tuple(map(str, item["loc"])), _explain(item)) for item in error.errors()]
+
+
+def _several(texts: Sequence[str]) -> str:
+    more = f"; and {len(texts) - MOST_FAULTS} more" if len(texts) > MOST_FAULTS else ""
+    return "; ".join(texts[:MOST_FAULTS]) + more
 
 
 def check_runs(runs: Sequence[Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -514,25 +627,88 @@ def check_runs(runs: Sequence[Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return typing.cast(tuple[str, ...], methods), typing.cast(tuple[int, ...], seeds)
 
 
-def _set(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    path = key.strip().split(".")
-    if not equals or not all(path):
-        raise ParamsError(f"--set {override}: expected KEY.SUBKEY=VALUE.", "For example --set distill.epochs=3")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ParamsError(f"--set {override}: the value is not valid YAML.") from error
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; people mean the number
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    node = tree
-    for part in path[:-1]:
-        child = node.get(part)
-        if not isinstance(child, dict):
-            child = node[part] = {}
-        node = child
-    node[path[-1]] = value
+@dataclass(frozen=True)
+class _Override:
+    """One `a.b=c`."""
+
+    path: tuple[str, ...]
+    value: Any
+    shown: str
+
+    @classmethod
+    def of(cls, item: str, shown: str) -> _Override:
+        key, equals, text = item.partition("=")
+        path = tuple(part.strip() for part in key.split("."))
+        if not equals or not all(path):
+            raise ParamsError(f"{shown}: expected KEY.SUBKEY=VALUE.", "For example --set distill.epochs=3")
+        try:
+            return cls(path, _value(text, _type_at(path)), shown)
+        except DocumentError as error:
+            key = _cut(".".join(path))
+            raise ParamsError(f"{shown}: the value of '{key}' is not valid: {error}.") from error
+
+    def applied(self, tree: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+        """`tree` with the value in it; what is no mapping on the way is replaced by one."""
+        part = self.path[depth]
+        if depth + 1 == len(self.path) or depth >= document.MOST_DEEP:
+            return {**tree, part: self.value}
+        child = tree.get(part)
+        return {**tree, part: self.applied(child if isinstance(child, Mapping) else {}, depth + 1)}
+
+
+def _value(text: str, kind: Any) -> Any:
+    """What `text` means for a key of this type: itself where the key takes text, unless in quotes or null; else YAML.
+
+    Raises:
+        DocumentError: it is no YAML.
+    """
+    takes, bare = _takes(kind), text.strip(" ")
+    if not bare:
+        return None if not takes("") and takes(None) else ""
+    literal = bare[0] not in "'\"" and bare not in NULLS
+    return bare if literal and takes(bare) else document.parse(text)
+
+
+def _takes(kind: Any) -> Callable[[Any], bool]:
+    if kind is None:
+        return lambda value: False
+    adapter = TypeAdapter(kind, config=None if isinstance(kind, type) and issubclass(kind, BaseModel) else _STRICT)
+
+    def takes(value: Any) -> bool:
+        try:
+            adapter.validate_json(json.dumps(value))
+        except ValidationError:
+            return False
+        return True
+
+    return takes
+
+
+def _type_at(path: Sequence[str]) -> Any:
+    """The type of the key's value; None where there is no such key, or where anything may stand."""
+    kind: Any = Params
+    for part in path:
+        options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+        section = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
+        mapping = next((o for o in options if typing.get_origin(o) is dict), None)
+        if section is not None and part in section.model_fields:
+            field = section.model_fields[part]
+            kind = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        elif mapping is not None:
+            kind = typing.get_args(mapping)[1]
+        else:
+            return None
+        if typing.get_origin(kind) is Annotated and len(path) > 1 and isinstance(part, str) and part != path[-1]:
+            kind = typing.get_args(kind)[0]
+    return None if kind is Any else kind
+
+
+def _blamed(fault: _Fault, given: Sequence[_Override]) -> str:
+    """The override that the fault is of: the last one on its key's path."""
+    for override in reversed(given):
+        if all(a == b for a, b in zip(override.path, fault.location, strict=False)):
+            return override.shown
+    return ", ".join(override.shown for override in given)
 
 
 def _explain(item: Any) -> str:
@@ -543,7 +719,7 @@ def _explain(item: Any) -> str:
     )  # an unknown key is the user's word, whatever it looks like; the others are pydantic's
     steps = ("function-", "constrained-", "literal[")
     location = [str(part) for i, part in enumerate(item["loc"]) if i == own or not str(part).startswith(steps)]
-    key = ".".join(location) or "(top level)"
+    key = _cut(".".join(location), 200) or "(top level)"
     if unknown:
         siblings = sorted(_section_at(location[:-1]).model_fields)
         near = difflib.get_close_matches(location[-1], siblings, n=1, cutoff=0.5)
@@ -551,8 +727,12 @@ def _explain(item: Any) -> str:
         return f"unknown key '{key}'{'; ' + hint if hint else ''} (allowed here: {', '.join(siblings)})"
     message = item["msg"].removeprefix("Value error, ")
     shown = re.sub(r"(://)[^/@\s]*@", r"\1…@", repr(item["input"]))  # what may be a password stays out of logs
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return f"'{key}' = {shown}: {message}"
+    return f"'{key}' = {_cut(shown)}: {_cut(message, 400)}"
+
+
+def _cut(text: str, most: int = 60) -> str:
+    text = one_line(text)
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _section_at(path: Sequence[str]) -> type[Section]:
@@ -567,7 +747,7 @@ def _section_at(path: Sequence[str]) -> type[Section]:
 
 def dump(tree: Params) -> str:
     """The resolved tree as YAML, every key present, in the order of the schema."""
-    return yaml.safe_dump(tree.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return document.dump(tree.model_dump(mode="json"), sort_keys=False)
 
 
 def schema() -> str:

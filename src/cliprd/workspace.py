@@ -16,6 +16,7 @@ An output in S3 is made in `work.path`, a folder here, and follows into S3 while
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -29,7 +30,7 @@ from types import TracebackType
 from typing import Any
 
 from cliprd import files, manifest, storage
-from cliprd.errors import EnvironmentError_, InputError
+from cliprd.errors import EnvironmentError_, InputError, of_system
 from cliprd.manifest import Manifest
 from cliprd.storage import Location
 from cliprd.storage.mirror import LOCK, MARKER, Mirror
@@ -104,26 +105,44 @@ class Workspace:
 
     def __enter__(self) -> Workspace:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+            self._lock = self._locked()
         except OSError as error:
             raise _translated(error, self.path) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in {errno.EACCES, errno.EAGAIN}:  # others: a file system without locks (network mounts)
-                os.close(self._lock)
-                raise EnvironmentError_(
-                    f"{self.path} is being written by another cliprd process.", "Wait for it, or give another --output."
-                ) from error
         try:
             return self._begin()
         except BaseException:
             self._release()  # whoever tries again in this process must not meet our own lock
             raise
 
+    def _locked(self) -> int:
+        """The lock on the file that is at the path now.
+
+        Another process may have removed the file between our opening and locking it: then ours locks nothing that a
+        third would meet, and we begin again.
+        """
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in {errno.EACCES, errno.EAGAIN}:
+                    os.close(lock)
+                    raise EnvironmentError_(
+                        f"{self.path} is being written by another cliprd process.",
+                        "Wait for it, or give another --output.",
+                    ) from error
+                return lock  # a file system without locks (network mounts)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), os.stat(self.path / LOCK)):
+                    return lock
+            os.close(lock)
+
     def _release(self) -> None:
-        (self.path / LOCK).unlink(missing_ok=True)
+        """Remove the lock's file while it is ours, so that nobody else's is removed; see `_locked`."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if os.path.samestat(os.fstat(self._lock), os.stat(self.path / LOCK)):
+                (self.path / LOCK).unlink(missing_ok=True)
         os.close(self._lock)
 
     def _begin(self) -> Workspace:
@@ -233,13 +252,19 @@ class Workspace:
 
 def _translated(error: OSError, path: Path) -> Exception:
     """An OS refusal as one line that says what to do; any other OSError as it is."""
-    where = error.filename or path
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return EnvironmentError_(f"No space left on the disk of {path}.", "Free some, then run the same command again.")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return EnvironmentError_(
-            f"{where} cannot be written: {error.strerror}.", "Fix its permissions or give another --output."
+            f"{error.filename or path} cannot be written: {error.strerror}.",
+            "Fix its permissions or give another --output.",
         )
     if error.errno in {errno.ENOTDIR, errno.EEXIST}:
-        return EnvironmentError_(f"{where} is a file where a folder is needed.", "Remove it or give another --output.")
-    return error
+        return EnvironmentError_(
+            f"{error.filename or path} is a file where a folder is needed.", "Remove it or give another --output."
+        )
+    if error.errno == errno.EISDIR:
+        return EnvironmentError_(
+            f"{error.filename or path} is a folder where a file is needed.", "Remove it or give another --output."
+        )
+    return of_system(error, path) or error

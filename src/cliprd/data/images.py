@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from cliprd.data.quiet import silence
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 # What downloads often hold instead, told by their first bytes so that the reason says more than "not an image".
@@ -34,6 +36,7 @@ _UPRIGHT = {
 }
 
 _bombs = threading.Lock()
+silence()
 
 
 class BadImage(ValueError):

@@ -153,7 +153,7 @@ class World:
         """Give the followers random numbers of their own, from `step` on: equal dropout masks on all ranks would be one
         mask repeated. Only with dropout does a training depend on the number of processes."""
         if not self.leads:
-            torch.manual_seed((seed * 1_000_003 + step) * 65_536 + self.rank)
+            torch.manual_seed(((seed * 1_000_003 + step) * 65_536 + self.rank) % 2**63)
 
 
 def launched() -> bool:

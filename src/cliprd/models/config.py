@@ -59,7 +59,7 @@ def named(arch: str) -> Config:
 
 def student_config(student: params.Student) -> Config:
     """The model config that `params.student` means, checked by `check`."""
-    config = deepcopy(student.config) if student.config is not None else named(student.arch)
+    config = deepcopy(student.config) if student.config is not None else named(student.arch or student.ARCH)
     where = "student.config" if student.config is not None else f"student.arch = {student.arch}"
     check(config, where=where)
     return config

@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from cliprd import manifest
 from cliprd.names import visible
 from cliprd.report.markdown import literal, text
 
@@ -121,7 +122,7 @@ def _lineage(trained: Mapping[str, Any], lineage: Mapping[str, Any] | None) -> I
     teacher = ((inputs.get("cache") or {}).get("inputs") or {}).get("teacher") or {}
     if teacher.get("fingerprint"):
         yield f"teacher {literal(teacher['fingerprint'])}"
-    settings = trained["params"].get("distill", {})
+    settings = manifest.in_force(trained["params"], trained["facts"]).get("distill", {})
     shown = ("epochs", "batch_size", "lr", "precision", "scale_mode")
     if told := ", ".join(f"{key} {text(settings[key])}" for key in shown if key in settings):
         yield f"trained with {told}"

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
-from cliprd import manifest
+from cliprd import document, manifest
 from cliprd.errors import InputError
 from cliprd.report import confusion, geometry
 from cliprd.report.costs import device, gather_costs
@@ -53,7 +52,11 @@ def gather(grid: Grid, content: Mapping[str, Any], sections: Mapping[str, Any]) 
     best = content["protocols"][content["protocol"]]["best"]
     used: dict[str, Any] = dict(sections)
     used["benchmark"] = dict(grid.teacher.manifest.params)
-    used["students"] = {run.name: dict(run.student_manifest.params) for run in grid.runs if run.student_manifest}
+    used["students"] = {
+        run.name: manifest.in_force(run.student_manifest.params, run.student_manifest.facts)
+        for run in grid.runs
+        if run.student_manifest
+    }
     return Page(
         comparison=content,
         histories=[
@@ -66,7 +69,7 @@ def gather(grid: Grid, content: Mapping[str, Any], sections: Mapping[str, Any]) 
         layouts=_layouts(grid),
         costs=gather_costs(grid),
         device=device(grid),
-        params=yaml.safe_dump(used, sort_keys=False, allow_unicode=True),
+        params=document.dump(used, sort_keys=False),
         commands=COMMANDS,
     )
 

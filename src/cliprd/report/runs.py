@@ -6,6 +6,7 @@ The formats are those of the stages `benchmark` and `distill`; their docstrings 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from cliprd import manifest, storage
 from cliprd.errors import InputError
 from cliprd.manifest import VOLATILE_DIR, Manifest
 from cliprd.report.results import TEACHER
+from cliprd.report.timings import SPEED, THROUGHPUT, intact
 from cliprd.storage import Location
 
 
@@ -46,10 +48,19 @@ class Run:
         return read_json(self.folder / "examples" / f"{task}.json")
 
     def volatile(self, name: str) -> Path | None:
-        """A file of timings of the benchmark (`speed.json`) or the student (`throughput.csv`), where there is one."""
-        folder = self.student if name == "throughput.csv" else self.folder
-        path = folder / VOLATILE_DIR / name if folder else None
-        return path if path and path.is_file() else None
+        """A file of timings of the benchmark (`speed.json`) or the student (`throughput.csv`), where there is an intact
+        one; a damaged one is reported and left out (`report.timings`)."""
+        path = self._volatile(name)
+        return intact(path) if path else None
+
+    def damaged(self, name: str) -> bool:
+        """Whether there is a file of that name which `volatile` leaves out."""
+        path = self._volatile(name)
+        return path is not None and os.path.lexists(path) and intact(path) is None
+
+    def _volatile(self, name: str) -> Path | None:
+        folder = self.student if name == THROUGHPUT else self.folder
+        return folder / VOLATILE_DIR / name if folder else None
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,7 @@ def _open_run(method: str, seed: int, benchmarks: Location, students: Location) 
 
 def timings(grid: Grid) -> str:
     """Digest of all the runs' timings, which no manifest covers."""
-    files = [run.volatile(name) for run in grid.runs for name in ("speed.json", "throughput.csv")]
+    files = [run.volatile(name) for run in grid.runs for name in (SPEED, THROUGHPUT)]
     return manifest.digest([manifest.sha256_file(path) if path else None for path in files])
 
 

@@ -71,7 +71,8 @@ def _write(work: Workspace, params: Params, grid: Grid, reference: str, sections
     with atomic_write(work.path / "comparison.md", "w") as file:
         file.write(markdown_table(content))
     with atomic_write(work.path / "index.html", "w") as file:
-        file.write(render(gather(grid, content, sections)))
+        shown = {**sections, "compare": {**sections["compare"], "reference": reference}}
+        file.write(render(gather(grid, content, shown)))
     block = content["protocols"][params.compare.protocol]
     best = block["best"]
     for name, scores in _metrics(block).items():

@@ -8,7 +8,6 @@ a shared file system.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Mapping
@@ -18,17 +17,17 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from cliprd import lineage, manifest, storage, tracking
+from cliprd import lineage, manifest, signals, storage, tracking
 from cliprd import params as parameters
 from cliprd.data.shards import ShardSet
 from cliprd.distill import device, distributed, nodes
 from cliprd.distill.checkpoint import FOLDER as CHECKPOINTS
 from cliprd.distill.distributed import World
 from cliprd.distill.division import Division
+from cliprd.distill.effective import effective
 from cliprd.distill.handover import handing_over
 from cliprd.distill.history import last_row
 from cliprd.distill.launch import launch
-from cliprd.distill.objective import resolve_weights
 from cliprd.distill.record import Record
 from cliprd.distill.sections import sections
 from cliprd.distill.train import Report, Trained, train
@@ -37,7 +36,7 @@ from cliprd.machine import end_with_parent
 from cliprd.manifest import Manifest
 from cliprd.models.encoder import count_parameters
 from cliprd.models.onnx import export_onnx
-from cliprd.models.student import save_student
+from cliprd.models.student import save_student, student_config
 from cliprd.params import Params, parse_method
 from cliprd.storage import Location
 from cliprd.teacher_cache import TeacherCache
@@ -119,11 +118,17 @@ def _make(
     output = work.path
     made_of = lineage.made_of(shards.folder, cache.folder)  # first: it may refuse
 
+    in_force = effective(
+        params.distill, samples=shards.samples, student_dim=int(student_config(params.student)["embed_dim"]),
+        teacher_dim=cache.dim, runtime=device.resolve(params.distill),
+    )  # fmt: skip
+
     def describe() -> tracking.Training:
         return tracking.describe(
             params, key=manifest.digest([work.place, work.identity]),
             shards=manifest.read(shards.folder), cache=manifest.read(cache.folder),
             device=device.words(device.resolve(params.distill)), processes=world.size,
+            effective=in_force,
         )  # fmt: skip
 
     with tracking.training_run(params, output, describe) as tracked:
@@ -133,7 +138,7 @@ def _make(
         state = {name: tensor.contiguous() for name, tensor in trained.loss.state_dict().items()}
         file.write(safetensors.torch.save(state))
     export_onnx(trained.model, output)
-    facts = _facts(params, trained, output, work.inputs)
+    facts = _facts(params, trained, output, work.inputs, in_force)
     manifest.write_json(output / lineage.NAME, lineage.of_student(work.params, facts, made_of))
     return work.finish(facts=facts)  # until its manifest stands, a rerun starts from the checkpoints
 
@@ -173,8 +178,8 @@ def _main(file: Path) -> int:
         run(tree, inputs, storage.parse(task["output"]))
     except CliprdError as error:
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return signals.exit_code(stop)
     except Exception:
         return 1
     return 0
@@ -189,17 +194,22 @@ def _both(first: Report, second: Report | None) -> Report:
     return report
 
 
-def _facts(params: Params, trained: Trained, output: Path, inputs: Mapping[str, str]) -> dict[str, Any]:
+def _facts(
+    params: Params,
+    trained: Trained,
+    output: Path,
+    inputs: Mapping[str, str],
+    in_force: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
     d = params.distill
-    weights, scale_mode = resolve_weights(d)
     last = last_row(output)
     visual: nn.Module = trained.model.visual  # type: ignore[assignment]
     return {
         "run": run_id(params),
         "method": parse_method(d.method)[0],
-        "scale_mode": scale_mode,
+        "scale_mode": in_force["distill"]["scale_mode"],
         "seed": d.seed,
-        "weights": dataclasses.asdict(weights),
+        "weights": in_force["distill"]["weights"],
         "steps": trained.steps,
         "samples_seen": trained.samples,
         "parameters": {
@@ -208,6 +218,7 @@ def _facts(params: Params, trained: Trained, output: Path, inputs: Mapping[str, 
             "loss": count_parameters([trained.loss]),
         },
         "final": {name: last[name] for name in ("loss", *trained.loss.term_names, "grad_norm")},
+        "effective": dict(in_force),
         "inputs": dict(inputs),
     }
 

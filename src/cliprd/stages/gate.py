@@ -351,6 +351,8 @@ def _fidelity(
 def _latency(tower: str, candidates: Sequence[Run], reigning: Sequence[Run], margin: float) -> Guard:
     sides = []
     for runs in (candidates, reigning):
+        if damaged := [run.name for run in runs if run.damaged("speed.json")]:
+            return guards.untold(tower, "latency", margin, f"the timings of {damaged[0]} are damaged")
         paths = [path for run in runs if (path := run.volatile("speed.json"))]
         if not paths:
             return guards.untold(tower, "latency", margin, f"the {runs[0].name} was not timed")

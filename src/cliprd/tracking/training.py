@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -25,7 +24,8 @@ TRAINING = "cliprd.training"  # tag of a training's run: digest of the work and 
 ABLATION = "cliprd.ablation"  # tag of a parent run: digest of what its children share
 KIND = "cliprd.kind"  # tag: "ablation" of a parent, "training" of a child
 _MACHINE = ("processes", "device", "precision")  # of `distill`: an ablation may run on several machines
-_ARM = ("method", "seed")
+_ARM = ("method", "seed", "scale_mode")
+_BY_METHOD = ("max_scale", "project_task", "weights")  # in force or not, as the method has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,16 @@ class Training:
     ablation: Mapping[str, Any] = field(default_factory=dict)
 
 
-def describe(params: Params, *, key: str, shards: Manifest, cache: Manifest, device: str, processes: int) -> Training:
+def describe(
+    params: Params,
+    *,
+    key: str,
+    shards: Manifest,
+    cache: Manifest,
+    device: str,
+    processes: int,
+    effective: Mapping[str, Mapping[str, Any]],
+) -> Training:
     """The training of `params` on what the two manifests stand for.
 
     Args:
@@ -58,19 +67,21 @@ def describe(params: Params, *, key: str, shards: Manifest, cache: Manifest, dev
         shards, cache: of its inputs.
         device: in words.
         processes: how many share a batch.
+        effective: what was in force (`distill.effective`).
     """
-    from cliprd.distill.objective import resolve_weights  # with torch, which reading runs and comparing does without
-
-    d = params.distill
-    weights, scale_mode = resolve_weights(d)
-    shared = sections(params)
+    d, shared = params.distill, sections(params)
     shared["distill"] = {name: v for name, v in shared["distill"].items() if name not in (*_ARM, *_MACHINE)}
+    in_force = manifest.in_force(sections(params), {"effective": effective})["distill"]
+    own = {name: in_force[name] for name in _BY_METHOD if name in in_force}
+    weights = own.pop("weights", {})
+    told = {name: v for name, v in in_force.items() if name not in (*_ARM, *_MACHINE, *_BY_METHOD)}
     fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
     made = {**cache.params, "data": shards.params}  # how data and cache were made is theirs to say, not our caller's
-    common = {mlflow_key(name): visible(value)[:6000] for name, value in flat({**made, **shared})}  # MLflow's limit
-    told_by_arm = ("distill.scale_mode", "distill.weights.")
-    arm = {"method": d.method, "scale_mode": scale_mode, "seed": str(d.seed)}
-    arm |= {mlflow_key(f"weight/{term}"): f"{weight:g}" for term, weight in dataclasses.asdict(weights).items()}
+    # 6000: MLflow's limit
+    common = {mlflow_key(key): visible(value)[:6000] for key, value in flat({**made, **shared, "distill": told})}
+    arm = {name: str(in_force[name]) for name in _ARM if name in in_force}
+    arm |= {f"distill.{name}": str(value) for name, value in own.items()}
+    arm |= {mlflow_key(f"weight/{term}"): f"{weight:g}" for term, weight in weights.items()}
     teacher = str(cache.facts.get("teacher", ""))
     tags = {
         KIND: "training",
@@ -84,14 +95,14 @@ def describe(params: Params, *, key: str, shards: Manifest, cache: Manifest, dev
     return Training(
         name=f"{d.method}-{d.seed}",
         key=key,
-        params={**{key: value for key, value in common.items() if not key.startswith(told_by_arm)}, **arm},
+        params={**common, **arm},
         tags=tags,
         datasets=(_dataset(shards, samples),),
         ablation={
             "key": digest,
             "name": f"ablation-{digest[:8]}",
             "params": common,
-            "note": f"{samples} pairs, {d.epochs} epochs of batch {d.batch_size}, learning rate {d.lr:g}"
+            "note": f"{samples} pairs, {d.epochs} epochs of batch {told['batch_size']}, learning rate {d.lr:g}"
             + (f", teacher {markdown.text(teacher)}" if teacher else "")
             + ". Its children are the methods × seeds; what they share are its parameters.",
             "tags": {f"cliprd.{name}": value for name, value in fingerprints.items()},

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import yaml
 
+from cliprd import document
 from cliprd.errors import CliprdError, ParamsError
 from cliprd.manifest import digest
 from cliprd.params import Kubernetes, Params, Resources, Section
@@ -221,7 +222,7 @@ def _settings(params: Params) -> list[str]:
 def _flow(section: Section) -> str:
     """A section as YAML in one line; not as JSON, whose 1e-06 is text in YAML."""
     tree = section.model_dump(mode="json")
-    return yaml.safe_dump(tree, default_flow_style=True, width=math.inf, allow_unicode=True).strip()
+    return document.dump(tree, default_flow_style=True, width=math.inf).strip()
 
 
 def _seen_by_all(name: str, place: Location, kubernetes: Kubernetes) -> None:
