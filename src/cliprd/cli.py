@@ -58,6 +58,10 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(inputs=tuple(inputs))
         return sub
 
+    outside = command(
+        "inputs", _inputs, "look at data, benchmark tasks and teacher's weights, for DVC to see what changed outside"
+    )
+    outside.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for a small file of each")
     stage("prepare", "pack image-caption pairs into checked shards (params: data)")
     stage("teacher", "make the teacher ready, training the demo one (params: teacher)", shards="!|folder of `prepare`")
     cache = stage(
@@ -299,6 +303,14 @@ def _run_stage(options: argparse.Namespace) -> int:
         return 0
     facts = ", ".join(f"{key} {value}" for key, value in manifest.facts.items() if isinstance(value, int | float | str))
     print(f"{options.command}: {options.output} is whole{': ' + facts if facts else ''}")
+    return 0
+
+
+def _inputs(options: argparse.Namespace) -> int:
+    from cliprd.inputs import write
+
+    changed = write(_load(options), options.output)
+    print(f"inputs: {', '.join(changed) or 'nothing'} changed")
     return 0
 
 
