@@ -228,7 +228,11 @@ def parser() -> argparse.ArgumentParser:
     show = command("params", _params, "print the resolved parameter tree")
     show.add_argument("--schema", action="store_true", help="print the JSON schema instead")
     plan = command("plan", _plan, "shapes, parameter counts and cost of a configuration, without training it")
-    plan.add_argument("--samples", type=int, metavar="N", help="size of the training set, for the cost")
+    plan.add_argument("--samples", type=_count, metavar="N", help="pairs, for the cost; default: those in --shards")
+    plan.add_argument(
+        "--shards", type=_folder, default=Path("work/shards"), metavar="DIR",
+        help="folder of `prepare`; where it has not packed data.path yet, that is counted (default: work/shards)",
+    )  # fmt: skip
     lineage = command("lineage", _lineage, "where a student comes from, back to the raw shards, with its scores")
     lineage.add_argument(
         "path", type=_folder, metavar="DIR", help="a student, its benchmark, a folder of both, or models:/<name>"
@@ -246,6 +250,12 @@ def _folder(text: str) -> Location:
         return parse(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**63:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of pairs")
+    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -563,9 +573,12 @@ def _params(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from cliprd.data.count import Pairs, count
     from cliprd.plan import plan
 
-    sys.stdout.write(plan(_load(options), samples=options.samples))
+    tree = _load(options)
+    given = Pairs(options.samples, "as given")
+    sys.stdout.write(plan(tree, given if options.samples else count(tree.data, options.shards)))
     return 0
 
 

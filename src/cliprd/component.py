@@ -128,6 +128,7 @@ def plan(
     """
     from cliprd import inputs
     from cliprd.benchmark import tasks
+    from cliprd.data.count import of_source
     from cliprd.plan import plan as describe
     from cliprd.stages.compare import reference_method
 
@@ -144,8 +145,9 @@ def plan(
                 {**sections, "ablation": grid, "compare": {**sections["compare"], "reference": reference}}, where="plan"
             )
         )
-        described = {tree.distill.method: describe(tree) for tree in trees}
         found = _attempts(lambda: inputs.look(trees[0]))
+        pairs = _attempts(lambda: of_source(trees[0].data))
+        described = {tree.distill.method: describe(tree, pairs) for tree in trees}
         tasks.check(trees[0].benchmark)
         for place in filter(None, places):
             _attempts(lambda place=place: storage.read_bytes(storage.join(place, manifest.NAME)))  # type: ignore[misc]

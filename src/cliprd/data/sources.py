@@ -82,7 +82,7 @@ def inventory(data: Data) -> list[Source]:
     Raises:
         InputError: the source is missing or empty, or a table is damaged. RetryableError: the store failed.
     """
-    places = _listed(data)
+    places = listed(data)
     contents = {"webdataset": _tars_by_themselves, "csv": _identities_of_tables, "folder": _identity_of_folder}[
         data.kind
     ]
@@ -104,7 +104,7 @@ def records(data: Data, source: Source | None = None) -> Iterator[Raw]:
         InputError: the source is missing or empty, or a tar or table is damaged (it is named).
     """
     read = {"webdataset": _tars, "csv": _tables, "folder": _folder}[data.kind]
-    return read(data, _listed(data) if source is None or data.kind == "folder" else [source.place])
+    return read(data, listed(data) if source is None or data.kind == "folder" else [source.place])
 
 
 def fingerprint(data: Data) -> str:
@@ -128,7 +128,8 @@ def safe_key(name: str) -> str:
     return f"{clean[-67:].strip('_') or 'sample'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
-def _listed(data: Data) -> list[str]:
+def listed(data: Data) -> list[str]:
+    """The files that `data` names, in their order: tars, tables, or images and captions; see `storage.list_files`."""
     return storage.list_files(data.path, _SUFFIXES[data.kind], recursive=data.kind == "folder")
 
 
@@ -150,7 +151,7 @@ def _identities_of_tables(places: Sequence[str], data: Data) -> dict[str, str]:
     rows, images = {}, dict[str, dict[str, str]]()
     for place in places:
         content, images[place] = hashlib.sha256(), {}
-        for row in _rows(place, data):
+        for row in table_rows(place, data):
             cells = [row.name.encode("utf-8", "surrogateescape"), row.caption or b"", row.caption is None]
             content.update(repr(cells).encode() + b"\n")
             if row.image:
@@ -265,7 +266,7 @@ class _Row:
 def _tables(data: Data, places: Sequence[str]) -> Iterator[Raw]:
     """Neighbouring rows of one image (COCO's five captions) are one sample with several captions."""
     for url in places:
-        for _, rows in itertools.groupby(_rows(url, data), key=lambda row: row.image or row.source):
+        for _, rows in itertools.groupby(table_rows(url, data), key=lambda row: row.image or row.source):
             group = list(rows)
             first = group[0]
             captions = tuple(row.caption for row in group if row.caption is not None)
@@ -275,7 +276,8 @@ def _tables(data: Data, places: Sequence[str]) -> Iterator[Raw]:
             yield Raw(first.source, key, image, captions or None, fault)
 
 
-def _rows(url: str, data: Data) -> Iterator[_Row]:
+def table_rows(url: str, data: Data) -> Iterator[_Row]:
+    """The rows of a table, one after the other; raises InputError where it is damaged or lacks a column."""
     base = url.rsplit("/", 1)[0] if "/" in url else "."
     with storage.open_stream(url) as raw:
         stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if url.lower().endswith(".gz") else raw  # type: ignore[assignment]

@@ -6,7 +6,7 @@ credentials. What is kept on this machine lies under `scratch()`.
 """
 
 from cliprd.storage.cache import local_file
-from cliprd.storage.fingerprints import fingerprints
+from cliprd.storage.content import fingerprints
 from cliprd.storage.folder import (
     await_finished,
     fetch_file,
