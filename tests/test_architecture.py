@@ -28,6 +28,7 @@ FLOORS = [
     {"data", "models"},
     {"teacher_cache", "benchmark"},
     {"distill"},
+    {"inputs"},
     {"lineage"},
     {"tracking"},
     {"stages"},

@@ -193,7 +193,7 @@ def test_the_code_that_matters_is_what_dvc_yaml_names():
         "benchmark": {"benchmark"},
         "benchmark-teacher": {"benchmark"},
     }
-    assert set(stages) == {*of_stage, "compare"}
+    assert set(stages) == {*of_stage, "inputs", "compare"}
     for stage, parts in of_stage.items():
         named = {dep for dep in stages[stage]["deps"] if dep.startswith("src/")}
         assert named == {f"src/cliprd/{path}" for part in parts for path in lineage.PARTS[part]}, stage

@@ -68,6 +68,10 @@ def parser() -> _Parser:
         sub.set_defaults(inputs=tuple(inputs))
         return sub
 
+    outside = command(
+        "inputs", _inputs, "look at data, benchmark tasks and teacher's weights, for DVC to see what changed outside"
+    )
+    outside.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for a small file of each")
     stage("prepare", "pack image-caption pairs into checked shards (params: data)")
     stage("teacher", "make the teacher ready, training the demo one (params: teacher)", shards="!|folder of `prepare`")
     cache = stage(
@@ -241,7 +245,11 @@ def parser() -> _Parser:
     show = command("params", _params, "print the resolved parameter tree")
     show.add_argument("--schema", action="store_true", help="print the JSON schema instead")
     plan = command("plan", _plan, "shapes, parameter counts and cost of a configuration, without training it")
-    plan.add_argument("--samples", type=int, metavar="N", help="size of the training set, for the cost")
+    plan.add_argument("--samples", type=_count, metavar="N", help="pairs, for the cost; default: those in --shards")
+    plan.add_argument(
+        "--shards", type=_folder, default=Path("work/shards"), metavar="DIR",
+        help="folder of `prepare`; where it has not packed data.path yet, that is counted (default: work/shards)",
+    )  # fmt: skip
     lineage = command("lineage", _lineage, "where a student comes from, back to the raw shards, with its scores")
     lineage.add_argument(
         "path", type=_folder, metavar="DIR", help="a student, its benchmark, a folder of both, or models:/<name>"
@@ -259,6 +267,12 @@ def _folder(text: str) -> Location:
         return parse(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**63:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of pairs")
+    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -350,6 +364,14 @@ def _check_output(output: Location, inputs: Iterable[Location]) -> None:
         here = isinstance(folder, Path) and isinstance(output, Path)
         if str(folder) == str(output) or (here and Path(folder).resolve().is_relative_to(Path(output).resolve())):
             raise ParamsError(f"--output {output} is or holds {folder}, which is read.", "Give another --output.")
+
+
+def _inputs(options: argparse.Namespace) -> int:
+    from cliprd.inputs import write
+
+    changed = write(_load(options), options.output)
+    print(f"inputs: {', '.join(changed) or 'nothing'} changed")
+    return 0
 
 
 def _promote(options: argparse.Namespace) -> int:
@@ -603,9 +625,12 @@ def _params(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from cliprd.data.count import Pairs, count
     from cliprd.plan import plan
 
-    sys.stdout.write(plan(_load(options), samples=options.samples))
+    tree = _load(options)
+    given = Pairs(options.samples, "as given")
+    sys.stdout.write(plan(tree, given if options.samples else count(tree.data, options.shards)))
     return 0
 
 

@@ -6,6 +6,7 @@ KFP itself is not imported here: artifacts come as folders, and what a UI should
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import json
 import math
@@ -24,7 +25,7 @@ from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError, 
 from cliprd.machine import limit_threads
 from cliprd.manifest import Manifest, digest, write_json
 from cliprd.names import one_line
-from cliprd.params import Benchmark, Params
+from cliprd.params import Params
 from cliprd.storage import Location, TakenOverError
 
 T = TypeVar("T")
@@ -126,8 +127,9 @@ def plan(
         Fingerprints of the source data, of the benchmark's tasks and of the teacher's weights. Handed on to the steps
         that read them, they make Kubeflow's cache see what changed behind an unchanged name.
     """
-    from cliprd.data import sources
-    from cliprd.models.identity import weights_version
+    from cliprd import inputs
+    from cliprd.benchmark import tasks
+    from cliprd.data.count import of_source
     from cliprd.plan import plan as describe
     from cliprd.stages.compare import reference_method
 
@@ -144,16 +146,17 @@ def plan(
                 {**sections, "ablation": grid, "compare": {**sections["compare"], "reference": reference}}, where="plan"
             )
         )
-        described = {tree.distill.method: describe(tree) for tree in trees}
-        source = _attempts(lambda: sources.fingerprint(trees[0].data))
-        tasks = _attempts(lambda: _tasks_version(trees[0].benchmark))
-        weights = _attempts(lambda: weights_version(trees[0].teacher.name))
+        found = _attempts(lambda: inputs.look(trees[0]))
+        pairs = _attempts(lambda: of_source(trees[0].data))
+        described = {tree.distill.method: describe(tree, pairs) for tree in trees}
+        tasks.check(trees[0].benchmark)
         for place in filter(None, places):
             _attempts(lambda place=place: storage.read_bytes(storage.join(place, manifest.NAME)))  # type: ignore[misc]
         _noted({name: sections[name] for name in ("promote", "tracking") if name in sections}, "plan")
         written = "".join(f"## {method}\n\n```\n{lines}```\n\n" for method, lines in described.items())
         Path(text).write_text(f"# {len(runs)} training(s)\n\n{written}", encoding="utf-8")
-        return source, tasks, weights
+        source, tested, weights = (hashlib.sha256(inputs.encode(found[part])).hexdigest() for part in inputs.PARTS)
+        return source, tested, weights
 
 
 def merge(sections: Mapping[str, Any], shards: str, parts: Sequence[str], output: str, *, store: str = "") -> Manifest:
@@ -388,13 +391,6 @@ def _noted(sections: Mapping[str, Any], name: str) -> dict[str, Any] | None:
 
 def _tree(sections: Mapping[str, Any], *, where: str) -> Params:
     return params.validate({name: whole_numbers(section) for name, section in sections.items()}, where=where)
-
-
-def _tasks_version(section: Benchmark) -> str:
-    """Identifies the tasks' content; those in S3 are not brought here for it."""
-    from cliprd.benchmark.tasks import versions
-
-    return digest(versions(section))
 
 
 def _attempts(work: Callable[[], T]) -> T:

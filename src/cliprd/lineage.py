@@ -218,18 +218,17 @@ def _read(folder: Location) -> dict[str, Any] | None:
 def wanted(params: Params) -> dict[str, Any]:
     """What the lineage of a student trained now would say, as far as it can be known without making anything.
 
-    Data and tasks here are read, those in S3 are asked for ETag and size: as `prepare` and `benchmark` identify them.
+    Data, tasks and weights are looked at as `cliprd.inputs` says.
 
     Raises:
         ParamsError, InputError: data, tasks or weights that the parameters name are missing.
         RetryableError: the network or the store failed.
     """
-    from cliprd.benchmark.tasks import versions
-    from cliprd.data.sources import inventory
+    from cliprd import inputs
     from cliprd.distill.sections import sections
-    from cliprd.models.identity import shaping, weights_version
+    from cliprd.models.identity import shaping
 
-    weights = weights_version(params.teacher.name)
+    found = inputs.look(params)
     tree = {
         "schema": SCHEMA,
         "stage": "distill",
@@ -240,7 +239,7 @@ def wanted(params: Params) -> dict[str, Any]:
             "shards": {
                 "stage": "prepare",
                 "params": params.data.model_dump(mode="json"),
-                "sources": [{"name": part.name, "fingerprint": part.fingerprint} for part in inventory(params.data)],
+                "sources": found["data"],
             },
             "cache": {
                 "stage": "cache",
@@ -249,12 +248,12 @@ def wanted(params: Params) -> dict[str, Any]:
                     "teacher": {
                         "stage": "teacher",
                         "params": {"teacher": shaping(params.teacher)},
-                        "inputs": {"weights": weights} if weights else {},
+                        "inputs": found["teacher"],
                     }
                 },
             },
         },
-        "tasks": versions(params.benchmark),
+        "tasks": found["benchmark"],
     }
     return dict(json.loads(manifest.canonical(tree)))
 

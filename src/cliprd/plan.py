@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from cliprd.benchmark.cost import cost
+from cliprd.data.count import Pairs
 from cliprd.distill.division import Division
 from cliprd.distill.objective import build_loss, resolve_weights
 from cliprd.image_spec import ImageSpec
@@ -32,20 +33,22 @@ BACKWARD = 3  # forward and backward of a trained network cost about three forwa
 DISTINCT_MATRICES = 6  # of N x N logits in the whole loss; see losses.combined
 
 
-def plan(params: Params, *, samples: int | None = None) -> str:
+def plan(params: Params, pairs: Pairs) -> str:
     """A text for people.
 
     Args:
         params: any valid tree.
-        samples: size of the training set; without it the cost is told per million samples.
+        pairs: size of the training set; where it is not known, there is no cost.
 
     Raises:
         ParamsError: an architecture is unknown or does not fit.
     """
-    return "\n".join(map(visible, _lines(params, samples))) + "\n"
+    return "
+".join(map(visible, _lines(params, pairs))) + "
+"
 
 
-def _lines(params: Params, samples: int | None) -> Iterator[str]:
+def _lines(params: Params, pairs: Pairs) -> Iterator[str]:
     distill = params.distill
     model = build_student(params.student, seed=distill.seed)
     student = StudentEncoder(model, student_config(params.student), student_spec(model, params.student), "", Path())
@@ -72,11 +75,20 @@ def _lines(params: Params, samples: int | None) -> Iterator[str]:
     rows = f"{distill.chunk_size} rows at a time" if distill.chunk_size else "whole"
     yield f"batch    {distill.batch_size} pairs; {DISTINCT_MATRICES} logit matrices of {matrix:,.1f} MiB, held {rows}"
 
-    count = samples or 1_000_000
+    if pairs.number is None:
+        yield f"data     unknown number of pairs: {pairs.where}"
+        yield "cost     unknown: give the number of pairs with --samples"
+    else:
+        yield f"data     {pairs.number:,} pairs, {pairs.where}"
+        yield from _costs(params, pairs.number, teacher_dim, student_cost, teacher_cost)
+
+
+def _costs(
+    params: Params, count: int, teacher_dim: int, student_cost: dict[str, int], teacher_cost: dict[str, int] | None
+) -> Iterator[str]:
+    distill, views = params.distill, params.cache.views
     steps = Division(count, distill.batch_size).steps * distill.epochs
-    views = params.cache.views
     size = count * (views + 1) * teacher_dim * 2 / 2**30
-    yield f"data     {count:,} pairs{'' if samples else ' (an example: name yours with --samples)'}"
     yield f"cache    {size:,.2f} GiB in float16: {views} view(s) and one caption a pair"
     yield f"training {distill.epochs} epochs, {steps:,} steps, warm-up {distill.warmup_steps:,}"
     train = count * distill.epochs * BACKWARD * 2 * (student_cost["image_macs"] + student_cost["text_macs"])

@@ -24,7 +24,7 @@ from cliprd import storage
 from cliprd.benchmark.tar import members
 from cliprd.data.images import EXTENSIONS
 from cliprd.errors import InputError, ParamsError
-from cliprd.manifest import digest, sha256_file
+from cliprd.manifest import digest
 from cliprd.params import Benchmark
 
 Kind = Literal["classification", "retrieval"]
@@ -100,6 +100,10 @@ def load_tasks(root: Path, names: Sequence[str] | None = None) -> tuple[Task, ..
         ParamsError: a name is not there; the message has the nearest one.
         InputError: the folder or a task in it is missing, empty or damaged; the message names file, sample and cure.
     """
+    return tuple(load_task(folder) for folder in _folders(root, names))
+
+
+def _folders(root: Path, names: Sequence[str] | None) -> list[Path]:
     if not root.is_dir():
         raise InputError(f"benchmark.tasks: folder {root} does not exist.", "Set benchmark.tasks in params.yaml.")
     if (root / SPLIT).is_dir():
@@ -114,11 +118,11 @@ def load_tasks(root: Path, names: Sequence[str] | None = None) -> tuple[Task, ..
             near = difflib.get_close_matches(name, found, n=1, cutoff=0.4)
             hint = f"Did you mean '{near[0]}'? " if near else ""
             raise ParamsError(f"benchmark.names: no task '{name}' in {root}.", f"{hint}There are: {', '.join(found)}.")
-    return tuple(load_task(root / name) for name in (dict.fromkeys(names) if names is not None else found))
+    return [root / name for name in (dict.fromkeys(names) if names is not None else found)]
 
 
 def versions(section: Benchmark, tasks: Sequence[Task] | None = None) -> dict[str, str]:
-    """Task → what identifies its content: of tasks in S3 without bringing them here, and for them alone, ETags.
+    """Task → what identifies its content, without loading it; of tasks in S3 the ETags, without bringing them here.
 
     Args:
         section: whose tasks. tasks: as loaded of it, where they are.
@@ -127,8 +131,9 @@ def versions(section: Benchmark, tasks: Sequence[Task] | None = None) -> dict[st
         ParamsError: a name is not there. InputError: a task is damaged. RetryableError: the network or store failed.
     """
     if not storage.is_s3(section.tasks):
-        loaded = load_tasks(Path(section.tasks), section.names) if tasks is None else tasks
-        return {task.name: task.fingerprint for task in loaded}
+        if tasks is not None:
+            return {task.name: task.fingerprint for task in tasks}
+        return {folder.name: _fingerprint(folder) for folder in _folders(Path(section.tasks), section.names)}
     found = storage.versions(section.tasks)
     names = sorted({name.split("/")[0] for name in found if "/" in name})
     if absent := [name for name in section.names or names[:1] or ("any",) if name not in names]:
@@ -139,14 +144,23 @@ def versions(section: Benchmark, tasks: Sequence[Task] | None = None) -> dict[st
     }
 
 
+def check(section: Benchmark) -> None:
+    """Load the tasks and forget them; those in S3 are not brought here for it.
+
+    Raises:
+        ParamsError, InputError: see `load_tasks`.
+    """
+    if not storage.is_s3(section.tasks):
+        load_tasks(Path(section.tasks), section.names)
+
+
 def load_task(folder: Path) -> Task:
     """One task; see `load_tasks`. Reads all names, labels and captions, and no image."""
     _check_name(folder)
     kind = _kind(folder)
     tars = _tars(folder)
-    parts = [folder / name for name in (CLASSES, TEMPLATES, TYPE, f"{SPLIT}/nshards.txt") if (folder / name).is_file()]
     states = tuple(_state(path) for path in tars)
-    files = {path.relative_to(folder).as_posix(): sha256_file(path) for path in (*parts, *tars)}
+    fingerprint = _fingerprint(folder)
     samples = _samples(tars, "txt" if kind == "retrieval" else "cls")
     if not samples:
         raise InputError(f"Task {folder} has no images.", f"Its tars in {folder / SPLIT} are empty.")
@@ -158,7 +172,7 @@ def load_task(folder: Path) -> Task:
         "states": states,
         "keys": keys,
         "places": tuple(place for _, place, _ in samples),
-        "fingerprint": digest(files),
+        "fingerprint": fingerprint,
     }
     if kind == "retrieval":
         return Task(kind=kind, captions=tuple(_captions(folder, key, text) for key, _, text in samples), **common)
@@ -175,6 +189,12 @@ def _check_name(folder: Path) -> None:
         raise InputError(f"Task {folder}: its name is not UTF-8.", "Rename the folder.") from error
     if folder.name == "mean":
         raise InputError(f"Task {folder}: results call the mean over all tasks so.", "Rename the folder.")
+
+
+def _fingerprint(folder: Path) -> str:
+    parts = [folder / name for name in (CLASSES, TEMPLATES, TYPE, f"{SPLIT}/nshards.txt") if (folder / name).is_file()]
+    files = storage.fingerprints(str(path) for path in (*parts, *_tars(folder)))
+    return digest({os.path.relpath(path, folder): content for path, content in files.items()})
 
 
 def _kind(folder: Path) -> Kind:

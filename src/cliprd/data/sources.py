@@ -20,10 +20,10 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import IO
 
-from cliprd import manifest, storage
+from cliprd import storage
 from cliprd.data.images import EXTENSIONS
 from cliprd.errors import InputError
 from cliprd.params import Data
@@ -82,8 +82,10 @@ def inventory(data: Data) -> list[Source]:
     Raises:
         InputError: the source is missing or empty, or a table is damaged. RetryableError: the store failed.
     """
-    places = _listed(data)
-    contents = {"webdataset": _identities, "csv": _identities_of_tables, "folder": _identity_of_folder}[data.kind]
+    places = listed(data)
+    contents = {"webdataset": _tars_by_themselves, "csv": _identities_of_tables, "folder": _identity_of_folder}[
+        data.kind
+    ]
     found = contents(places, data)
     names = {place: _name(place, data.path) for place in found}
     stems = {place: safe_key(_SUFFIX.sub("", name)) for place, name in names.items()}
@@ -102,7 +104,7 @@ def records(data: Data, source: Source | None = None) -> Iterator[Raw]:
         InputError: the source is missing or empty, or a tar or table is damaged (it is named).
     """
     read = {"webdataset": _tars, "csv": _tables, "folder": _folder}[data.kind]
-    return read(data, _listed(data) if source is None or data.kind == "folder" else [source.place])
+    return read(data, listed(data) if source is None or data.kind == "folder" else [source.place])
 
 
 def fingerprint(data: Data) -> str:
@@ -126,7 +128,8 @@ def safe_key(name: str) -> str:
     return f"{clean[-67:].strip('_') or 'sample'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
-def _listed(data: Data) -> list[str]:
+def listed(data: Data) -> list[str]:
+    """The files that `data` names, in their order: tars, tables, or images and captions; see `storage.list_files`."""
     return storage.list_files(data.path, _SUFFIXES[data.kind], recursive=data.kind == "folder")
 
 
@@ -143,44 +146,32 @@ def _folder_of(place: str) -> str:
     return place[: place.rfind("/") + 1]
 
 
-def _identities(places: Sequence[str], data: Data) -> dict[str, str]:
-    """Place → fingerprint. One listing answers for all objects of a folder in S3."""
-    folders = Counter(_folder_of(place) for place in places if storage.is_s3(place))
-    listed = {
-        f"{folder}{name}": version
-        for folder, count in folders.items()
-        if count > 1
-        for name, version in storage.versions(folder).items()
-    }
-    return {
-        place: (listed.get(place) or storage.etag(place)) if storage.is_s3(place) else _sha256(place)
-        for place in places
-    }
-
-
 def _identities_of_tables(places: Sequence[str], data: Data) -> dict[str, str]:
-    return {
-        place: content
-        if storage.is_s3(place)
-        else hashlib.sha256(f"{content}\n{_images(place, data)}".encode()).hexdigest()
-        for place, content in _identities(places, data).items()
-    }
-
-
-def _images(table: str, data: Data) -> str:
-    """The images that a table names and that are here, by their place beside it, with what they hold."""
-    named = dict.fromkeys(row.image for row in _rows(table, data) if row.image)
-    here = [path for path in named if not storage.is_s3(path) and Path(path).is_file()]
-    return "".join(f"{os.path.relpath(path, os.path.dirname(table))}\0{_sha256(path)}\n" for path in here)
+    """Of what is used of each: its two columns, and the images by the place that a row gives them."""
+    rows, images = {}, dict[str, dict[str, str]]()
+    for place in places:
+        content, images[place] = hashlib.sha256(), {}
+        for row in table_rows(place, data):
+            cells = [row.name.encode("utf-8", "surrogateescape"), row.caption or b"", row.caption is None]
+            content.update(repr(cells).encode() + b"\n")
+            if row.image:
+                images[place].setdefault(row.image, row.name)
+        rows[place] = content
+    known = storage.fingerprints((image for named in images.values() for image in named), absent=True)
+    for place, named in images.items():
+        for image, name in named.items():
+            rows[place].update(f"{name!r} {known.get(image)}\n".encode())
+    return {place: content.hexdigest() for place, content in rows.items()}
 
 
 def _identity_of_folder(places: Sequence[str], data: Data) -> dict[str, str]:
-    found = "".join(f"{_name(place, data.path)}\0{content}\n" for place, content in _identities(places, data).items())
-    return {data.path: hashlib.sha256(found.encode()).hexdigest()}
+    known = storage.fingerprints(places)
+    found = "".join(f"{_name(place, data.path)}\0{content}\n" for place, content in known.items())
+    return {data.path: hashlib.sha256(found.encode("utf-8", "surrogateescape")).hexdigest()}
 
 
-def _sha256(place: str) -> str:
-    return manifest.sha256_file(Path(place))
+def _tars_by_themselves(places: Sequence[str], data: Data) -> dict[str, str]:
+    return storage.fingerprints(places)
 
 
 # --- tars
@@ -275,7 +266,7 @@ class _Row:
 def _tables(data: Data, places: Sequence[str]) -> Iterator[Raw]:
     """Neighbouring rows of one image (COCO's five captions) are one sample with several captions."""
     for url in places:
-        for _, rows in itertools.groupby(_rows(url, data), key=lambda row: row.image or row.source):
+        for _, rows in itertools.groupby(table_rows(url, data), key=lambda row: row.image or row.source):
             group = list(rows)
             first = group[0]
             captions = tuple(row.caption for row in group if row.caption is not None)
@@ -285,7 +276,8 @@ def _tables(data: Data, places: Sequence[str]) -> Iterator[Raw]:
             yield Raw(first.source, key, image, captions or None, fault)
 
 
-def _rows(url: str, data: Data) -> Iterator[_Row]:
+def table_rows(url: str, data: Data) -> Iterator[_Row]:
+    """The rows of a table, one after the other; raises InputError where it is damaged or lacks a column."""
     base = url.rsplit("/", 1)[0] if "/" in url else "."
     with storage.open_stream(url) as raw:
         stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if url.lower().endswith(".gz") else raw  # type: ignore[assignment]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cliprd import manifest, storage
+from cliprd import storage
 from cliprd.params import Teacher
 
 
@@ -13,12 +13,11 @@ def weights_version(name: str) -> str:
     """What identifies the weights behind a teacher's name; empty where the name alone does: a tag, the aligned one.
 
     Raises:
-        InputError: a file in S3 is missing or forbidden. RetryableError: the network or the store failed.
+        InputError: a file in S3 is missing, or one is forbidden. RetryableError: the network or the store failed.
     """
     pretrained = name.split(":", 2)[-1]
-    if storage.is_s3(pretrained):
-        return storage.etag(pretrained)
-    return manifest.sha256_file(Path(pretrained)) if Path(pretrained).is_file() else ""
+    here_or_in_s3 = storage.is_s3(pretrained) or Path(pretrained).is_file()
+    return storage.fingerprints([pretrained])[pretrained] if here_or_in_s3 else ""
 
 
 def shaping(teacher: Teacher) -> dict[str, Any]:

@@ -9,6 +9,7 @@ the pull request's run has trained. A lock is a hint only: DVC compares everythi
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from cliprd import manifest, storage
+from cliprd import inputs, manifest, storage
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError, RetryableError
 from cliprd.files import atomic_write, sweep_beside
 from cliprd.machine import end_with_parent
@@ -34,6 +35,7 @@ from cliprd.tracking import champion
 
 LOCK = Path("dvc.lock")
 LOCKS = "cliprd/locks"
+INPUTS = "work/inputs"  # where dvc.yaml has `cliprd inputs` write
 _TOGETHER = (
     'trap "trap - TERM; kill 0" TERM; "$@" & wait $!'  # SIGTERM, here of a parent's end, goes to the whole group
 )
@@ -93,6 +95,7 @@ class Repository:
         if self._recorded(made.inputs):
             return []
         changed = _changed_stages(_asked("status", "--json", "--with-deps", *self.targets), missing=not self.remote)
+        changed |= _changed_outside(self.params)
         graph = _asked("dag", "--dot")
         edges = re.findall(r'^"([^"]+)" -> "([^"]+)";$', graph, re.MULTILINE)
         wanted = _reached(self.targets, [(after, before) for before, after in edges])
@@ -232,16 +235,34 @@ def _asked(*arguments: str) -> str:
 
 
 def _changed_stages(status: str, *, missing: bool) -> set[str]:
-    """Stages of `dvc status --json` with a change, or with what is missing here and can be brought from nowhere."""
-    quiet = set() if missing else {"deleted", "not in cache"}
+    """Stages of `dvc status --json` with a change, or with what is missing here and can be brought from nowhere.
+
+    What lies outside is left to `_changed_outside`: DVC knows it as the stage `inputs` found it last.
+    """
+    quiet = {"always changed"} if missing else {"always changed", "deleted", "not in cache"}
 
     def states(entry: Any) -> set[str]:
-        return {entry} if isinstance(entry, str) else set().union(*map(states, entry.values()))
+        if isinstance(entry, str):
+            return {entry}
+        seen = (value for name, value in entry.items() if not name.startswith(f"{INPUTS}/"))
+        return set().union(*map(states, seen))
 
     return {
         stage
         for stage, entries in json.loads(status or "{}").items()
         if set().union(*(states(entry) for entry in entries)) - quiet
+    }
+
+
+def _changed_outside(params: Params) -> set[str]:
+    """Stages that have seen other data, tasks or weights than there are now."""
+    now = {f"{INPUTS}/{part}.json": inputs.encode(found) for part, found in inputs.look(params).items()}
+    content = {path: hashlib.md5(data, usedforsecurity=False).hexdigest() for path, data in now.items()}
+    return {
+        stage
+        for stage, entry in _known()["stages"].items()
+        for dep in entry.get("deps", ())
+        if content.get(dep["path"], dep.get("md5")) != dep.get("md5")
     }
 
 

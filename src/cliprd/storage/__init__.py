@@ -6,6 +6,7 @@ credentials. What is kept on this machine lies under `scratch()`.
 """
 
 from cliprd.storage.cache import local_file
+from cliprd.storage.content import fingerprints
 from cliprd.storage.folder import (
     await_finished,
     fetch_file,
@@ -34,6 +35,7 @@ __all__ = [
     "fetch_file",
     "fetch_folder",
     "fetch_tree",
+    "fingerprints",
     "is_s3",
     "join",
     "list_files",

@@ -1,0 +1,132 @@
+"""How many pairs there are, without reading a picture: of finished shards, or of the source that `prepare` packs."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import tarfile
+import zlib
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from cliprd import manifest, storage
+from cliprd.data import sources
+from cliprd.data.images import EXTENSIONS
+from cliprd.errors import CliprdError, InputError
+from cliprd.params import Data
+from cliprd.storage import Location
+
+MOST_READ = 1 << 30  # bytes of tars in S3, which have to be read through
+
+
+class Pairs(NamedTuple):
+    """A number of pairs, None where it cannot be known; and where it is from, or why it is not known, for people."""
+
+    number: int | None
+    where: str
+
+
+def count(data: Data, shards: Location) -> Pairs:
+    """The pairs in `shards` if these are finished and made with `data`, else those in the source.
+
+    Raises:
+        RetryableError: the network or the store failed.
+    """
+    return of_shards(shards, data) or of_source(data)
+
+
+def of_shards(folder: Location, data: Data) -> Pairs | None:
+    """The pairs that `prepare` has packed with the parameters `data`; None where it has not."""
+    try:
+        found = manifest.read(storage.resolve(folder), stage="prepare")
+    except InputError:
+        return None
+    if dict(found.params) != data.model_dump(mode="json"):
+        return None
+    return Pairs(int(found.facts["samples"]), f"packed in {folder}")
+
+
+def of_source(data: Data) -> Pairs:
+    """The pairs that `data` names; not known where it is missing or damaged, or would have to be read for hours.
+
+    Raises:
+        RetryableError: the network or the store failed.
+    """
+    try:
+        return Pairs(*_found(data))
+    except InputError as error:
+        return Pairs(None, error.problem)
+
+
+def _found(data: Data) -> tuple[int | None, str]:
+    places = sources.listed(data)
+    found = f"found in {data.path}; some may be set aside by `prepare`"
+    if data.kind == "csv":
+        return sum(_of_table(place, data) for place in places), found
+    if data.kind == "folder":
+        stems = {place.rsplit(".", 1)[0] for place in places if place.lower().endswith(".txt")}
+        return sum(place.lower().endswith(EXTENSIONS) and place.rsplit(".", 1)[0] in stems for place in places), found
+    statistics = [_downloaded(place) for place in places]
+    if None not in statistics:
+        return sum(filter(None, statistics)), f"downloaded into {data.path}, as img2dataset's _stats.json say"
+    here = [place for place in places if not storage.is_s3(place)]
+    if len(here) < len(places) and sum(_sizes(places).values()) > MOST_READ:
+        return None, f"{data.path} is large, and in S3 it would have to be read through"
+    return sum(_of_tar(place) for place in places), found
+
+
+def _of_table(place: str, data: Data) -> int:
+    """Neighbouring rows of one image are one pair."""
+    rows = (row.image for row in sources.table_rows(place, data) if row.image and row.caption)
+    return sum(1 for _ in itertools.groupby(rows))
+
+
+def _downloaded(place: str) -> int | None:
+    """What img2dataset has noted beside a tar of its own."""
+    try:
+        noted = storage.read_bytes(f"{place.rsplit('.tar', 1)[0]}_stats.json")
+        number = json.loads(noted or b"{}").get("successes")
+    except (ValueError, AttributeError, CliprdError):
+        return None
+    return number if isinstance(number, int) and not isinstance(number, bool) and number >= 0 else None
+
+
+def _sizes(places: list[str]) -> dict[str, int]:
+    folders = {place[: place.rfind("/") + 1] for place in places if storage.is_s3(place)}
+    listed = {f"{folder}{name}": size for folder in folders for name, size in storage.list_folder(folder).items()}
+    return {place: listed[place] for place in places if place in listed}
+
+
+def _of_tar(place: str) -> int:
+    """Samples with an image and a caption by the names of their files; contents here are passed over, not read."""
+    try:
+        if storage.is_s3(place) or not place.lower().endswith(".tar"):
+            with storage.open_stream(place) as file:
+                plain = file if place.lower().endswith(".tar") else gzip.GzipFile(fileobj=file)
+                with tarfile.open(fileobj=plain, mode="r|") as tar:
+                    return _samples(tar)
+        with tarfile.open(place, mode="r:") as tar:
+            return _samples(tar)
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{place} is damaged or cut short: {error}.", "Fetch or build this tar again.") from error
+
+
+def _samples(tar: tarfile.TarFile) -> int:
+    number, key, parts = 0, "", set[str]()
+    for entry in tar:
+        tar.members.clear()  # type: ignore[attr-defined]  # it remembers every entry
+        if not entry.isfile():
+            continue
+        path = PurePosixPath(entry.name)
+        base, _, extension = path.name.partition(".")
+        name = str(path.with_name(base)) if base else path.name
+        if name != key or f".{extension.lower()}" in parts:
+            number += _is_pair(parts)
+            key, parts = name, set()
+        parts.add(f".{extension.lower()}")
+    return number + _is_pair(parts)
+
+
+def _is_pair(parts: set[str]) -> bool:
+    return not parts.isdisjoint(EXTENSIONS) and not parts.isdisjoint((".txt", ".json"))

@@ -1,0 +1,55 @@
+"""What a pipeline reads from outside, by content: the one answer that DVC, Kubeflow and `cliprd retrain` go by.
+
+    data        [{"name", "fingerprint"}, ...]    a raw tar, a table with its images, or a folder each, in order
+    benchmark   {task: fingerprint}
+    teacher     {"weights": fingerprint}          of a file, here or in S3; {} where the name alone identifies them
+
+Files here are identified by their sha256, objects in S3 by ETag and size (`storage.fingerprints`). Nothing else is in
+it, no place and no time: the same content gives the same bytes, on any machine.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cliprd.benchmark.tasks import versions
+from cliprd.data.sources import inventory
+from cliprd.manifest import atomic_write
+from cliprd.models.identity import weights_version
+from cliprd.params import Params
+
+PARTS = ("data", "benchmark", "teacher")
+
+
+def look(params: Params) -> dict[str, Any]:
+    """The three parts, as they are now.
+
+    Raises:
+        ParamsError, InputError: data, tasks or weights that the parameters name are missing, or cannot be read.
+        RetryableError: the network or the store failed.
+    """
+    weights = weights_version(params.teacher.name)
+    return {
+        "data": [{"name": part.name, "fingerprint": part.fingerprint} for part in inventory(params.data)],
+        "benchmark": versions(params.benchmark),
+        "teacher": {"weights": weights} if weights else {},
+    }
+
+
+def encode(part: Any) -> bytes:
+    """A part as the content of its file."""
+    return (json.dumps(part, indent=1, sort_keys=True) + "\n").encode("ascii")
+
+
+def write(params: Params, folder: Path) -> list[str]:
+    """Write `look` into `folder`, a file `PART.json` for each part; returns the parts that were otherwise before."""
+    changed = []
+    for name, part in look(params).items():
+        path, content = folder / f"{name}.json", encode(part)
+        if not path.is_file() or path.read_bytes() != content:
+            changed.append(name)
+            with atomic_write(path) as file:
+                file.write(content)
+    return changed
