@@ -388,7 +388,7 @@ def _tree(sections: Mapping[str, Any], *, where: str) -> Params:
 
 def _tasks_version(section: Benchmark) -> str:
     """Identifies the tasks' content; those in S3 are not brought here for it."""
-    from cliprd.benchmark.tasks import versions
+    from cliprd.benchmark.task_set import versions
 
     return digest(versions(section))
 

@@ -138,7 +138,7 @@ def with_scores(tree: Mapping[str, Any], scores: Mapping[str, Any], tasks: Mappi
     """A student's lineage with what a benchmark found.
 
     Args:
-        scores: task → protocol → metric → value. tasks: task → fingerprint (`benchmark.tasks.versions`).
+        scores: task → protocol → metric → value. tasks: task → fingerprint (`benchmark.task_set.versions`).
     """
     return {**tree, "scores": dict(scores), "tasks": dict(tasks)}
 
@@ -223,7 +223,7 @@ def wanted(params: Params) -> dict[str, Any]:
         ParamsError, InputError: data, tasks or weights that the parameters name are missing.
         RetryableError: the network or the store failed.
     """
-    from cliprd.benchmark.tasks import versions
+    from cliprd.benchmark.task_set import versions
     from cliprd.data.sources import inventory
     from cliprd.distill.sections import sections
     from cliprd.models.identity import shaping, weights_version

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliprd.benchmark.tasks import load_task, load_tasks
+from cliprd.benchmark.task_set import load_tasks
+from cliprd.benchmark.tasks import load_task
 from cliprd.data.images import decode
 from cliprd.errors import InputError, ParamsError
 from tests.benchmark.tools import classification, picture, retrieval, write_shards, write_tar
@@ -18,7 +19,7 @@ from tests.benchmark.tools import classification, picture, retrieval, write_shar
 def test_reads_both_kinds(tmp_path):
     classification(tmp_path, n=25, tars=3)
     retrieval(tmp_path)
-    captions, flags = load_tasks(tmp_path)
+    captions, flags = load_tasks(tmp_path).tasks
     assert (flags.name, flags.kind, len(flags), flags.tars[2].name) == ("flags", "classification", 25, "2.tar")
     assert flags.labels.tolist() == np.random.default_rng(0).integers(0, 6, 25).tolist()
     assert flags.classnames[1] == "colour number 1"
@@ -49,9 +50,9 @@ def test_links_and_chosen_names(tmp_path):
     root = tmp_path / "tasks"
     retrieval(root, "near")
     (root / "far").symlink_to("../elsewhere/far")
-    assert [task.name for task in load_tasks(root)] == ["far", "near"]
-    assert [task.name for task in load_tasks(root, ("near", "far", "near"))] == ["near", "far"]
-    assert load_tasks(root, ("far",))[0].fingerprint == load_task(tmp_path / "elsewhere" / "far").fingerprint
+    assert [task.name for task in load_tasks(root).tasks] == ["far", "near"]
+    assert [task.name for task in load_tasks(root, ("near", "far", "near")).tasks] == ["near", "far"]
+    assert load_tasks(root, ("far",)).tasks[0].fingerprint == load_task(tmp_path / "elsewhere" / "far").fingerprint
     with pytest.raises(ParamsError, match=r"no task 'naer'.*Did you mean 'near'.*far, near"):
         load_tasks(root, ("naer",))
     (root / "gone").symlink_to("nowhere")
@@ -141,6 +142,7 @@ def remove(name):
 def tar(*files):
     def change(folder):
         write_tar(folder / "test" / "0.tar", files)
+        (folder / "test" / "1.tar").unlink()
         (folder / "test" / "nshards.txt").write_text("1")
 
     return change
@@ -150,18 +152,25 @@ def tar(*files):
     ("change", "message"),
     [
         (remove("classnames.txt"), r"classnames\.txt is missing"),
-        (write("classnames.txt", "one\n\nthree\n"), r"classnames\.txt: line 2 is empty"),
+        (write("classnames.txt", "\n\n\n\n\n\n"), r"classnames\.txt is empty"),
         (write("classnames.txt", "one\ntwo\n"), r"'s\d+\.cls' says class [2-5], but classnames\.txt has 2 \(0 to 1\)"),
         (write("classnames.txt", b"\xff\xfe"), r"classnames\.txt is not UTF-8"),
         (remove("zeroshot_classification_templates.txt"), r"templates\.txt is missing"),
         (write("zeroshot_classification_templates.txt", "a photo\n"), r"'a photo' has no \{c\}"),
         (write("zeroshot_classification_templates.txt", "\n"), r"templates\.txt is empty"),
-        (write("dataset_type.txt", "multilabel"), r"type 'multilabel' are not supported"),
+        (write("dataset_type.txt", "multilabel"), r"'s0000' has no \.npy file \(it has image, cls\)"),
+        (write("dataset_type.txt", "retreival\n"), r"holds 'retreival'\. Did you mean 'retrieval'"),
+        (write("dataset_type.txt", "multi-label"), r"holds 'multi-label'\. Did you mean 'multilabel'"),
+        (write("dataset_type.txt", "\n"), r"dataset_type\.txt is empty"),
+        (write("zeroshot_classification_templates.txt", "a photo of a {}.\n"), r"'a photo of a \{\}\.' has no \{c\}"),
+        (write("test/nshards.txt", "1\n"), r"says there are 1 tars, but there is 1\.tar too"),
         (remove("test/nshards.txt"), r"nshards\.txt is missing"),
         (write("test/nshards.txt", "two"), r"nshards\.txt holds 'two'"),
         (write("test/nshards.txt", "3"), r"2\.tar is missing; .* says there are 3"),
         (tar(), "has no images"),
-        (tar(("a.png", b"x")), r"sample 'a' has no \.cls file"),
+        (tar(("a.png", b"x"), ("a.index", b"1")), r"sample 'a' has no \.cls file \(it has image, index\)"),
+        (tar(("a.png", b"x"), ("a.cls", b"1.0")), "holds b'1.0', not a class number"),
+        (tar(("a.png", b"x"), ("a.cls", b"1_0")), "not a class number"),
         (tar(("a.cls", b"1")), "sample 'a' has no image"),
         (tar(("a.png", b"x"), ("a.cls", b"-1")), "says class -1"),
         (tar(("a.png", b"x"), ("a.cls", b"cat")), "holds b'cat', not a class number"),
@@ -211,7 +220,7 @@ def test_the_demo_tasks_are_whole():
     root = Path(__file__).parents[2] / "data" / "demo" / "benchmark"
     if not root.is_dir():
         pytest.skip("no demo data in this checkout")
-    tasks = load_tasks(root)
+    tasks = load_tasks(root).tasks
     assert len(tasks) >= 4
     assert {task.kind for task in tasks} == {"classification", "retrieval"}
     for task in tasks:

@@ -2,6 +2,7 @@
 
     {"schema": 1, "protocol": shown first, "reference", "methods": [...], "seeds": [...],
      "confidence", "resamples", "bootstrap_seed", "interval_covers": "examples" | "examples and seeds", "code",
+     "left_out": {TASK: reason},     # found beside the tasks, and not scored
      "tasks": {TASK: {"kind", "metric", "examples": n, "classes": C | null, "chance", "fingerprint"}},
      "protocols": {PROTOCOL: {
         "best": method of the highest mean,
@@ -27,6 +28,12 @@ from cliprd.report import aggregate
 from cliprd.report.results import TEACHER
 
 SCHEMA = 1
+# Kind → the tensor of its primary metric; of retrieval it is the mean of two (`retrieval_outcomes`).
+PRIMARY = {
+    "classification": "acc1",
+    "multilabel": "mean_average_precision",
+    "image_caption_selection": "text_acc",
+}
 
 
 def protocol_block(
@@ -95,10 +102,10 @@ def retrieval_outcomes(
 def primary_outcomes(outcomes: Mapping[str, Any], protocol: str, kind: str) -> aggregate.Array:
     """`[images]`: what the stage `benchmark` wrote of one task, as the numbers whose mean is its primary metric.
 
-    That is top-1 accuracy, or for retrieval the mean of R@1 in both directions.
+    That is the one in `PRIMARY`, or for retrieval the mean of R@1 in both directions.
     """
-    if kind == "classification":
-        return np.asarray(outcomes[f"{protocol}.acc1"], dtype=np.float64)
+    if kind in PRIMARY:
+        return np.asarray(outcomes[f"{protocol}.{PRIMARY[kind]}"], dtype=np.float64)
     return retrieval_outcomes(
         outcomes[f"{protocol}.image_to_text_r1"].astype(np.float64),
         outcomes[f"{protocol}.text_to_image_r1"].astype(np.float64),

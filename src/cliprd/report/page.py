@@ -15,7 +15,7 @@ from cliprd.report import blocks, palette
 from cliprd.report.charts.forest import points, spread
 from cliprd.report.results import Page
 from cliprd.report.svg import number
-from cliprd.report.table import coverage, headline, notes
+from cliprd.report.table import SHORT_METRICS, coverage, headline, notes
 
 PROTOCOLS = {
     "standard": "every caption, each data set's own prompts",
@@ -49,6 +49,7 @@ def render(page: Page) -> str:
             comparison=comparison,
             protocols=protocols,
             about=PROTOCOLS,
+            metrics=SHORT_METRICS,
             styles={**styles, "teacher": palette.TEACHER},
             swatch=palette.swatch,
             colours=palette.colours(),

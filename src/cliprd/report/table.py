@@ -8,7 +8,13 @@ from typing import Any
 from cliprd.report.aggregate import verdict
 from cliprd.report.charts.forest import points, spread
 
-METRICS = {"acc1": "top-1 accuracy", "mean_r1": "R@1, mean of both directions"}
+METRICS = {
+    "acc1": "top-1 accuracy",
+    "mean_r1": "R@1, mean of both directions",
+    "mean_average_precision": "mean average precision",
+    "text_acc": "share of images whose right caption is nearest",
+}
+SHORT_METRICS = {"acc1": "top-1", "mean_r1": "R@1", "mean_average_precision": "mAP", "text_acc": "accuracy"}
 
 
 def markdown_table(comparison: Mapping[str, Any], protocol: str | None = None) -> str:
@@ -50,7 +56,14 @@ def notes(comparison: Mapping[str, Any], protocol: str) -> list[str]:
     chances = [task["chance"] for task in comparison["tasks"].values()]
     low, high = min(chances), max(chances)
     lines.append(f"Guessing would give {points(low)} to {points(high)} points, depending on the task.")
+    if comparison.get("left_out"):
+        lines.append(f"Left out, not scored: {left_out(comparison['left_out'])}.")
     return lines
+
+
+def left_out(reasons: Mapping[str, str]) -> str:
+    """Tasks that were not scored, each with its reason."""
+    return "; ".join(f"{name} ({why})" for name, why in sorted(reasons.items()))
 
 
 def coverage(comparison: Mapping[str, Any]) -> str:

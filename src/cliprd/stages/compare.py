@@ -9,8 +9,9 @@ Output: `comparison.json` (shape: `cliprd.report.comparison`), `comparison.md` (
 page also shows what the inputs' `volatile/` folders say of speed, so it is a function of those timings too; their
 digest is among this stage's inputs, and new timings make the page anew.
 
-The primary metric of a task is top-1 accuracy, or for retrieval the mean of R@1 image→text and text→image; the mean
-over tasks is unweighted.
+The primary metric of a task is top-1 accuracy, for multilabel tasks mean average precision, for image caption selection
+the share of images whose right caption is nearest, for retrieval the mean of R@1 image→text and text→image; the mean
+over tasks is unweighted. Tasks that the benchmarks left out are named.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from cliprd.report.gather import gather
 from cliprd.report.page import render
 from cliprd.report.results import TEACHER
 from cliprd.report.runs import Grid, Run, check_alike, open_grid, timings
-from cliprd.report.table import markdown_table
+from cliprd.report.table import left_out, markdown_table
 from cliprd.stages.tracked import track
 from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
 METRICS_DIR = "metrics"
-METRIC = {"classification": "acc1", "retrieval": "mean_r1"}
+METRIC = {**comparison.PRIMARY, "retrieval": "mean_r1"}
 
 
 def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
@@ -75,6 +76,8 @@ def _write(work: Workspace, params: Params, grid: Grid, reference: str, sections
     for name, scores in _metrics(block).items():
         write_json(work.path / METRICS_DIR / f"{name}.json", scores)
     facts = {"best": best, "mean": block["methods"][best]["mean"]["value"], "protocol": params.compare.protocol}
+    if content["left_out"]:
+        facts["left_out"] = left_out(content["left_out"])
     return work.finish(facts={**facts, "runs": len(grid.runs)})
 
 
@@ -155,6 +158,7 @@ def build(grid: Grid, *, reference: str, protocol: str) -> dict[str, Any]:
         "interval_covers": "examples" if len(grid.seeds) == 1 else "examples and seeds",
         "code": manifest.code_version(),
         "tasks": {name: _task(task) for name, task in facts.items()},
+        "left_out": {name: why for run in grid.runs for name, why in run.results.get("left_out", {}).items()},
         "protocols": blocks,
         "fidelity": {
             method: comparison.mean_fidelity([_fidelity(r) for r in runs]) for method, runs in grid.methods.items()
@@ -174,7 +178,7 @@ def _task(facts: Mapping[str, Any]) -> dict[str, Any]:
         "metric": METRIC[facts["kind"]],
         "examples": facts["images"],
         "classes": classes,
-        "chance": round(1 / (classes or facts["images"]), 6),
+        "chance": facts.get("chance", round(1 / (classes or facts["images"]), 6)),
         "fingerprint": facts["fingerprint"],
     }
 

@@ -31,6 +31,7 @@ from cliprd.report import gate as arithmetic
 from cliprd.report.comparison import primary_outcomes
 from cliprd.report.gate import Guard
 from cliprd.report.runs import Run, read_json
+from cliprd.report.table import left_out
 from cliprd.storage import Location
 from cliprd.tracking import champion
 from cliprd.workspace import Workspace
@@ -197,6 +198,8 @@ def _incomparable(candidate: Run, reigning: Run, protocol: str) -> str:
     remedy = "benchmark the champion's student on the candidate's tasks, promote it with these scores, and gate again"
     for name, theirs in sorted(reigning.results["tasks"].items()):
         ours = candidate.results["tasks"].get(name)
+        if ours is None and (why := candidate.results.get("left_out", {}).get(name)):
+            return f"task '{name}' was left out of the candidate's benchmark ({why}), and the champion was scored on it"
         if ours is None:
             return f"the candidate was not scored on task '{name}', as the champion was; {remedy}"
         if ours["fingerprint"] != theirs["fingerprint"]:
@@ -239,6 +242,8 @@ def _compare(candidates: Sequence[Run], reigning: Sequence[Run], params: Params)
         if (further := sorted(set(candidates[0].results["tasks"]) - set(tasks)))
         else []
     )
+    if absent := candidates[0].results.get("left_out"):
+        notes.append(f"Not scored: {left_out(absent)}.")
     if not several:
         notes.append("One seed a side: the intervals speak of these two students; another seed may do otherwise.")
     return {
