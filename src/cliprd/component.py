@@ -129,6 +129,7 @@ def plan(
     from cliprd.models.identity import weights_version
     from cliprd.plan import plan as describe
     from cliprd.stages.compare import reference_method
+    from cliprd.tracking import check
 
     with _one_line():
         methods, seeds = params.check_runs(whole_numbers(list(runs)))
@@ -149,9 +150,10 @@ def plan(
         weights = _attempts(lambda: weights_version(trees[0].teacher.name))
         for place in filter(None, places):
             _attempts(lambda place=place: storage.read_bytes(storage.join(place, manifest.NAME)))  # type: ignore[misc]
+        tracked = check(trees[0])
         _noted({name: sections[name] for name in ("promote", "tracking") if name in sections}, "plan")
         written = "".join(f"## {method}\n\n```\n{lines}```\n\n" for method, lines in described.items())
-        Path(text).write_text(f"# {len(runs)} training(s)\n\n{written}", encoding="utf-8")
+        Path(text).write_text(f"# {len(runs)} training(s)\n\n{written}MLflow: {tracked}\n", encoding="utf-8")
         return source, tasks, weights
 
 

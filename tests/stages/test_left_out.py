@@ -82,9 +82,8 @@ def test_benchmark_compare_and_gate_name_what_was_left_out(place, capsys):
     assert benchmarked(place, "teacher", "teacher") == 0  # finished before: said again
     assert said in capsys.readouterr().out
 
-    assert command(
-        place, "compare", "--benchmarks", place / "benchmark", "--students", place / "students", "--output", place / "out"
-    ) == 0  # fmt: skip
+    folders = ["--benchmarks", place / "benchmark", "--students", place / "students", "--output", place / "out"]
+    assert command(place, "compare", *folders) == 0
     assert said in capsys.readouterr().out
     content = json.loads((place / "out" / "comparison.json").read_text())
     assert content["left_out"] == {"captioned": WHY, "vtab-words": WHY}
