@@ -167,7 +167,7 @@ def _kind(folder: Path, name: str) -> Kind:
     if not text:
         raise InputError(f"{path} is empty.", f"Write the task's kind: {', '.join(LABELS)}.")
     if kind := KINDS.get(text):
-        return "image_caption_selection" if kind == "retrieval" and _SELECTION.match(name.lower()) else kind
+        return "image_caption_selection" if text == "retrieval" and _SELECTION.match(name.lower()) else kind
     if near := difflib.get_close_matches(text, KINDS, n=1, cutoff=0.8):
         raise InputError(f"{path} holds {text[:40]!r}.", f"Did you mean '{near[0]}'?")
     raise UnsupportedTaskError(f"tasks of type {text[:40]!r} are not supported")

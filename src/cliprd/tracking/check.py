@@ -23,6 +23,8 @@ from cliprd.tracking.runs import RUN_FILE
 LIMIT = 15.0  # seconds in which a server answers, or counts as one that is away
 LONGEST_NAME = 256  # characters of an experiment's name that MLflow's database holds
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+CURE = "Name another place, or make it writable."
+DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}  # module → package
 _FOR_NOW = (408, 425, 429)  # HTTP: ask again later
 _NOT_MLFLOW = ("not in a valid JSON format", "Exceeded 30 redirects")
 _NEVER = ("certificate verify failed", "SSLError", "WRONG_VERSION_NUMBER")
@@ -128,16 +130,12 @@ def _look_at_database(uri: str) -> bool:
 
     try:
         url = make_url(uri)
+        engine = create_engine(url)  # needs the driver, and connects to nothing yet
         if url.get_backend_name() == "sqlite":
-            if url.database in (None, "", ":memory:"):
-                raise ParamsError(f"tracking.uri = {uri} names no file.", "For example sqlite:///mlflow.db.")
-            file = Path(str(url.database))
-            _check_writable(file if file.exists() else file.parent, f"tracking.uri = {uri}")
-            if not file.exists() or file.stat().st_size == 0:
+            if not _look_at_file(uri, url.database):
                 return False
         elif url.host:
             server.reach(url.host, url.port or {"postgresql": 5432, "mysql": 3306}.get(url.get_backend_name(), 1433))
-        engine = create_engine(url)
         with engine.connect() as connection:
             if url.get_backend_name() == "sqlite":
                 connection.exec_driver_sql("PRAGMA schema_version")
@@ -149,7 +147,8 @@ def _look_at_database(uri: str) -> bool:
     except ModuleNotFoundError as error:
         raise EnvironmentError_(
             f"tracking.uri = {server.shown(uri)} needs a driver that is not installed: {error}.",
-            f"Install it (uv pip install {_package(str(error.name))}), or give the address of an MLflow server.",
+            f"Install it: uv pip install {DRIVERS.get(str(error.name), error.name)}. Or write another driver into the "
+            "address, as postgresql+psycopg2://, or give an MLflow server's.",
         ) from error
     except OperationalError as error:
         if any(sign in str(error) for sign in _REFUSED):
@@ -162,8 +161,19 @@ def _look_at_database(uri: str) -> bool:
     return True
 
 
-def _package(module: str) -> str:
-    return {"psycopg2": "psycopg2-binary", "psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}.get(module, module)
+def _look_at_file(uri: str, name: str | None) -> bool:
+    """Whether SQLite's file has anything in it; where it has nothing, it can be made."""
+    if name in (None, "", ":memory:"):
+        raise ParamsError(f"tracking.uri = {uri} names no file.", "For example sqlite:///mlflow.db.")
+    file = Path(str(name))
+    if file.exists() and not file.is_file():
+        raise InputError(f"tracking.uri = {uri}: {file} is no file.", "Name a file in it.")
+    _check_folder(file.parent, f"tracking.uri = {uri}", CURE)
+    if not file.exists():
+        return False
+    if not os.access(file, os.W_OK):
+        raise EnvironmentError_(f"tracking.uri = {uri} cannot be written (it is read-only).", CURE)
+    return file.stat().st_size > 0
 
 
 def _experiment(uri: str, name: str, begin: bool) -> Any:
@@ -215,31 +225,25 @@ def _check_artifacts(what: str, location: str) -> None:
     """Artifacts in a folder are written by us, whoever the server is."""
     parts = urllib.parse.urlsplit(location)
     if parts.scheme in ("", "file"):
-        _check_writable(
+        _check_folder(
             Path(urllib.parse.unquote(parts.path)),
             f"MLflow's {what} keeps artifacts in a folder of the client's own, {location}, which",
             "Serve it with --artifacts-destination, or set tracking.experiment to one whose artifacts lie elsewhere.",
         )
 
 
-def _check_writable(path: Path, what: str, remedy: str = "Name another place, or make it writable.") -> None:
-    """That `path`, a file or a folder that may have to be made, can be written.
+def _check_folder(path: Path, what: str, cure: str) -> None:
+    """That a folder, or what is there of the path to it, can be written.
 
     Raises:
         EnvironmentError_: it cannot.
     """
-    if path.is_file():
-        writable = os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
-        reason = "is read-only"
-    else:
-        there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-        try:
-            with tempfile.TemporaryFile(dir=there):
-                writable, reason = True, ""
-        except OSError as error:
-            writable, reason = False, f"{error.strerror}: {there}"
-    if not writable:
-        raise EnvironmentError_(f"{what} cannot be written ({reason}).", remedy)
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise EnvironmentError_(f"{what} cannot be written ({error.strerror}: {there}).", cure) from error
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
