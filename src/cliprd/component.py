@@ -299,12 +299,13 @@ def confusion(folder: str) -> tuple[list[str], list[list[int]]] | None:
     from safetensors.numpy import load_file
 
     from cliprd.report.confusion import counts
+    from cliprd.report.results import shown_classnames
 
     place = _here(folder)
     results = json.loads((place / "results.json").read_text(encoding="utf-8"))
     for task, entry in sorted(results["tasks"].items()):
-        names = entry["classnames"] or []
-        if 0 < len(names) <= MOST_CLASSES:
+        names = shown_classnames(entry["classnames"] or [])
+        if entry["kind"] == "classification" and len(names) <= MOST_CLASSES:
             outcomes = load_file(place / "outcomes" / f"{task}.safetensors")
             protocol = next(iter(entry["protocols"]))
             matrix = counts(outcomes["labels"], outcomes[f"{protocol}.predicted"][:, 0], len(names))
