@@ -406,11 +406,13 @@ def _rollback(options: argparse.Namespace) -> int:
 
 
 def _retrain(options: argparse.Namespace) -> int:
+    from cliprd import tracking
     from cliprd.retrain import dvc, report
     from cliprd.retrain.run import TEXT, dry_run, retrain
     from cliprd.tracking.champion import asker
 
     tree = _load(options)
+    tracking.check(tree)
     runner = dvc.Repository(tree) if options.runner == "dvc" else _kfp_runner(options, tree)
     asked_by, facts = asker(options.reason), {"git": dvc.revision()}
     if options.dry_run:
@@ -602,12 +604,12 @@ def _ablation_show(options: argparse.Namespace) -> int:
 def _ablation_open(options: argparse.Namespace) -> int:
     import webbrowser
 
-    from cliprd.tracking import ablation
+    from cliprd.tracking import ablation, server
 
     tree = _tracked(options)
     address = ablation.page(tree)
     if not tree.tracking.uri.startswith(("http://", "https://")):
-        print(f"Serve it first: mlflow ui --backend-store-uri {ablation.shown(tree.tracking.uri)}", file=sys.stderr)
+        print(f"Serve it first: mlflow ui --backend-store-uri {server.shown(tree.tracking.uri)}", file=sys.stderr)
     elif not options.only_print:
         webbrowser.open(address)
     print(address)
@@ -625,12 +627,14 @@ def _params(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from cliprd import tracking
     from cliprd.data.count import Pairs, count
     from cliprd.plan import plan
 
     tree = _load(options)
     given = Pairs(options.samples, "as given")
     sys.stdout.write(plan(tree, given if options.samples else count(tree.data, options.shards)))
+    sys.stdout.write(f"tracking {tracking.check(tree)}\n")
     return 0
 
 
@@ -662,7 +666,7 @@ def _champions_lineage(options: argparse.Namespace, place: str) -> dict[str, Any
 def _doctor(options: argparse.Namespace) -> int:
     from cliprd.doctor import examine
 
-    return examine(sys.stdout)
+    return examine(sys.stdout, (lambda: _load(options)) if options.params.is_file() or options.overrides else None)
 
 
 if __name__ == "__main__":

@@ -128,10 +128,11 @@ def plan(
         that read them, they make Kubeflow's cache see what changed behind an unchanged name.
     """
     from cliprd import inputs
-    from cliprd.benchmark import tasks
+    from cliprd.benchmark import task_set
     from cliprd.data.count import of_source
     from cliprd.plan import plan as describe
     from cliprd.stages.compare import reference_method
+    from cliprd.tracking import check
 
     with _one_line():
         methods, seeds = params.check_runs(whole_numbers(list(runs)))
@@ -149,12 +150,13 @@ def plan(
         found = _attempts(lambda: inputs.look(trees[0]))
         pairs = _attempts(lambda: of_source(trees[0].data))
         described = {tree.distill.method: describe(tree, pairs) for tree in trees}
-        tasks.check(trees[0].benchmark)
+        task_set.check(trees[0].benchmark)
         for place in filter(None, places):
             _attempts(lambda place=place: storage.read_bytes(storage.join(place, manifest.NAME)))  # type: ignore[misc]
+        tracked = check(trees[0])
         _noted({name: sections[name] for name in ("promote", "tracking") if name in sections}, "plan")
         written = "".join(f"## {method}\n\n```\n{lines}```\n\n" for method, lines in described.items())
-        Path(text).write_text(f"# {len(runs)} training(s)\n\n{written}", encoding="utf-8")
+        Path(text).write_text(f"# {len(runs)} training(s)\n\n{written}MLflow: {tracked}\n", encoding="utf-8")
         source, tested, weights = (hashlib.sha256(inputs.encode(found[part])).hexdigest() for part in inputs.PARTS)
         return source, tested, weights
 
@@ -303,12 +305,13 @@ def confusion(folder: str) -> tuple[list[str], list[list[int]]] | None:
     from safetensors.numpy import load_file
 
     from cliprd.report.confusion import counts
+    from cliprd.report.results import shown_classnames
 
     place = _here(folder)
     results = json.loads((place / "results.json").read_text(encoding="utf-8"))
     for task, entry in sorted(results["tasks"].items()):
-        names = entry["classnames"] or []
-        if 0 < len(names) <= MOST_CLASSES:
+        names = shown_classnames(entry["classnames"] or [])
+        if entry["kind"] == "classification" and len(names) <= MOST_CLASSES:
             outcomes = load_file(place / "outcomes" / f"{task}.safetensors")
             protocol = next(iter(entry["protocols"]))
             matrix = counts(outcomes["labels"], outcomes[f"{protocol}.predicted"][:, 0], len(names))

@@ -7,11 +7,16 @@ import importlib.util
 import platform
 import shutil
 import sys
-from typing import TextIO
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
 
 from cliprd import manifest
+from cliprd.errors import CliprdError
 from cliprd.machine import cores
 from cliprd.names import visible
+
+if TYPE_CHECKING:
+    from cliprd.params import Params
 
 CORE = (
     "torch",
@@ -44,8 +49,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def examine(out: TextIO) -> int:
-    """Write the findings to `out`. Returns 0, or 5 where a core package is missing."""
+def examine(out: TextIO, load: Callable[[], Params] | None = None) -> int:
+    """Write the findings to `out`.
+
+    Args:
+        load: reads the parameters, of which `tracking` is looked at; None: there are none here.
+
+    Returns:
+        0; 5 where a core package is missing; else the exit code of what is wrong with `tracking`.
+    """
 
     def line(mark: str, name: str, text: str) -> None:
         out.write(visible(f"  {mark} {name:<34} {text}") + "\n")
@@ -83,5 +95,15 @@ def examine(out: TextIO) -> int:
     out.write("\ndisk\n")
     free = shutil.disk_usage(".").free / 2**30
     line("✓" if free > 2 else "✗", ".", f"{free:.1f} GiB free{'' if free > 2 else ': the demo needs 2 GiB'}")
+    code = 5 if missing or sys.version_info[:2] != (3, 11) else 0
+    if load is not None and not missing:
+        from cliprd.tracking import check
+
+        out.write("\ntracking\n")
+        try:
+            line("✓", "MLflow", check(load()))
+        except CliprdError as error:
+            line("✗", "MLflow", str(error))
+            code = code or error.exit_code
     out.flush()
-    return 5 if missing or sys.version_info[:2] != (3, 11) else 0
+    return code

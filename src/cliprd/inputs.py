@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cliprd.benchmark.tasks import versions
+from cliprd.benchmark.task_set import versions
 from cliprd.data.sources import inventory
 from cliprd.manifest import atomic_write
 from cliprd.models.identity import weights_version

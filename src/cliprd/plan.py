@@ -43,9 +43,7 @@ def plan(params: Params, pairs: Pairs) -> str:
     Raises:
         ParamsError: an architecture is unknown or does not fit.
     """
-    return "
-".join(map(visible, _lines(params, pairs))) + "
-"
+    return "\n".join(map(visible, _lines(params, pairs))) + "\n"
 
 
 def _lines(params: Params, pairs: Pairs) -> Iterator[str]:

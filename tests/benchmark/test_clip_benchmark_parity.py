@@ -21,14 +21,14 @@ theirs_retrieval = pytest.importorskip("clip_benchmark.metrics.zeroshot_retrieva
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
 
-def clip_benchmark(monkeypatch, tmp_path, folder, model):
+def clip_benchmark(monkeypatch, tmp_path, folder, model, task=None):
     """What `clip_benchmark eval` says of an open_clip folder on a local WebDataset task, in float32."""
     output = tmp_path / f"{folder.name}.json"
     arguments = {
         "dataset": f"wds/{folder.name}", "dataset_root": folder, "model": f"local-dir:{model}", "pretrained": "",
         "output": output, "num_workers": 0, "batch_size": 8,
     }  # fmt: skip
-    task = "zeroshot_retrieval" if (folder / "dataset_type.txt").exists() else "zeroshot_classification"
+    task = task or ("zeroshot_retrieval" if (folder / "dataset_type.txt").exists() else "zeroshot_classification")
     argv = [part for key, value in arguments.items() for part in (f"--{key}", str(value))]
     argv += ["--no_amp", "--task", task, "--recall_k", "1", "5", "10"]
     monkeypatch.setattr("sys.argv", ["clip_benchmark", "eval", *argv])

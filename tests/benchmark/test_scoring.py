@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cliprd.benchmark import retrieval, zeroshot
+from cliprd.benchmark.multilabel import rank_images
 from cliprd.benchmark.retrieval import image_to_text_ranks, nearest, retrieve, text_to_image_ranks
+from cliprd.benchmark.selection import select
 from cliprd.benchmark.zeroshot import classify, top_classes
 from tests.benchmark.tools import unit
 
@@ -166,3 +169,27 @@ def test_captions_of_one_image_are_no_independent_examples():
     assert tenfold.value == pytest.approx(once.value)
     assert tenfold.n == once.n == 150
     assert tenfold.high - tenfold.low == pytest.approx(once.high - once.low, rel=0.05)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 10**6))
+def test_mean_average_precision_and_its_jackknife_by_leaving_out(n, classes, seed):
+    """Against CLIP_benchmark's own formula, of all images and of all but each."""
+    theirs = pytest.importorskip("clip_benchmark.metrics.zeroshot_classification").average_precision_per_class
+    rng = np.random.default_rng(seed)
+    images, prompts = unit(rng.normal(size=(n, 8))), unit(rng.normal(size=(classes, 8)))
+    labels = rng.random((n, classes)) < 0.4
+    found = rank_images(images, prompts, labels).values["mean_average_precision"]
+    scores, truth = torch.from_numpy(images @ prompts.T), torch.from_numpy(labels)
+    assert found.mean(dtype=np.float64) == pytest.approx(theirs(scores, truth).mean().item(), abs=2e-5)
+    if n > 1:
+        without = np.array([theirs(scores[k], truth[k]).mean().item() for k in ~torch.eye(n, dtype=torch.bool)])
+        expected = found.mean() + (n - 1) * (without.mean() - without)
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_right_caption_must_be_nearer_than_every_wrong_one():
+    images = unit([[1, 0], [1, 0], [1, 0], [0, 1]])
+    texts = unit([[1, 0], [0, 1], [1, 1], [1, 0], [1, 0], [1, 0], [0, 1], [1, 1], [1, 0]])
+    owners = np.array([0, 0, 1, 1, 2, 2, 3, 3, 3])
+    assert select(images, texts, owners).values["text_acc"].tolist() == [1, 0, 0, 1]  # the third: a tie

@@ -1,6 +1,10 @@
 """Task folders: what is read, and that every kind of damage is named."""
 
+import bz2
+import gzip
 import io
+import lzma
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -9,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliprd.benchmark.tasks import load_task, load_tasks
+from cliprd.benchmark.task_set import load_tasks
+from cliprd.benchmark.tasks import load_task
 from cliprd.data.images import decode
 from cliprd.errors import InputError, ParamsError
 from tests.benchmark.tools import classification, picture, retrieval, write_shards, write_tar
@@ -18,7 +23,7 @@ from tests.benchmark.tools import classification, picture, retrieval, write_shar
 def test_reads_both_kinds(tmp_path):
     classification(tmp_path, n=25, tars=3)
     retrieval(tmp_path)
-    captions, flags = load_tasks(tmp_path)
+    captions, flags = load_tasks(tmp_path).tasks
     assert (flags.name, flags.kind, len(flags), flags.tars[2].name) == ("flags", "classification", 25, "2.tar")
     assert flags.labels.tolist() == np.random.default_rng(0).integers(0, 6, 25).tolist()
     assert flags.classnames[1] == "colour number 1"
@@ -49,9 +54,9 @@ def test_links_and_chosen_names(tmp_path):
     root = tmp_path / "tasks"
     retrieval(root, "near")
     (root / "far").symlink_to("../elsewhere/far")
-    assert [task.name for task in load_tasks(root)] == ["far", "near"]
-    assert [task.name for task in load_tasks(root, ("near", "far", "near"))] == ["near", "far"]
-    assert load_tasks(root, ("far",))[0].fingerprint == load_task(tmp_path / "elsewhere" / "far").fingerprint
+    assert [task.name for task in load_tasks(root).tasks] == ["far", "near"]
+    assert [task.name for task in load_tasks(root, ("near", "far", "near")).tasks] == ["near", "far"]
+    assert load_tasks(root, ("far",)).tasks[0].fingerprint == load_task(tmp_path / "elsewhere" / "far").fingerprint
     with pytest.raises(ParamsError, match=r"no task 'naer'.*Did you mean 'near'.*far, near"):
         load_tasks(root, ("naer",))
     (root / "gone").symlink_to("nowhere")
@@ -141,6 +146,7 @@ def remove(name):
 def tar(*files):
     def change(folder):
         write_tar(folder / "test" / "0.tar", files)
+        (folder / "test" / "1.tar").unlink()
         (folder / "test" / "nshards.txt").write_text("1")
 
     return change
@@ -150,18 +156,25 @@ def tar(*files):
     ("change", "message"),
     [
         (remove("classnames.txt"), r"classnames\.txt is missing"),
-        (write("classnames.txt", "one\n\nthree\n"), r"classnames\.txt: line 2 is empty"),
+        (write("classnames.txt", "\n\n\n\n\n\n"), r"classnames\.txt is empty"),
         (write("classnames.txt", "one\ntwo\n"), r"'s\d+\.cls' says class [2-5], but classnames\.txt has 2 \(0 to 1\)"),
         (write("classnames.txt", b"\xff\xfe"), r"classnames\.txt is not UTF-8"),
         (remove("zeroshot_classification_templates.txt"), r"templates\.txt is missing"),
         (write("zeroshot_classification_templates.txt", "a photo\n"), r"'a photo' has no \{c\}"),
         (write("zeroshot_classification_templates.txt", "\n"), r"templates\.txt is empty"),
-        (write("dataset_type.txt", "multilabel"), r"type 'multilabel' are not supported"),
+        (write("dataset_type.txt", "multilabel"), r"'s0000' has no \.npy file \(it has image, cls\)"),
+        (write("dataset_type.txt", "retreival\n"), r"holds 'retreival'\. Did you mean 'retrieval'"),
+        (write("dataset_type.txt", "multi-label"), r"holds 'multi-label'\. Did you mean 'multilabel'"),
+        (write("dataset_type.txt", "\n"), r"dataset_type\.txt is empty"),
+        (write("zeroshot_classification_templates.txt", "a photo of a {}.\n"), r"'a photo of a \{\}\.' has no \{c\}"),
+        (write("test/nshards.txt", "1\n"), r"says there are 1 tars, but there is 1\.tar too"),
         (remove("test/nshards.txt"), r"nshards\.txt is missing"),
         (write("test/nshards.txt", "two"), r"nshards\.txt holds 'two'"),
         (write("test/nshards.txt", "3"), r"2\.tar is missing; .* says there are 3"),
         (tar(), "has no images"),
-        (tar(("a.png", b"x")), r"sample 'a' has no \.cls file"),
+        (tar(("a.png", b"x"), ("a.index", b"1")), r"sample 'a' has no \.cls file \(it has image, index\)"),
+        (tar(("a.png", b"x"), ("a.cls", b"1.0")), "holds b'1.0', not a class number"),
+        (tar(("a.png", b"x"), ("a.cls", b"1_0")), "not a class number"),
         (tar(("a.cls", b"1")), "sample 'a' has no image"),
         (tar(("a.png", b"x"), ("a.cls", b"-1")), "says class -1"),
         (tar(("a.png", b"x"), ("a.cls", b"cat")), "holds b'cat', not a class number"),
@@ -211,10 +224,136 @@ def test_the_demo_tasks_are_whole():
     root = Path(__file__).parents[2] / "data" / "demo" / "benchmark"
     if not root.is_dir():
         pytest.skip("no demo data in this checkout")
-    tasks = load_tasks(root)
+    tasks = load_tasks(root).tasks
     assert len(tasks) >= 4
     assert {task.kind for task in tasks} == {"classification", "retrieval"}
     for task in tasks:
         number, data = next(iter(task.images({len(task) - 1})))
         assert number == len(task) - 1
         assert decode(data).mode == "RGB"
+
+
+def multilabel(root, name="several", *, labels):
+    """A task of random pictures that show several classes, or none."""
+    folder = classification(root, name, n=2, classes=4, tars=1)
+    samples = []
+    for i, row in enumerate(labels):
+        data = io.BytesIO()
+        np.save(data, np.asarray(row))
+        samples.append([(f"m{i}.png", picture(i)), (f"m{i}.npy", data.getvalue())])
+    write_shards(folder, samples, 1)
+    (folder / "dataset_type.txt").write_text("multilabel\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("near\nfar\n\n\n", ("near", "far")),  # labels 0 and 1
+        ("near\n\nfar\n", ("near", "", "far")),
+        ("\nnear\n", ("", "near")),
+        ("\ufeffnear\r\nfar\r\n\r\n", ("near", "far")),
+        (" crane \ncrane\t\nmore", ("crane", "crane", "more")),
+        ("日本\na & b <i>\n{c} %", ("日本", "a & b <i>", "{c} %")),
+        ("\n\nmore\n", ("", "", "more")),
+    ],
+)
+def test_class_names_are_lines(tmp_path, text, names):
+    folder = classification(tmp_path, n=8, classes=2, tars=1)
+    (folder / "classnames.txt").write_bytes(text.encode())
+    assert load_task(folder).classnames == names
+
+
+def test_an_empty_line_that_a_label_names_is_a_class(tmp_path):
+    folder = classification(tmp_path, n=6, tars=1, labels=[0, 1, 2, 0, 1, 2])
+    (folder / "classnames.txt").write_text("near\nfar\n\n\n")
+    assert load_task(folder).classnames == ("near", "far", "")
+    (folder / "classnames.txt").write_text("near\nfar\n")
+    with pytest.raises(InputError, match=r"'s0002\.cls' says class 2, but classnames\.txt has 2"):
+        load_task(folder)
+
+
+def test_labels_of_several_classes(tmp_path):
+    task = load_task(multilabel(tmp_path, labels=[[1, 0, 0, 1], [0, 0, 0, 0]]))
+    assert (task.kind, task.labels.tolist()) == ("multilabel", [[True, False, False, True], [False] * 4])
+    task = load_task(multilabel(tmp_path, "floats", labels=[[1.0, 0.0, 1.0, 1.0]]))
+    assert task.labels.tolist() == [[True, False, True, True]]
+    for labels in ([[0, 1, 0]], [[0, 1, 0, 1, 1]]):
+        with pytest.raises(InputError, match=rf"'m0\.npy' is of {len(labels[0])} classes, but classnames\.txt has 4"):
+            load_task(multilabel(tmp_path, labels=labels))
+    for labels in ([[0, 1, 0, 2]], [[0, 1, 0, -1]], [[0, 1, 0, np.nan]], [[[0, 1, 0, 1]]], [["a", "b", "c", "d"]], [1]):
+        with pytest.raises(InputError, match=r"'m0\.npy' is not a row of 0 or 1 for each class"):
+            load_task(multilabel(tmp_path, labels=labels))
+    folder = multilabel(tmp_path, labels=[[0, 1, 0, 1]])
+    write_tar(folder / "test" / "0.tar", [("m0.png", picture(0)), ("m0.npy", b"\x93NUMPY cut")])
+    with pytest.raises(InputError, match=r"'m0\.npy' is not a row"):
+        load_task(folder)
+
+
+@pytest.mark.parametrize("name", ["sugar_crepe", "sugar_crepe-add_att", "wds_sugar_crepe-swap_obj", "SugarCrepe"])
+def test_a_converted_sugar_crepe_is_told_by_its_name(tmp_path, name):
+    """CLIP_benchmark's converter writes `retrieval`; scored as such, wrong captions would count as right ones."""
+    folder = retrieval(tmp_path, name, captions=[["right", "wrong"], ["good", "bad", "worse"]])
+    assert load_task(folder).kind == "image_caption_selection"
+    retrieval(tmp_path, name, captions=[["right", "wrong"], ["alone"]])
+    with pytest.raises(InputError, match=r"'k0001\.txt' has one caption"):
+        load_task(folder)
+    (folder / "dataset_type.txt").write_text("zeroshot_retrieval\n")  # said by hand, and meant
+    assert load_task(folder).kind == "retrieval"
+
+
+def test_other_types_are_left_out_by_name_and_the_others_run(tmp_path):
+    classification(tmp_path)
+    for name, text in {"a": "captioning\n", "b": "Linear_Probe", "vtab/c": "x" * 99}.items():
+        (retrieval(tmp_path, name) / "dataset_type.txt").write_text(text)
+    (retrieval(tmp_path, "d") / "dataset_type.txt").write_text("\ufeffZeroshot_Retrieval \r\n")
+    found = load_tasks(tmp_path)
+    assert [task.name for task in found.tasks] == ["d", "flags"]
+    assert found.left_out == {
+        "a": "tasks of type 'captioning' are not supported",
+        "b": "tasks of type 'linear_probe' are not supported",
+        "vtab-c": f"tasks of type '{'x' * 40}' are not supported",
+    }
+    with pytest.raises(ParamsError, match=r"benchmark\.names: task 'a' of .*'captioning' are not supported"):
+        load_tasks(tmp_path, ("flags", "a"))
+    with pytest.raises(InputError, match=r"no task of .*/vtab can be scored \(c: tasks of type"):
+        load_tasks(tmp_path / "vtab")
+
+
+def test_what_lies_beside_the_tasks(tmp_path):
+    classification(tmp_path / "far", "cifar10")
+    classification(tmp_path, "imagenet")
+    retrieval(tmp_path / "vtab", "dtd")
+    (tmp_path / "vtab" / "cifar10").symlink_to(tmp_path / "far" / "cifar10")
+    (tmp_path / "vtab" / ".cache").mkdir()
+    (tmp_path / "vtab" / "notes.txt").write_text("x")
+    for split in ("train", "val"):
+        shutil.copytree(tmp_path / "imagenet" / "test", tmp_path / "imagenet" / split)
+    for name in ("README.md", ".DS_Store", "._imagenet"):
+        (tmp_path / name).write_bytes(b"\0")
+    (tmp_path / ".git" / "test").mkdir(parents=True)
+    assert [task.name for task in load_tasks(tmp_path).tasks] == ["far-cifar10", "imagenet", "vtab-cifar10", "vtab-dtd"]
+    assert [task.name for task in load_tasks(tmp_path, ("vtab/dtd", "vtab-dtd")).tasks] == ["vtab-dtd"]
+    classification(tmp_path, "vtab-dtd")
+    with pytest.raises(InputError, match=r"has task 'vtab-dtd' twice"):
+        load_tasks(tmp_path)
+    shutil.rmtree(tmp_path / "vtab-dtd")
+    (tmp_path / "vtab" / "unfinished").mkdir()
+    with pytest.raises(InputError, match=r"vtab/unfinished: .*nshards\.txt is missing"):
+        load_tasks(tmp_path)
+
+
+@pytest.mark.parametrize(("program", "pack"), [("gzip", gzip.compress), ("bzip2", bz2.compress), ("xz", lzma.compress)])
+def test_a_compressed_tar_is_named(tmp_path, program, pack):
+    folder = classification(tmp_path, tars=1)
+    path = folder / "test" / "0.tar"
+    path.write_bytes(pack(path.read_bytes()))
+    with pytest.raises(InputError, match=rf"0\.tar is compressed by {program}\. Unpack it"):
+        load_task(folder)
+
+
+def test_apple_twins_in_a_tar_are_no_samples(tmp_path):
+    folder = classification(tmp_path, tars=1, n=2, labels=[1, 1])
+    files = [("./d/._a.png", b"\0"), ("./d/a.png", picture(1)), ("._a.cls", b"\0"), ("./d/a.cls", b"1\n")]
+    write_tar(folder / "test" / "0.tar", files)
+    assert load_task(folder).keys == ("./d/a",)

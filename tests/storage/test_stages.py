@@ -291,8 +291,48 @@ def test_the_version_of_tasks_in_s3_changes_with_them_and_nothing_is_brought_her
     assert version() != first
     assert version(names=["a"]) == only_a
     assert not list(scratch.glob("trees/*"))
-    with pytest.raises(ParamsError, match=r"has no task 'c'. It has a, b"):
+    with pytest.raises(ParamsError, match=r"no task 'c' in s3.*There are: a, b\."):
         version(names=["c"])
+
+
+def test_a_set_in_s3_is_read_as_one_here(bucket, url, scratch, tmp_path):
+    """Nested tasks, kinds that are left out, notes beside them; and no training data is brought here."""
+    from cliprd.benchmark.task_set import fetch_tasks, load_tasks, versions
+    from tests.benchmark.tools import classification, retrieval
+
+    classification(tmp_path / "tasks", "imagenet", n=6, tars=1)
+    shutil.copytree(tmp_path / "tasks" / "imagenet" / "test", tmp_path / "tasks" / "imagenet" / "train")
+    classification(tmp_path / "tasks" / "vtab", "dtd", n=6)
+    (retrieval(tmp_path / "tasks" / "vtab", "words") / "dataset_type.txt").write_text("captioning")
+    (tmp_path / "tasks" / "README.md").write_text("notes")
+    (tmp_path / "tasks" / "vtab" / "._dtd").write_text("notes")
+    (tmp_path / "tasks" / ".cache").mkdir()
+    (tmp_path / "tasks" / ".cache" / "notes").write_text("notes")
+    for path in sorted((tmp_path / "tasks").rglob("*")):
+        if path.is_file():
+            storage.upload(path, f"{url}/set/{path.relative_to(tmp_path / 'tasks')}")
+
+    def section(**names):
+        return validate({"benchmark": {"tasks": f"{url}/set", **names}}, where="test").benchmark
+
+    here, there = load_tasks(tmp_path / "tasks"), fetch_tasks(section())
+    assert [task.name for task in there.tasks] == ["imagenet", "vtab-dtd"]
+    assert [task.fingerprint for task in there.tasks] == [task.fingerprint for task in here.tasks]
+    assert there.left_out == here.left_out == {"vtab-words": "tasks of type 'captioning' are not supported"}
+    assert not list(scratch.glob("trees/*/set/imagenet/train/*"))
+    assert not list(scratch.glob("trees/*/set/README.md"))
+    assert set(versions(section())) == {"imagenet", "vtab-dtd", "vtab-words"}
+    before = versions(section(names=["vtab/dtd"]))
+    storage.upload(tmp_path / "tasks" / "README.md", f"{url}/set/vtab/dtd/README.md")
+    storage.upload(tmp_path / "tasks" / "README.md", f"{url}/set/vtab/dtd/train/0.tar")
+    assert versions(section(names=["vtab-dtd"])) == before
+    shutil.rmtree(scratch)
+    assert [task.name for task in fetch_tasks(section(names=["vtab/dtd"])).tasks] == ["vtab-dtd"]
+    assert not list(scratch.glob("trees/*/set/imagenet/test/*"))
+    with pytest.raises(ParamsError, match=r"task 'vtab-words' of .*'captioning' are not supported"):
+        fetch_tasks(section(names=["vtab-words"]))
+    with pytest.raises(InputError, match=r"vtab/dtd is itself a task"):
+        versions(validate({"benchmark": {"tasks": f"{url}/set/vtab/dtd"}}, where="test").benchmark)
 
 
 def test_what_cannot_heal_ends_kubeflows_repetition_at_once(trained, bucket, url, tmp_path, monkeypatch, capsys):

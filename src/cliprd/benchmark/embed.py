@@ -39,7 +39,7 @@ def embed(towers: Towers, task: Task, protocols: Sequence[Protocol], *, batch_si
 
     Returns:
         float32, L2-normalised: `image` `[n, dim]`; for classification `class.<protocol>` `[C, dim]`, each class the
-        normalised mean of its normalised prompts; for retrieval `text` `[all captions, dim]` in the task's order. Where
+        normalised mean of its normalised prompts; for captions `text` `[all captions, dim]` in the task's order. Where
         the student has projections to the teacher's width, `projected.<name>` of each as well, `[.., teacher dim]`.
 
     Raises:
@@ -47,7 +47,7 @@ def embed(towers: Towers, task: Task, protocols: Sequence[Protocol], *, batch_si
     """
     with progress.bar(total=len(task), unit="img", desc=f"{task.name} images", leave=False) as bar:
         image = _stack([towers.images(batch) for batch in _batches(task, towers.spec, batch_size, bar)])
-    if task.kind == "retrieval":
+    if task.captions:
         captions = [caption for captions in task.captions for caption in captions]
         found = {"image": image, "text": _embed_captions(towers, captions, batch_size, task.name)}
     else:

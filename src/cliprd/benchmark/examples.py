@@ -13,11 +13,12 @@ from PIL import Image
 
 from cliprd.benchmark.embed import Embeddings
 from cliprd.benchmark.fidelity import sample
-from cliprd.benchmark.prompts import Protocol, counted_captions
+from cliprd.benchmark.prompts import Protocol, counted_captions, first_captions
 from cliprd.benchmark.retrieval import nearest
 from cliprd.benchmark.tasks import Task
 from cliprd.data.images import decode
 from cliprd.manifest import atomic_write, write_json
+from cliprd.report.results import shown_classnames
 from cliprd.statistics.outcomes import Outcomes
 
 COUNT, TOP, SIDE = 24, 5, 128
@@ -31,10 +32,12 @@ def write_examples(
     shown = set(chosen.tolist())
     protocols: dict[str, Any] = {}
     for protocol, result in outcomes.items():
-        if task.kind == "classification":
+        if task.classnames:
             protocols[protocol] = {
                 "images": _classified(task, embeddings["image"], embeddings[f"class.{protocol}"], result, chosen)
             }
+        elif task.kind == "image_caption_selection":
+            protocols[protocol] = {"images": _selected(task, embeddings, chosen)}
         else:
             protocols[protocol] = _retrieved(task, protocol, embeddings, result, chosen)
             for found in protocols[protocol].values():
@@ -57,23 +60,36 @@ def _classified(
     result: Outcomes,
     chosen: NDArray[np.int64],
 ) -> list[dict[str, Any]]:
+    """An image of several classes is answered correctly by any of them."""
+    names = shown_classnames(task.classnames)
     entries = []
     for i in chosen.tolist():
-        label = int(task.labels[i])
-        best = result.extra["predicted"][i].tolist()
+        own = np.flatnonzero(task.labels[i]).tolist() if task.kind == "multilabel" else [int(task.labels[i])]
         predicted = [
-            {"label": task.classnames[c], "score": _score(images[i], classes[c]), "correct": c == label} for c in best
+            {"label": names[c], "score": _score(images[i], classes[c]), "correct": c in own}
+            for c in result.extra["predicted"][i].tolist()
         ]
-        entries.append(
-            {
-                "image": i,
-                "key": task.keys[i],
-                "label": task.classnames[label],
-                "correct": best[0] == label,
-                "predicted": predicted,
-            }
-        )
+        entries.append(_answered(task, i, ", ".join(names[c] for c in own) or "(no class)", predicted))
     return entries
+
+
+def _selected(task: Task, embeddings: Embeddings, chosen: NDArray[np.int64]) -> list[dict[str, Any]]:
+    firsts = first_captions(task)
+    entries = []
+    for i in chosen.tolist():
+        own = task.captions[i]
+        rows = embeddings["text"][firsts[i] : firsts[i] + len(own)]
+        order = nearest(embeddings["image"][i : i + 1], rows, TOP)[0].tolist()
+        predicted = [
+            {"label": own[c], "score": _score(embeddings["image"][i], rows[c]), "correct": c == 0} for c in order
+        ]
+        entries.append(_answered(task, i, own[0], predicted))
+    return entries
+
+
+def _answered(task: Task, image: int, label: str, predicted: list[dict[str, Any]]) -> dict[str, Any]:
+    correct = predicted[0]["correct"]
+    return {"image": image, "key": task.keys[image], "label": label, "correct": correct, "predicted": predicted}
 
 
 def _retrieved(

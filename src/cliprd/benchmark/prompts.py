@@ -1,11 +1,11 @@
 """The two protocols: which texts stand for a class, and which captions count.
 
-| protocol | classification                                            | retrieval                         |
+| protocol | classification, multilabel                                | retrieval                         |
 |----------|-----------------------------------------------------------|-----------------------------------|
 | standard | the task's own templates (CLIP_benchmark)                 | every caption of an image         |
 | paper    | ImageNet's 80 templates for every task (CLIP-KD, CLIP-RD) | the first caption of an image only |
 
-Class names are the task's own, as given, in both.
+Class names are the task's own, as given, in both. Image caption selection is the same in both: every caption counts.
 """
 
 from __future__ import annotations
@@ -37,11 +37,16 @@ def templates(task: Task, protocol: Protocol) -> tuple[str, ...]:
 
 
 def counted_captions(task: Task, protocol: Protocol) -> NDArray[np.int64]:
-    """Which of a retrieval task's captions, numbered through all images, count under a protocol."""
+    """Which of a task's captions, numbered through all images, count under a protocol."""
+    if protocol == "paper" and task.kind == "retrieval":
+        return first_captions(task)
+    return np.arange(sum(map(len, task.captions)))
+
+
+def first_captions(task: Task) -> NDArray[np.int64]:
+    """`[images]`: the number of each image's first caption."""
     sizes = np.array([len(captions) for captions in task.captions], dtype=np.int64)
-    if protocol == "paper":
-        return np.asarray(np.cumsum(sizes) - sizes)
-    return np.arange(sizes.sum())
+    return np.asarray(np.cumsum(sizes) - sizes)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from cliprd.errors import InputError
 
 _BLOCK = 512
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 def members(path: Path) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:
@@ -21,6 +22,11 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]
     Raises:
         InputError: the tar cannot be opened, is damaged or ends early.
     """
+    with path.open("rb") as file:
+        start = file.read(6)
+    for mark, program in _COMPRESSED.items():
+        if start.startswith(mark):
+            raise InputError(f"{path} is compressed by {program}.", f"Unpack it ({program} -d) under the same name.")
     end = 0
     try:
         with tarfile.open(path, "r:") as tar:

@@ -1,14 +1,16 @@
-"""Benchmark tasks in CLIP_benchmark's WebDataset layout, checked whole before any model runs.
+"""One benchmark task in CLIP_benchmark's WebDataset layout, checked completely before any model runs.
 
-<task>/classnames.txt                             one class a line                       (classification)
-<task>/zeroshot_classification_templates.txt      one prompt a line, `{c}` is the class  (classification)
-<task>/dataset_type.txt                           `retrieval`; absent: classification
-<task>/test/nshards.txt  <task>/test/0.tar …      KEY.webp|png|jpg|…  with  KEY.cls (number) or KEY.txt (captions)
+<task>/dataset_type.txt                           the kind (see `KINDS`); absent: classification
+<task>/classnames.txt                             line n names class n - 1    (classification, multilabel)
+<task>/zeroshot_classification_templates.txt      one prompt a line, `{c}` is the class name              (as well)
+<task>/test/nshards.txt  <task>/test/0.tar …      KEY.webp|png|jpg|…  with  KEY.cls (number), KEY.npy (0 or 1 for each
+                                                  class) or KEY.txt (one caption a line)
 """
 
 from __future__ import annotations
 
 import difflib
+import io
 import itertools
 import os
 import re
@@ -23,14 +25,32 @@ from numpy.typing import NDArray
 from cliprd import storage
 from cliprd.benchmark.tar import members
 from cliprd.data.images import EXTENSIONS
-from cliprd.errors import InputError, ParamsError
+from cliprd.errors import InputError
 from cliprd.manifest import digest
-from cliprd.params import Benchmark
 
-Kind = Literal["classification", "retrieval"]
+Kind = Literal["classification", "multilabel", "retrieval", "image_caption_selection"]
+LABELS: dict[Kind, str] = {
+    "classification": "cls",
+    "multilabel": "npy",
+    "retrieval": "txt",
+    "image_caption_selection": "txt",
+}
+KINDS: dict[str, Kind] = {
+    **{kind: kind for kind in LABELS},
+    "zeroshot_classification": "classification",  # CLIP_benchmark's names of its tasks
+    "zeroshot_retrieval": "retrieval",
+}
 CLASSES, TEMPLATES, TYPE, SPLIT = "classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt", "test"
+TEXTS = (CLASSES, TEMPLATES, TYPE)
 IMAGES = frozenset(extension.removeprefix(".") for extension in EXTENSIONS)
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # WebDataset: the key ends at the first dot of the file's name
+# CLIP_benchmark's converter writes these as `retrieval`, and its evaluation tells them by their name alone: each
+# image's first caption is right and the others are wrong.
+_SELECTION = re.compile(r"(wds_)?sugar_?crepe")
+
+
+class UnsupportedTaskError(Exception):
+    """The task is of a kind that cannot be scored here; the message names the kind."""
 
 
 class Place(NamedTuple):
@@ -47,15 +67,16 @@ class Task:
 
     Attributes:
         name: of its folder.
-        kind: `classification` or `retrieval`.
+        kind: of `KINDS`.
         folder: where it lies; links are followed.
         tars: its tars, in order; image i is the i-th image in them.
         states: size and time of change of each tar when it was read.
         keys: `[n]` sample keys.
         places: `[n]` where the images lie.
-        classnames, templates: of a classification task, else empty. Templates hold `{c}` for the class name.
-        labels: `[n]` int64 class numbers; empty for retrieval.
-        captions: the captions of each image, at least one; empty for classification.
+        classnames, templates: empty where the kind has captions. A class name may be empty; templates hold `{c}`.
+        labels: `[n]` int64 class numbers; multilabel: `[n, C]` bool; empty where the kind has captions.
+        captions: of each image, at least one; image_caption_selection: the right one and then the wrong ones; empty
+            where the kind has classes.
         fingerprint: sha256 of all its files.
     """
 
@@ -68,7 +89,7 @@ class Task:
     places: tuple[Place, ...]
     classnames: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
-    labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    labels: NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     captions: tuple[tuple[str, ...], ...] = ()
     fingerprint: str = ""
 
@@ -93,118 +114,81 @@ class Task:
                     yield number, file.read(place.size)
 
 
-def load_tasks(root: Path, names: Sequence[str] | None = None) -> tuple[Task, ...]:
-    """The tasks under `root`, by name in alphabetical order, or those in `names`, in that order.
-
-    Raises:
-        ParamsError: a name is not there; the message has the nearest one.
-        InputError: the folder or a task in it is missing, empty or damaged; the message names file, sample and cure.
-    """
-    return tuple(load_task(folder) for folder in _folders(root, names))
-
-
-def _folders(root: Path, names: Sequence[str] | None) -> list[Path]:
-    if not root.is_dir():
-        raise InputError(f"benchmark.tasks: folder {root} does not exist.", "Set benchmark.tasks in params.yaml.")
-    if (root / SPLIT).is_dir():
-        raise InputError(f"benchmark.tasks: {root} is itself a task.", f"Set benchmark.tasks to {root.parent}.")
-    found = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if broken := [p.name for p in root.iterdir() if p.is_symlink() and not p.exists()]:
-        raise InputError(f"{root / broken[0]} is a link to nothing.", "Mend or remove it.")
-    if not found:
-        raise InputError(f"benchmark.tasks: {root} holds no task folders.", "Each task is a folder: see the README.")
-    for name in names or ():
-        if name not in found:
-            near = difflib.get_close_matches(name, found, n=1, cutoff=0.4)
-            hint = f"Did you mean '{near[0]}'? " if near else ""
-            raise ParamsError(f"benchmark.names: no task '{name}' in {root}.", f"{hint}There are: {', '.join(found)}.")
-    return [root / name for name in (dict.fromkeys(names) if names is not None else found)]
-
-
-def versions(section: Benchmark, tasks: Sequence[Task] | None = None) -> dict[str, str]:
-    """Task → what identifies its content, without loading it; of tasks in S3 the ETags, without bringing them here.
+def load_task(folder: Path, name: str | None = None) -> Task:
+    """One task. Reads all names, labels and captions, and no image.
 
     Args:
-        section: whose tasks. tasks: as loaded of it, where they are.
+        folder: the task's. name: of the task; by default its folder's.
 
     Raises:
-        ParamsError: a name is not there. InputError: a task is damaged. RetryableError: the network or store failed.
+        UnsupportedTaskError: it is of another kind than those of `KINDS`.
+        InputError: a file is missing or damaged; the message names file, sample and what to do.
     """
-    if not storage.is_s3(section.tasks):
-        if tasks is not None:
-            return {task.name: task.fingerprint for task in tasks}
-        return {folder.name: _fingerprint(folder) for folder in _folders(Path(section.tasks), section.names)}
-    found = storage.versions(section.tasks)
-    names = sorted({name.split("/")[0] for name in found if "/" in name})
-    if absent := [name for name in section.names or names[:1] or ("any",) if name not in names]:
-        raise ParamsError(f"{section.tasks} has no task '{absent[0]}'.", f"It has {', '.join(names) or 'none'}.")
-    return {
-        task: digest({name: version for name, version in found.items() if name.startswith(f"{task}/")})
-        for task in section.names or names
-    }
-
-
-def check(section: Benchmark) -> None:
-    """Load the tasks and forget them; those in S3 are not brought here for it.
-
-    Raises:
-        ParamsError, InputError: see `load_tasks`.
-    """
-    if not storage.is_s3(section.tasks):
-        load_tasks(Path(section.tasks), section.names)
-
-
-def load_task(folder: Path) -> Task:
-    """One task; see `load_tasks`. Reads all names, labels and captions, and no image."""
-    _check_name(folder)
-    kind = _kind(folder)
+    name = name or folder.name
+    _check_name(folder, name)
+    kind = _kind(folder, name)
     tars = _tars(folder)
     states = tuple(_state(path) for path in tars)
-    fingerprint = _fingerprint(folder)
-    samples = _samples(tars, "txt" if kind == "retrieval" else "cls")
+    content = fingerprint(folder)
+    samples = _samples(tars, LABELS[kind])
     if not samples:
         raise InputError(f"Task {folder} has no images.", f"Its tars in {folder / SPLIT} are empty.")
     keys = tuple(key for key, _, _ in samples)
+    contents = [(key, content) for key, _, content in samples]
     common: dict[str, Any] = {
-        "name": folder.name,
+        "name": name,
+        "kind": kind,
         "folder": folder,
         "tars": tars,
         "states": states,
         "keys": keys,
         "places": tuple(place for _, place, _ in samples),
-        "fingerprint": fingerprint,
+        "fingerprint": content,
     }
-    if kind == "retrieval":
-        return Task(kind=kind, captions=tuple(_captions(folder, key, text) for key, _, text in samples), **common)
-    classnames = _classnames(folder)
-    labels = np.array([_label(folder, key, text, len(classnames)) for key, _, text in samples], dtype=np.int64)
-    return Task(kind=kind, classnames=classnames, templates=_templates(folder), labels=labels, **common)
+    if LABELS[kind] == "txt":
+        least = 2 if kind == "image_caption_selection" else 1
+        return Task(captions=tuple(_captions(folder, *each, least) for each in contents), **common)
+    labels: NDArray[Any]
+    if kind == "multilabel":
+        rows = [_multilabel(folder, *each) for each in contents]
+        classnames = _classnames(folder, max(map(len, rows)))
+        labels = _stacked(folder, keys, rows, len(classnames))
+    else:
+        numbers = [_label(folder, *each) for each in contents]
+        classnames = _classnames(folder, max(numbers) + 1)
+        labels = _in_range(folder, keys, numbers, len(classnames))
+    return Task(classnames=classnames, templates=_templates(folder), labels=labels, **common)
 
 
-def _check_name(folder: Path) -> None:
+def _check_name(folder: Path, name: str) -> None:
     """A name goes into results, file names and metrics, which are UTF-8 and have a `mean` of their own."""
     try:
-        folder.name.encode("utf-8")
+        name.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(f"Task {folder}: its name is not UTF-8.", "Rename the folder.") from error
-    if folder.name == "mean":
+    if name == "mean":
         raise InputError(f"Task {folder}: results call the mean over all tasks so.", "Rename the folder.")
 
 
-def _fingerprint(folder: Path) -> str:
-    parts = [folder / name for name in (CLASSES, TEMPLATES, TYPE, f"{SPLIT}/nshards.txt") if (folder / name).is_file()]
-    files = storage.fingerprints(str(path) for path in (*parts, *_tars(folder)))
+def fingerprint(folder: Path) -> str:
+    """sha256 of all files of a task's folder that count, whatever its kind; nothing is loaded."""
+    parts = [folder / name for name in (*TEXTS, f"{SPLIT}/nshards.txt") if (folder / name).is_file()]
+    files = storage.fingerprints(str(path) for path in (*parts, *sorted((folder / SPLIT).glob("*.tar"))))
     return digest({os.path.relpath(path, folder): content for path, content in files.items()})
 
 
-def _kind(folder: Path) -> Kind:
+def _kind(folder: Path, name: str) -> Kind:
     path = folder / TYPE
-    text = _text(path).strip().lower() if path.is_file() else "classification"
-    if text == "retrieval":
-        return "retrieval"
-    if text == "classification":
+    if not path.is_file():
         return "classification"
-    raise InputError(f"{path}: tasks of type '{text}' are not supported.", "Use `retrieval` or `classification`.")
+    text = _text(path).strip().lower()
+    if not text:
+        raise InputError(f"{path} is empty.", f"Write the task's kind: {', '.join(LABELS)}.")
+    if kind := KINDS.get(text):
+        return "image_caption_selection" if text == "retrieval" and _SELECTION.match(name.lower()) else kind
+    if near := difflib.get_close_matches(text, KINDS, n=1, cutoff=0.8):
+        raise InputError(f"{path} holds {text[:40]!r}.", f"Did you mean '{near[0]}'?")
+    raise UnsupportedTaskError(f"tasks of type {text[:40]!r} are not supported")
 
 
 def _tars(folder: Path) -> tuple[Path, ...]:
@@ -218,6 +202,12 @@ def _tars(folder: Path) -> tuple[Path, ...]:
     for tar in tars:
         if not tar.is_file():
             raise InputError(f"{tar} is missing; {path} says there are {text} tars.", "Fetch the task again.")
+    further = sorted(each.name for each in (folder / SPLIT).glob("*.tar") if each.stem.isdigit() and each not in tars)
+    if further:
+        raise InputError(
+            f"{path} says there are {text} tars, but there is {further[0]} too.",
+            "Mend the number, or remove what an earlier export has left.",
+        )
     return tars
 
 
@@ -235,7 +225,7 @@ def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, Place, bytes]]:
         seen: set[str] = set()
         for info, data in members(path):
             name = _NAME.match(info.name)
-            if name is None or name[1].rpartition("/")[2].startswith("_"):
+            if name is None or info.name.rpartition("/")[2].startswith((".", "_")):
                 continue
             if name[1] != key:
                 if parts:
@@ -262,41 +252,82 @@ def _sample(path: Path, key: str, parts: dict[str, Any], kind: str) -> tuple[str
     if "image" not in parts:
         raise InputError(f"{path}: sample '{key}' has no image (it has {', '.join(parts)}).", "Pack the task again.")
     if kind not in parts:
-        raise InputError(f"{path}: sample '{key}' has no .{kind} file.", f"A task of this type needs {key}.{kind}.")
+        raise InputError(
+            f"{path}: sample '{key}' has no .{kind} file (it has {', '.join(parts)}).",
+            f"A task of this kind needs {key}.{kind}.",
+        )
     return key, parts["image"], parts[kind]
 
 
-def _captions(folder: Path, key: str, text: bytes) -> tuple[str, ...]:
+def _captions(folder: Path, key: str, text: bytes, least: int) -> tuple[str, ...]:
     try:
         lines = tuple(line for line in text.decode("utf-8").splitlines() if line.strip())
     except UnicodeDecodeError as error:
         raise InputError(f"Task {folder}: captions of '{key}' are not UTF-8.", "Pack the task again.") from error
     if not lines:
         raise InputError(f"Task {folder}: '{key}.txt' has no caption.", "Every image needs one caption or more.")
+    if len(lines) < least:
+        raise InputError(
+            f"Task {folder}: '{key}.txt' has one caption.",
+            "Write the right caption and then the wrong ones, one a line.",
+        )
     return lines
 
 
-def _label(folder: Path, key: str, text: bytes, classes: int) -> int:
+def _label(folder: Path, key: str, text: bytes) -> int:
+    if not re.fullmatch(rb"\s*-?[0-9]{1,18}\s*", text):
+        raise InputError(f"Task {folder}: '{key}.cls' holds {text[:20]!r}, not a class number.", "Pack the task again.")
+    return int(text)
+
+
+def _in_range(folder: Path, keys: Sequence[str], numbers: Sequence[int], classes: int) -> NDArray[np.int64]:
+    for key, number in zip(keys, numbers, strict=True):
+        if not 0 <= number < classes:
+            raise InputError(
+                f"Task {folder}: '{key}.cls' says class {number}, but {CLASSES} has {classes} (0 to {classes - 1}).",
+                f"Mend the label or {folder / CLASSES}.",
+            )
+    return np.array(numbers, dtype=np.int64)
+
+
+def _multilabel(folder: Path, key: str, data: bytes) -> NDArray[np.bool_]:
+    """`[C]`: which classes the image shows."""
     try:
-        label = int(text)
-    except ValueError as error:
-        raise InputError(f"Task {folder}: '{key}.cls' holds {text[:20]!r}, not a class number.") from error
-    if not 0 <= label < classes:
+        row = np.load(io.BytesIO(data), allow_pickle=False)
+        good = row.ndim == 1 and row.dtype.kind in "biuf" and len(row) > 0 and bool(np.isin(row, (0, 1)).all())
+    except (ValueError, OSError, EOFError, AttributeError):
+        good = False
+    if not good:
         raise InputError(
-            f"Task {folder}: '{key}.cls' says class {label}, but {CLASSES} has {classes} (0 to {classes - 1}).",
-            f"Mend the label or {folder / CLASSES}.",
+            f"Task {folder}: '{key}.npy' is not a row of 0 or 1 for each class.", "Pack the task again with numpy.save."
         )
-    return label
+    return np.asarray(row, dtype=np.bool_)
 
 
-def _classnames(folder: Path) -> tuple[str, ...]:
+def _stacked(folder: Path, keys: Sequence[str], rows: Sequence[NDArray[np.bool_]], classes: int) -> NDArray[np.bool_]:
+    for key, row in zip(keys, rows, strict=True):
+        if len(row) != classes:
+            raise InputError(
+                f"Task {folder}: '{key}.npy' is of {len(row)} classes, but {CLASSES} has {classes}.",
+                f"Mend the label or {folder / CLASSES}.",
+            )
+    return np.stack(rows)
+
+
+def _classnames(folder: Path, least: int) -> tuple[str, ...]:
+    """One class a line; a line may be empty, as CLIP_benchmark has them.
+
+    Args:
+        least: as many classes the labels need. Empty lines at the end beyond them are no classes.
+    """
     path = folder / CLASSES
     if not path.is_file():
-        raise InputError(f"{path} is missing: a classification task needs one class name a line.", f"Write {path}.")
-    names = [line.strip() for line in _text(path).rstrip().splitlines()]
-    if not names or "" in names:
-        where = f"line {names.index('') + 1} is empty" if names else "is empty"
-        raise InputError(f"{path}: {where}; line n names class n-1.", "Mend the file.")
+        raise InputError(f"{path} is missing.", "Write one class name a line: line n names class n-1.")
+    names = [line.strip() for line in _text(path).splitlines()]
+    if not any(names):
+        raise InputError(f"{path} is empty; line n names class n-1.", "Write one class name a line.")
+    while len(names) > least and not names[-1]:
+        names.pop()
     return tuple(names)
 
 

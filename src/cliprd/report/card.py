@@ -15,7 +15,9 @@ from cliprd.report.markdown import literal, text
 TEMPLATE = "model_card.md.j2"
 UNKNOWN_LICENCE = "Not stated: `promote.licence` in params.yaml is empty. Find out before you pass this model on."
 METRICS = {"acc1": "top-1", "mean_per_class_recall": "mean per class", "text_to_image_r1": "text → image R@1"} | {
-    "image_to_text_r1": "image → text R@1"
+    "image_to_text_r1": "image → text R@1",
+    "mean_average_precision": "mean average precision",
+    "text_acc": "right caption nearest",
 }
 
 
@@ -91,7 +93,10 @@ def _limits(trained: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     tasks = {
         name: next(iter(facts["protocols"].values()))["scores"] for name, facts in sorted(results["tasks"].items())
     }
-    mains = {name: scores.get("acc1") or scores.get("image_to_text_r1") for name, scores in tasks.items()}
+    mains = {
+        name: next((scores[m] for m in ("acc1", "image_to_text_r1", "text_acc") if m in scores), None)
+        for name, scores in tasks.items()
+    }
     known = {name: score["value"] for name, score in mains.items() if score}
     if known:
         worst = min(known, key=lambda name: known[name])
@@ -99,6 +104,8 @@ def _limits(trained: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
         yield f"It is wrong often: on {literal(worst)} its first answer is right in {share} of the cases."
     if seen := trained["facts"].get("samples_seen"):
         yield f"It has seen {seen:,} image-text pairs, repetitions included, and knows nothing that they do not show."
+    if left_out := results.get("left_out"):
+        yield f"Not scored, of the tasks that were there: {', '.join(sorted(left_out))}."
     yield "It was scored on the tasks above only. Other data, prompts or languages may give far lower scores."
     yield "Its biases are those of its teacher and of its training pairs; neither was examined here."
     yield "Not for decisions about people, and not for anything where a wrong answer does harm unseen."

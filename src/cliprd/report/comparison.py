@@ -2,6 +2,7 @@
 
     {"schema": 2, "protocol": shown first, "reference", "methods": [...], "seeds": [...],
      "confidence", "resamples", "bootstrap_seed", "interval_covers": "examples" | "examples and seeds", "code",
+     "left_out": {TASK: reason},     # found beside the tasks, and not scored
      "tasks": {TASK: {"kind", "metric", "examples": n, "classes": C | null, "chance", "fingerprint"}},
      "protocols": {PROTOCOL: {
         "headline": sentence, "best": method of the highest mean, "leaders": [those not significantly below it],

@@ -27,6 +27,7 @@ from cliprd.report.results import (
     Query,
     Ranking,
     Sighting,
+    shown_classnames,
 )
 from cliprd.report.runs import Grid, Run
 from cliprd.report.thumbnails import data_uri
@@ -98,7 +99,7 @@ def _confusions(grid: Grid, protocols: Sequence[str]) -> list[Confusion]:
     for task, facts in grid.teacher.results["tasks"].items():
         if facts["kind"] != "classification":
             continue
-        classes = tuple(facts["classnames"])
+        classes = shown_classnames(facts["classnames"])
         outcomes = {model: grid.first(model).tensors("outcomes", task) for model in models}
         for protocol in protocols:
             matrices = {
@@ -159,7 +160,7 @@ def _layouts(grid: Grid) -> list[Layout]:
     for task, facts in grid.teacher.results["tasks"].items():
         if facts["kind"] != "classification" or not 3 <= len(facts["classnames"]) <= DRAWN_CLASSES:
             continue
-        classes = tuple(facts["classnames"])
+        classes = shown_classnames(facts["classnames"])
         labels = grid.teacher.tensors("outcomes", task)["labels"]
         means = {
             model: geometry.class_means(grid.first(model).tensors("embeddings", task)["image"], labels, len(classes))
@@ -180,11 +181,11 @@ def _layouts(grid: Grid) -> list[Layout]:
 
 
 def _sightings(grid: Grid, protocol: str, best: str) -> list[Sighting]:
-    """A few of the benchmark's own examples of every classification task, and what teacher and best student say."""
+    """A few of the benchmark's own examples of every task with one answer a picture, and what the models say."""
     runs = (grid.teacher, grid.first(best))
     found = []
     for task, facts in grid.teacher.results["tasks"].items():
-        if facts["kind"] != "classification":
+        if facts["kind"] == "retrieval":
             continue
         examples = [run.examples(task) for run in runs]
         pairs = list(zip(*(these["protocols"][protocol]["images"] for these in examples), strict=True))

@@ -17,7 +17,7 @@ from cliprd.report import blocks, palette, verdicts
 from cliprd.report.charts.forest import points, spread
 from cliprd.report.numbers import duration, figure, number, size
 from cliprd.report.results import Page
-from cliprd.report.table import RATES, coverage, notes
+from cliprd.report.table import RATES, SHORT_METRICS, coverage, notes
 
 PROTOCOLS = {
     "standard": "every caption, each data set's own prompts",
@@ -54,6 +54,7 @@ def render(page: Page) -> str:
             protocols=protocols,
             about=PROTOCOLS,
             rates=RATES,
+            metrics=SHORT_METRICS,
             styles={**styles, "teacher": palette.TEACHER},
             swatch=palette.swatch,
             colours=palette.colours(),

@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 TEACHER = "teacher"
 
 
+def shown_classnames(names: Sequence[str]) -> tuple[str, ...]:
+    """Class names as people see them: one that is empty, as in CLIP_benchmark's own sets, by its number."""
+    return tuple(name or f"(class {number}, no name)" for number, name in enumerate(names))
+
+
 @dataclass(frozen=True, kw_only=True)
 class History:
     """One training: column name → values, all of equal length, `step` among them; NaN where a value lacks."""

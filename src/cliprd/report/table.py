@@ -9,7 +9,13 @@ from cliprd.report.charts.forest import points, spread
 from cliprd.report.markdown import text
 from cliprd.statistics.aggregate import EXAMPLES
 
-METRICS = {"acc1": "top-1 accuracy", "mean_r1": "R@1, mean of both directions"}
+METRICS = {
+    "acc1": "top-1 accuracy",
+    "mean_r1": "R@1, mean of both directions",
+    "mean_average_precision": "mean average precision",
+    "text_acc": "share of images whose right caption is nearest",
+}
+SHORT_METRICS = {"acc1": "top-1", "mean_r1": "R@1", "mean_average_precision": "mAP", "text_acc": "accuracy"}
 RATES = {"guessing": "guessing", "majority": "most frequent answer"}
 
 
@@ -63,7 +69,14 @@ def notes(comparison: Mapping[str, Any], protocol: str) -> list[str]:
             f"{differences} differences at {confidence} each, without correction for their number: where no method "
             f"differs, up to {100 * chance:.0f}% of such tables show one that does."
         )
+    if comparison.get("left_out"):
+        lines.append(f"Left out, not scored: {left_out(comparison['left_out'])}.")
     return lines
+
+
+def left_out(reasons: Mapping[str, str]) -> str:
+    """Tasks that were not scored, each with its reason."""
+    return "; ".join(f"{name} ({why})" for name, why in sorted(reasons.items()))
 
 
 def coverage(comparison: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cliprd import lineage, manifest
-from cliprd.benchmark import tasks
+from cliprd.benchmark import task_set
 from cliprd.errors import InputError, ParamsError
 from cliprd.lineage import Change
 from cliprd.params import Params
@@ -52,7 +52,7 @@ def plan(params: Params) -> Plan:
             "Give models:/<name>, a folder or an s3:// prefix.",
         )
     _licence_is_there(params)
-    tasks.check(params.benchmark)
+    task_set.check(params.benchmark)
     held = champion.current(place, params)
     now = lineage.wanted(trained(params))
     inputs = manifest.digest([_shaping(now), list(params.retrain.seeds)])

@@ -7,7 +7,8 @@ Output folder (everything but `volatile/` is the same bytes for the same inputs)
 
 `scores.json`, for `dvc metrics show`: `{task: {protocol: {metric: value}, "fidelity": {metric: value}}}`; `fidelity`
 only with a reference, and only values that are defined. Metrics of classification: `acc1 acc5 mean_per_class_recall`
-(no `acc5` below five classes); of retrieval: `text_to_image_r1 …_r5 …_r10 image_to_text_r1 …_r5 …_r10`; of fidelity:
+(no `acc5` below five classes); of multilabel: `mean_average_precision`; of image_caption_selection: `text_acc`; of
+retrieval: `text_to_image_r1 …_r5 …_r10 image_to_text_r1 …_r5 …_r10`; of fidelity:
 `image_cosine text_cosine image_rank text_rank cross_rank image_cka text_cka image_cka_debiased text_cka_debiased`.
 All are shares or correlations (0.42, not 42).
 
@@ -27,8 +28,8 @@ All are shares or correlations (0.42, not 42).
         "floor": {"mean", "tasks": {NAME: {"guessing", "majority"}}},
         "above_guessing": {"mean": bool, "tasks": {NAME: bool}}}},      # above both rates by its interval
      "tasks": {NAME: {
-        "kind": "classification"|"retrieval", "fingerprint": sha256, "images": n,
-        "classnames": [...] | null, "captions": m | null,
+        "kind": "classification"|"multilabel"|"retrieval"|"image_caption_selection", "fingerprint": sha256, "images": n,
+        "classnames": [...] | null, "captions": m | null, "chance": what guessing gives of the primary metric,
         "protocols": {"standard"|"paper": {
             "templates": [...] | null,            # classification: with "{c}" for the class name
             "template_source": "task"|"imagenet" | null,
@@ -36,15 +37,17 @@ All are shares or correlations (0.42, not 42).
             "scores": {METRIC: {"value", "low", "high", "n", "confidence", "protocol", "precision"}}}},
         "fidelity": null | {"samples": n, "texts": m,
             "scores": {METRIC: {"value", "low", "high", "n", "confidence", "precision"}},
-            "undefined": {METRIC: reason}}}}}      # {"all": reason} where the reference does not have the task
+            "undefined": {METRIC: reason}}}},      # {"all": reason} where the reference does not have the task
+     "left_out": {NAME: reason}}             # tasks of a kind that cannot be scored here
 
 `outcomes/<task>.safetensors`, one row per example, for paired comparisons. For every score there is a tensor
 `<protocol>.<metric>` `[images]` float32 whose mean is the score, weighted by `weights.<protocol>.<metric>` `[images]`
 float64 where that tensor exists (mean per class: one over the size of the class; text to image: the image's number of
-captions, a row being the share of its captions that hit). For every fidelity score `fidelity.<metric>` float32, whose
-mean is the score (per-example influence values). So the mean of the difference of two models' tensors is the difference
-of their scores (`cliprd.statistics` has its interval). Further: classification `labels` `[images]` int32
-and `<protocol>.predicted` `[images, up to 5]` int32 (best first: column 0 against `labels` is the confusion matrix);
+captions, a row being the share of its captions that hit; `mean_average_precision` has jackknife values, see
+`benchmark.multilabel`). For every fidelity score `fidelity.<metric>` float32, whose mean is the score (per-example
+influence values). So the mean of the difference of two models' tensors is the difference of their scores
+(`cliprd.statistics` has its interval). Further: classification `labels` `[images]` int32, multilabel
+`[images, classes]`, and `<protocol>.predicted` `[images, up to 5]` int32 (best first: column 0 against `labels` is the confusion matrix);
 retrieval `caption_image` `[captions]` int32 (the caption's image), `<protocol>.text_to_image_rank` `[captions of the
 protocol]` and `<protocol>.image_to_text_rank` `[images]` int32 (0 = first); with a reference `fidelity.images` int32,
 the images compared, and `fidelity.texts` int32, the classes or captions compared.
@@ -53,7 +56,7 @@ the images compared, and `fidelity.texts` int32, the classes or captions compare
 
     {"kind": ..., "pictures": {"<image index>": "examples/<task>/<image index>.webp"},          # at most 128 px a side
      "protocols": {PROTOCOL:
-        classification: {"images": [{"image": i, "key", "label": name, "correct": bool,
+        all but retrieval: {"images": [{"image": i, "key", "label": name, "correct": bool,
                                      "predicted": [{"label": name, "score": cosine, "correct": bool} × up to 5]}]}
         retrieval: {"text_to_image": [{"caption": text, "image": i, "rank": r,
                                        "retrieved": [{"image": j, "score", "correct": bool} × up to 5]}],
@@ -74,7 +77,7 @@ the images compared, and `fidelity.texts` int32, the classes or captions compare
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,10 +91,13 @@ from cliprd.benchmark import fidelity, prompts, speed
 from cliprd.benchmark.cost import cost
 from cliprd.benchmark.embed import Embeddings, embed_once, load
 from cliprd.benchmark.examples import write_examples
+from cliprd.benchmark.multilabel import rank_images
 from cliprd.benchmark.prompts import Protocol
 from cliprd.benchmark.retrieval import retrieve
-from cliprd.benchmark.tasks import Task, load_tasks
-from cliprd.benchmark.tasks import versions as task_versions
+from cliprd.benchmark.selection import select
+from cliprd.benchmark.task_set import TaskSet, fetch_tasks
+from cliprd.benchmark.task_set import versions as task_versions
+from cliprd.benchmark.tasks import Task
 from cliprd.benchmark.towers import Towers, read_projections
 from cliprd.benchmark.zeroshot import classify
 from cliprd.errors import InputError
@@ -102,6 +108,7 @@ from cliprd.params import Benchmark, Params
 from cliprd.report import standing, verdicts
 from cliprd.report.results import TEACHER
 from cliprd.report.runs import Run
+from cliprd.report.table import left_out
 from cliprd.stages.tracked import track
 from cliprd.statistics.bootstrap import Settings
 from cliprd.statistics.outcomes import Outcomes, primary
@@ -152,20 +159,20 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
             f"{inputs['model']} was made by stage '{model.stage}': no model.", "Give a teacher's or a student's folder."
         )
     reference = _reference(storage.fetch_folder(inputs["reference"])) if "reference" in inputs else None
-    tasks = load_tasks(storage.fetch_tree(section.tasks, section.names), section.names)
+    found = fetch_tasks(section)
     fingerprints = {"model": model.fingerprint}
     if reference is not None:
         fingerprints["reference"] = reference.fingerprint
-    fingerprints |= {f"task:{task.name}": task.fingerprint for task in tasks}
+    fingerprints |= {f"task:{task.name}": task.fingerprint for task in found.tasks}
+    fingerprints |= {f"left_out:{name}": manifest.digest(why) for name, why in found.left_out.items()}
     shaping = {"benchmark": section.model_dump(mode="json", exclude={"tasks", "names"})}  # tasks are inputs
     with Workspace(output, stage="benchmark", params=shaping, inputs=fingerprints) as work:
         here = None if work.finished else work.path
-        written = work.finished or _write(work, params, folder, model, tasks, reference)
+        written = work.finished or _write(work, params, folder, model, found, reference)
         if model.stage == "distill":  # also what was finished before: its scores may not have got to MLflow
 
             def opened() -> Run:
-                found = here or storage.fetch_folder(output)
-                return Run(model.facts["run"], found, written, folder, model)
+                return Run(model.facts["run"], here or storage.fetch_folder(output), written, folder, model)
 
             teacher = Run(TEACHER, reference.folder, manifest.read(reference.folder)) if reference else None
             track(params, folder, written, opened, teacher)
@@ -173,9 +180,9 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
 
 
 def _write(
-    work: Workspace, params: Params, folder: Path, model: Manifest, tasks: Sequence[Task], reference: Reference | None
+    work: Workspace, params: Params, folder: Path, model: Manifest, found: TaskSet, reference: Reference | None
 ) -> Manifest:
-    section = params.benchmark
+    section, tasks = params.benchmark, found.tasks
     encoder = load_encoder(folder, params)
     projections = read_projections(folder, encoder.device) if model.stage == "distill" else None
     towers = Towers(encoder, projections)
@@ -201,6 +208,7 @@ def _write(
         "cost": cost(encoder),
         "standing": stands,
         "tasks": entries,
+        "left_out": dict(found.left_out),
     }
     manifest.write_json(work.path / "results.json", results)
     scores = {name: _compact(entry) for name, entry in entries.items()}
@@ -210,9 +218,11 @@ def _write(
             work.path / manifest.VOLATILE_DIR / "speed.json", speed.measure(encoder, batch_size=section.batch_size)
         )
     if lineage.NAME in model.files:
-        versions = task_versions(section, tasks)
+        versions = task_versions(section)
         manifest.write_json(work.path / lineage.NAME, lineage.with_scores(lineage.of(folder), scores, versions))
-    facts = {"model": encoder.id, "tasks": [task.name for task in tasks]}
+    facts: dict[str, Any] = {"model": encoder.id, "tasks": [task.name for task in tasks]}
+    if found.left_out:
+        facts["left_out"] = left_out(found.left_out)
     return work.finish(facts={**facts, "verdict": _verdict(stands[section.protocols[0]], model.stage)})
 
 
@@ -236,7 +246,7 @@ def _benchmark(
     arrays: dict[str, NDArray[Any]] = {}
     for protocol, result in outcomes.items():
         arrays |= result.arrays(protocol)
-    if task.kind == "classification":
+    if task.classnames:
         arrays["labels"] = task.labels.astype(np.int32)
     else:
         arrays["caption_image"] = _owners(task).astype(np.int32)
@@ -246,6 +256,7 @@ def _benchmark(
         "images": len(task),
         "classnames": list(task.classnames) or None,
         "captions": sum(map(len, task.captions)) or None,
+        "chance": round(_chance(task), 6),
         "protocols": {p: _protocol(task, p, result, section) for p, result in outcomes.items()},
         "fidelity": None,
     }
@@ -287,10 +298,22 @@ def _settings(section: Benchmark) -> Settings:
 
 
 def _outcomes(task: Task, protocol: Protocol, embeddings: Embeddings) -> Outcomes:
-    if task.kind == "classification":
-        return classify(embeddings["image"], embeddings[f"class.{protocol}"], task.labels)
+    if task.classnames:
+        rank = rank_images if task.kind == "multilabel" else classify
+        return rank(embeddings["image"], embeddings[f"class.{protocol}"], task.labels)
+    if task.kind == "image_caption_selection":
+        return select(embeddings["image"], embeddings["text"], _owners(task))
     counted = prompts.counted_captions(task, protocol)
     return retrieve(embeddings["image"], embeddings["text"][counted], _owners(task)[counted])
+
+
+def _chance(task: Task) -> float:
+    """What guessing would give of the primary metric."""
+    if task.kind == "multilabel":
+        return float(task.labels.mean())  # images in random order: a class's precision is its share of them
+    if task.kind == "image_caption_selection":
+        return float(np.mean([1 / len(captions) for captions in task.captions]))
+    return 1 / (len(task.classnames) or len(task))
 
 
 def _owners(task: Task) -> NDArray[np.int64]:
@@ -300,14 +323,14 @@ def _owners(task: Task) -> NDArray[np.int64]:
 def _protocol(task: Task, protocol: Protocol, result: Outcomes, section: Benchmark) -> dict[str, Any]:
     scores = _scores(task, result, section)
     named = {metric: {**score, "protocol": protocol} for metric, score in scores.items()}
-    if task.kind == "classification":
+    if task.classnames:
         return {
             "templates": list(prompts.templates(task, protocol)),
             "template_source": "imagenet" if protocol == "paper" else "task",
             "captions": None,
             "scores": named,
         }
-    captions = "first" if protocol == "paper" else "all"
+    captions = "first" if protocol == "paper" and task.kind == "retrieval" else "all"
     return {"templates": None, "template_source": None, "captions": captions, "scores": named}
 
 
@@ -315,17 +338,15 @@ def _fidelity(
     task: Task, embeddings: Embeddings, theirs: Embeddings | None, section: Benchmark
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     images = fidelity.sample(len(task), section.fidelity_samples, section.seed)
-    if task.kind == "retrieval":
-        key, texts = "text", prompts.counted_captions(task, "paper")[images]  # the first caption of each
+    if task.captions:
+        key, texts = "text", prompts.first_captions(task)[images]
     else:
         key = f"class.{section.protocols[0]}"
         texts = fidelity.sample(len(task.classnames), section.fidelity_samples, section.seed)
     if theirs is None or key not in theirs:
         reason = "the reference was not benchmarked on this task" if theirs is None else f"the reference lacks {key}"
         return {"samples": 0, "texts": 0, "scores": {}, "undefined": {"all": reason}}, {}
-    found = fidelity.compare(
-        embeddings, theirs, text_key=key, images=images, texts=texts, paired=task.kind == "retrieval"
-    )
+    found = fidelity.compare(embeddings, theirs, text_key=key, images=images, texts=texts, paired=key == "text")
     entry = {
         "samples": len(images),
         "texts": len(texts),

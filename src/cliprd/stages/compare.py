@@ -9,8 +9,9 @@ Output: `comparison.json` (shape: `cliprd.report.comparison`), `comparison.md` (
 page also shows what the inputs' `volatile/` folders say of speed, so it is a function of those timings too; their
 digest is among this stage's inputs, and new timings make the page anew.
 
-The primary metric of a task is top-1 accuracy, or for retrieval the mean of R@1 image→text and text→image; the mean
-over tasks is unweighted.
+The primary metric of a task is top-1 accuracy, for multilabel tasks mean average precision, for image caption selection
+the share of images whose right caption is nearest, for retrieval the mean of R@1 image→text and text→image; the mean
+over tasks is unweighted. Tasks that the benchmarks left out are named.
 """
 
 from __future__ import annotations
@@ -29,16 +30,17 @@ from cliprd.report.page import render
 from cliprd.report.results import TEACHER
 from cliprd.report.runs import Grid, Run, check_alike, open_grid, timings
 from cliprd.report.standing import side
-from cliprd.report.table import markdown_table
+from cliprd.report.table import left_out, markdown_table
 from cliprd.stages.tracked import track
 from cliprd.statistics import guessing
 from cliprd.statistics.aggregate import EXAMPLES, SEEDS
 from cliprd.statistics.bootstrap import Settings
+from cliprd.statistics.outcomes import PRIMARY
 from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
 METRICS_DIR = "metrics"
-METRIC = {"classification": "acc1", "retrieval": "mean_r1"}
+METRIC = {**PRIMARY, "retrieval": "mean_r1"}
 
 
 def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
@@ -78,6 +80,8 @@ def _write(work: Workspace, params: Params, grid: Grid, reference: str, sections
     for name, scores in _metrics(block).items():
         write_json(work.path / METRICS_DIR / f"{name}.json", scores)
     facts = {"best": best, "mean": block["methods"][best]["mean"]["value"], "protocol": params.compare.protocol}
+    if content["left_out"]:
+        facts["left_out"] = left_out(content["left_out"])
     return work.finish(facts={**facts, "runs": len(grid.runs), "verdict": block["headline"]})
 
 
@@ -150,6 +154,7 @@ def build(grid: Grid, *, reference: str, protocol: str) -> dict[str, Any]:
         "interval_covers": SEEDS if seeded else EXAMPLES,
         "code": manifest.code_version(),
         "tasks": {name: _task(task) for name, task in facts.items()},
+        "left_out": {name: why for run in grid.runs for name, why in run.results.get("left_out", {}).items()},
         "protocols": blocks,
         "fidelity": {
             method: comparison.mean_fidelity([_fidelity(r) for r in runs]) for method, runs in grid.methods.items()
@@ -169,7 +174,7 @@ def _task(facts: Mapping[str, Any]) -> dict[str, Any]:
         "metric": METRIC[facts["kind"]],
         "examples": facts["images"],
         "classes": classes,
-        "chance": round(1 / (classes or facts["images"]), 6),
+        "chance": facts.get("chance", round(1 / (classes or facts["images"]), 6)),
         "fingerprint": facts["fingerprint"],
     }
 

@@ -58,14 +58,15 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
     parameters, inputs or code having changed, the Workspace clears the folder, checkpoints included.
 
     Args:
-        params: `student`, `distill` and `augmentation` are used.
+        params: `student`, `distill`, `augmentation` and `tracking` are used.
         inputs: `shards` (folder of `prepare`) and `cache` (folder of `cache`).
         output: folder to write.
         report: called with each logged record, beside MLflow. Processes that are launched here cannot reach it.
 
     Raises:
         InputError: shards, cache or a checkpoint are damaged or do not belong together.
-        ParamsError: the parameters make no training, or a batch has fewer samples than there are processes.
+        ParamsError: the parameters make no training, a batch has fewer samples than there are processes, or `tracking`
+            cannot be right (see `tracking.check`, also for InputError and EnvironmentError_).
         DivergedError: training left the finite numbers; the last good checkpoint is kept.
         RetryableError: one of several processes or machines was lost.
         ValueError: `report` with processes to launch.
@@ -83,6 +84,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
                     with work:  # removes what a kill after the manifest has left
                         pass
                 return whole
+            tracking.check_start(params, work.path)
             _launch(params, inputs, output, device.processes(params.distill), machines)
             return manifest.read(output, stage="distill")
         if distributed.launched():
@@ -92,12 +94,14 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
                 with work:
                     if finished := world.share(_finished(work, params, output)):
                         return finished
+                    tracking.check_start(params, work.path)
                     return world.share(_make(work, params, shards, cache, report, world))
         with work:
             if whole := _finished(work, params, output):
                 return whole
             processes = device.processes(params.distill)
             Division(shards.samples, params.distill.batch_size).check(processes)
+            tracking.check_start(params, work.path)
             if processes == 1:
                 return _make(work, params, shards, cache, report, World())
         if report is not None:

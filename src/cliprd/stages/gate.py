@@ -34,6 +34,7 @@ from cliprd.report import gate as report
 from cliprd.report import verdicts
 from cliprd.report.runs import Run, read_json
 from cliprd.report.standing import side, standing
+from cliprd.report.table import left_out
 from cliprd.statistics import aggregate, guards
 from cliprd.statistics.aggregate import SEEDS
 from cliprd.statistics.bootstrap import Settings
@@ -247,6 +248,8 @@ def _incomparable(candidate: Run, reigning: Run, protocol: str) -> str:
     remedy = "benchmark the champion's student on the candidate's tasks, promote it with these scores, and gate again"
     for name, theirs in sorted(reigning.results["tasks"].items()):
         ours = candidate.results["tasks"].get(name)
+        if ours is None and (why := candidate.results.get("left_out", {}).get(name)):
+            return f"task '{name}' was left out of the candidate's benchmark ({why}), and the champion was scored on it"
         if ours is None:
             return f"the candidate was not scored on task '{name}', as the champion was; {remedy}"
         if ours["fingerprint"] != theirs["fingerprint"]:
@@ -276,6 +279,8 @@ def _compare(candidates: Sequence[Run], reigning: Sequence[Run], params: Params,
         if (further := sorted(set(candidates[0].results["tasks"]) - set(tasks)))
         else []
     )
+    if absent := candidates[0].results.get("left_out"):
+        notes.append(f"Not scored: {left_out(absent)}.")
     notes += _about_seeds(len(candidates), len(reigning), recipes)
     return {
         **answer,

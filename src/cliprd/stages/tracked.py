@@ -38,7 +38,7 @@ def track(params: Params, student: Path, written: Manifest, opened: Callable[[],
         shutil.copyfile(student / "history.csv", folder / "history.csv")
         return summary(run)
 
-    tracking.log_scores(params, student, written.fingerprint, draw)
+    tracking.log_scores(params, student, written.fingerprint, draw, str(written.facts.get("left_out", "")))
 
 
 def summary(run: Run) -> dict[str, Mapping[str, Any]]:

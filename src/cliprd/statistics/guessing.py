@@ -18,7 +18,8 @@ def rates(outcomes: Mapping[str, Any], protocol: str, facts: Mapping[str, Any]) 
     Classification: one class of all at random; the class with most examples always. Retrieval, mean of both directions:
     a caption and an image at random, which is 1/images however many captions an image has (from an image the chance is
     its share of all captions, one over the images on average); and always the image that has most captions, with one of
-    them.
+    them. Multilabel and caption selection: `chance` in results.json, as an answer that is always the same orders
+    images, or chooses captions, no better than at random.
 
     Args:
         outcomes: of the task, as `benchmark` writes them.
@@ -26,6 +27,8 @@ def rates(outcomes: Mapping[str, Any], protocol: str, facts: Mapping[str, Any]) 
         facts: of the task in results.json.
     """
     images = facts["images"]
+    if facts["kind"] in ("multilabel", "image_caption_selection"):
+        return {"guessing": rounded(facts["chance"]), "majority": rounded(facts["chance"])}
     if facts["kind"] == "classification":
         counts = np.bincount(outcomes["labels"])
         guessing = 1 / len(facts["classnames"])

@@ -49,13 +49,21 @@ class Outcomes:
         }
 
 
+# Kind → the tensor of its primary metric; of retrieval it is the mean of two (`retrieval`).
+PRIMARY = {
+    "classification": "acc1",
+    "multilabel": "mean_average_precision",
+    "image_caption_selection": "text_acc",
+}
+
+
 def primary(outcomes: Mapping[str, Any], protocol: str, kind: str) -> Array:
     """`[images]`: what the stage `benchmark` wrote of one task, as the numbers whose mean is its primary metric.
 
-    That is top-1 accuracy, or for retrieval the mean of R@1 in both directions.
+    That is the one in `PRIMARY`, or for retrieval the mean of R@1 in both directions.
     """
-    if kind == "classification":
-        return np.asarray(outcomes[f"{protocol}.acc1"], dtype=np.float64)
+    if kind in PRIMARY:
+        return np.asarray(outcomes[f"{protocol}.{PRIMARY[kind]}"], dtype=np.float64)
     return retrieval(
         outcomes[f"{protocol}.image_to_text_r1"].astype(np.float64),
         outcomes[f"{protocol}.text_to_image_r1"].astype(np.float64),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from cliprd import files, manifest
@@ -139,8 +139,8 @@ def await_finished(url: str, *, interval: float = 10, still: float = 1800) -> ma
         time.sleep(interval)
 
 
-def fetch_tree(location: Location, names: Sequence[str] | None = None) -> Path:
-    """A folder without a manifest on this machine, as it is now; only its subfolders `names`, where they are given.
+def fetch_tree(location: Location, wanted: Callable[[str], bool] = lambda name: True) -> Path:
+    """A folder without a manifest on this machine, as it is now; of one in S3 all folders, but only the files `wanted`.
 
     Raises:
         InputError: there is nothing. RetryableError: the network or the store failed, or it was changed meanwhile.
@@ -155,9 +155,8 @@ def fetch_tree(location: Location, names: Sequence[str] | None = None) -> Path:
     folder = scratch("trees", label(place + version)) / place.rsplit("/", 1)[1]
     for name, entry in found.items():
         path = below(folder, name)
-        top = name.partition("/")[0]
-        if names is not None and top not in names:
-            (folder / top).mkdir(parents=True, exist_ok=True)  # what else there is, for messages
+        if not wanted(name):
+            path.parent.mkdir(parents=True, exist_ok=True)  # what else there is, for messages
         elif not (path.is_file() and path.stat().st_size == entry.size):
             download(join(place, name), path, version=entry)
     return folder

@@ -223,7 +223,7 @@ def _open(params: Params) -> tuple[Any, str]:
         raise
     except Exception as error:
         reason = server.clean(str(error))[:200]
-        raise RetryableError(f"MLflow at {shown(uri)} does not answer: {reason}", "Start it.") from error
+        raise RetryableError(f"MLflow at {server.shown(uri)} does not answer: {reason}", "Start it.") from error
     if found is None:
         raise _nothing(params)
     return client, str(found.experiment_id)
@@ -231,15 +231,9 @@ def _open(params: Params) -> tuple[Any, str]:
 
 def _nothing(params: Params) -> InputError:
     return InputError(
-        f"No training is tracked in experiment '{params.tracking.experiment}' at {shown(params.tracking.uri)}.",
+        f"No training is tracked in experiment '{params.tracking.experiment}' at {server.shown(params.tracking.uri)}.",
         "Run `cliprd distill` or `dvc repro`, or name another with --experiment.",
     )
-
-
-def shown(uri: str) -> str:
-    """An address without a password that may be in it."""
-    head, at, tail = uri.rpartition("@")
-    return f"{head.partition('://')[0]}://…@{tail}" if at else uri
 
 
 def _row(client: Any, run: Any) -> Row:

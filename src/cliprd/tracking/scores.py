@@ -15,22 +15,25 @@ from typing import Any
 from cliprd import manifest, storage
 from cliprd.names import key
 from cliprd.params import Params
+from cliprd.report.table import left_out as in_words
 from cliprd.storage import Location
 from cliprd.tracking import server
 from cliprd.tracking.election import PARENT
 from cliprd.tracking.runs import flush
 
 BENCHMARK = "cliprd.benchmark"  # tag: fingerprint of the benchmark that was logged
+LEFT_OUT = "cliprd.left_out"  # tag: tasks that were not scored, each with its reason
 COMPARISON = "cliprd.comparison"  # tag: fingerprint of the comparison that was logged
 STANDING = "cliprd.standing"  # tag of a training: whether its scores are above guessing, in words
 HEADLINE = "cliprd.verdict"  # tag of an ablation: the comparison's headline
 VERDICTS = "cliprd.verdicts"  # tag of an ablation: `_verdicts` as JSON
 MOST = 1000  # metrics in one request: MLflow's limit
 PARTS = ("low", "high", "guessing", "majority", "floor")
+MOST_TAGGED = 4500  # characters; MLflow's database holds 5,000 in a tag
 Draw = Callable[[Path], Mapping[str, Mapping[str, Any]]]
 
 
-def log_scores(params: Params, student: Path, benchmark: str, draw: Draw) -> None:
+def log_scores(params: Params, student: Path, benchmark: str, draw: Draw, left_out: str = "") -> None:
     """Send what the student's training has left to send, then its scores and pictures.
 
     Args:
@@ -41,6 +44,7 @@ def log_scores(params: Params, student: Path, benchmark: str, draw: Draw) -> Non
             `<task>`, `<task>/<protocol>/<metric>`): the metrics `score/<name>`, `low/<name>` and `high/<name>`, and
             `guessing/<task>`, `majority/<task>` and `floor/mean` where they have these. The `standing` of `mean` is the
             run's tag. Called only where they are not logged yet.
+        left_out: tasks that were not scored, in words.
     """
     try:
         run_id = flush(params, student)
@@ -55,6 +59,7 @@ def log_scores(params: Params, student: Path, benchmark: str, draw: Draw) -> Non
             client.log_artifacts(run_id, folder)
         if standing := found.get("mean", {}).get("standing"):
             client.set_tag(run_id, STANDING, standing)
+        _tag_left_out(client, run_id, left_out)
         client.set_tag(run_id, BENCHMARK, benchmark)
     except Exception as error:  # whatever a server or network can raise: the benchmark is worth more than its log
         server.warn(f"the scores of {student.name} are not tracked", error, "`cliprd compare` sends them.")
@@ -88,6 +93,7 @@ def log_report(params: Params, comparison: Location, content: Mapping[str, Any],
             folder = storage.fetch_folder(comparison)
             for file in ("comparison.md", "comparison.json", "index.html"):
                 client.log_artifact(parent, str(folder / file), "report")
+            _tag_left_out(client, parent, in_words(content.get("left_out", {})))
             client.set_tag(parent, COMPARISON, fingerprint)
     except Exception as error:
         server.warn("the report is not tracked", error, "The same `cliprd compare` again sends it.")
@@ -127,6 +133,11 @@ def _verdicts(content: Mapping[str, Any]) -> dict[str, Any]:
         "methods": {method: entry.get("verdict", "reference") for method, entry in block["methods"].items()},
         "not_above_guessing": [model for model, entry in models.items() if not entry["above_guessing"]["mean"]],
     }
+
+
+def _tag_left_out(client: Any, run_id: str, left_out: str) -> None:
+    if client.get_run(run_id).data.tags.get(LEFT_OUT, "") != left_out[:MOST_TAGGED]:
+        client.set_tag(run_id, LEFT_OUT, left_out[:MOST_TAGGED])
 
 
 def _log_metrics(client: Any, run_id: str, metrics: Mapping[str, float]) -> None:

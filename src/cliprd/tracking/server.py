@@ -46,19 +46,32 @@ def connect(uri: str) -> Any:
     """
     prepare()
     if uri.startswith(("http://", "https://")):
-        _probe(uri)
+        probe(uri)
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
 
 
-def _probe(uri: str) -> None:
-    """A bare connection: how to prove who one is, and which authority to believe, is MLflow's business."""
+def probe(uri: str) -> None:
+    """A bare connection: how to prove who one is, and which authority to believe, is MLflow's business.
+
+    Raises:
+        OSError: nobody answers there.
+    """
     place = urllib.parse.urlsplit(uri)
     if place.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(place.hostname or ""):
         return  # reached by way of another machine
     port = place.port or (443 if place.scheme == "https" else 80)
-    socket.create_connection((place.hostname or "", port), timeout=PROBE).close()
+    reach(place.hostname or "", port)
+
+
+def reach(host: str, port: int) -> None:
+    """Connect and close.
+
+    Raises:
+        OSError: nobody answers there within seconds.
+    """
+    socket.create_connection((host, port), timeout=PROBE).close()
 
 
 def experiment_id(client: Any, name: str) -> str:
@@ -88,6 +101,12 @@ def flat(tree: Mapping[str, Any], prefix: str = "", separator: str = ".") -> Ite
 def quoted(text: str) -> str:
     """A string in one of MLflow's filters."""
     return "'" + text.replace("'", "\\'") + "'"
+
+
+def shown(uri: str) -> str:
+    """An address without a password that may be in it."""
+    head, at, tail = uri.rpartition("@")
+    return f"{head.partition('://')[0]}://…@{tail}" if at else uri
 
 
 def clean(text: str) -> str:

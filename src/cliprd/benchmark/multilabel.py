@@ -1,0 +1,61 @@
+"""Multilabel classification: do the images that show a class come first in the order of their likeness to it?
+
+Mean average precision as in CLIP_benchmark: a class's average precision is the mean, over the images that show it, of
+the precision among the images down to it; the score is the mean over all classes, 0 for one that no image shows.
+
+Shapes: N images, C classes, D width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cliprd.benchmark.zeroshot import top_classes
+from cliprd.statistics.outcomes import Outcomes
+
+METRIC = "mean_average_precision"
+
+
+def rank_images(image_ND: NDArray[np.float32], class_CD: NDArray[np.float32], labels_NC: NDArray[np.bool_]) -> Outcomes:
+    """`mean_average_precision`, as jackknife values of the images, centred so that their mean is the score.
+
+    A precision depends on all images, so no image has an outcome of its own. As in `fidelity`, an image's value is what
+    leaving it out would change; intervals and paired differences are taken over these.
+
+    Args:
+        image_ND, class_CD: L2-normalised.
+        labels_NC: the classes that each image shows.
+    """
+    n, classes = labels_NC.shape
+    value, without_N = 0.0, np.zeros(n)
+    for c in range(classes):
+        likeness = torch.from_numpy(image_ND) @ torch.from_numpy(class_CD[c])
+        order = torch.sort(likeness, descending=True, stable=True).indices.numpy()
+        precision, left_out = average_precision(labels_NC[order, c])
+        value += precision / classes
+        without_N[order] += left_out / classes
+    jackknife = value + (n - 1) * (without_N.mean() - without_N)
+    return Outcomes({METRIC: jackknife.astype(np.float32)}, {}, {"predicted": top_classes(image_ND, class_CD)})
+
+
+def average_precision(shown: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
+    """Average precision of images in order, best first, and `[N]`: the same with each image left out.
+
+    Args:
+        shown: `[N]`, whether an image shows the class; 0 where none does.
+    """
+    rank = np.arange(1, len(shown) + 1)
+    before = np.cumsum(shown)  # images that show it, down to each
+    total = int(before[-1])
+    if total == 0:
+        return 0.0, np.zeros(len(shown))
+    own = shown * before / rank
+    # Without an image those after it move up by one; where it shows the class they also have one fewer before them.
+    moved = shown * before / np.maximum(rank - 1, 1)
+    fewer = shown * (before - 1) / np.maximum(rank - 1, 1)
+    after_moved, after_fewer = (part[::-1].cumsum()[::-1] - part for part in (moved, fewer))
+    ahead = own.cumsum() - own
+    left_out = np.where(shown, (ahead + after_fewer) / max(total - 1, 1), (ahead + after_moved) / total)
+    return float(own.sum() / total), left_out
