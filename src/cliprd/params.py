@@ -331,7 +331,7 @@ class Promote(Section):
     empty: there is none, and nothing is promoted."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of the interval of the difference of mean scores, which must lie above zero as a whole. A student that is no
-    better is promoted with a chance of at most half of what lacks to 1."""
+    better is promoted with a chance of about half of what lacks to 1."""
     allow_guessing: bool = False
     """Promote a student too whose scores are not above guessing; the decision names it as overridden."""
     margins: Margins = Margins()

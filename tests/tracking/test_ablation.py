@@ -1,6 +1,7 @@
 """Scores, pictures and report in MLflow (PostgreSQL, S3), and the ablation they make: a table, and MLflow's page."""
 
 import dataclasses
+import json
 import time
 
 import pytest
@@ -80,6 +81,11 @@ def test_scores_come_with_their_intervals_and_pictures(grid):
     primary = [run.data.metrics[f"score/{task}"] for task in results["tasks"]]
     assert run.data.metrics["score/mean"] == pytest.approx(sum(primary) / len(primary))
     assert run.data.metrics["low/mean"] < run.data.metrics["score/mean"] < run.data.metrics["high/mean"]
+    assert run.data.tags[scores.STANDING].startswith("above guessing: ")
+    for task, guess in zip(results["tasks"], (1 / 17, 1 / 10), strict=True):
+        assert run.data.metrics[f"guessing/{task}"] == pytest.approx(guess)
+        assert run.data.metrics[f"majority/{task}"] > guess
+    assert run.data.metrics["floor/mean"] < run.data.metrics["low/mean"]
     assert names(client, run) == {"benchmark", "confusion", "history.csv", "plots", "report.html", "retrieval.html"}
     assert {"plots/loss.svg", "plots/xrd.svg", "plots/grad_norm.svg"} <= names(client, run, "plots")
     assert names(client, run, "benchmark") == {"benchmark/results.json", "benchmark/scores.json"}
@@ -96,6 +102,11 @@ def test_the_report_lies_in_the_parent_run_once(grid):
     block = content["protocols"][content["protocol"]]["methods"]
     assert parent.data.metrics["score/mean/xrd"] == block["xrd"]["mean"]["value"]
     assert parent.data.metrics["low/difference/xrd"] == block["xrd"]["difference"]["mean"]["low"]
+    headline = content["protocols"][content["protocol"]]["headline"]
+    assert parent.data.tags[scores.HEADLINE] == headline
+    told = json.loads(parent.data.tags[scores.VERDICTS])
+    assert told["methods"] == {m: entry.get("verdict", "reference") for m, entry in block.items()}
+    assert (told["confidence"], told["covers"], told["not_above_guessing"]) == (0.95, "examples and seeds", [])
     history = client.get_metric_history(parent.info.run_id, "score/mean/xrd")
     compare.run(settings, inputs, reports)  # finished: nothing is logged again
     assert client.get_metric_history(parent.info.run_id, "score/mean/xrd") == history
@@ -130,6 +141,12 @@ def test_the_table_has_the_best_first(grid, capsys):
     assert cli.main(shown) == 0
     said = capsys.readouterr().out
     assert said == ablation.text([table])
+    assert table.headline in said
+    assert "95% intervals over examples and seeds." in said
+    assert {row.name: row.verdict for row in table.methods if row.name in ("teacher", "clip_kd")} == {
+        "teacher": "", "clip_kd": "reference",
+    }  # fmt: skip
+    assert {row.verdict for row in table.methods if row.name in ("vrd", "xrd")} <= {"better", "worse", "open"}
     head, *lines = said.split("\n\n")[-1].splitlines()
     assert head.split() == ["run", "status", "mean", "step", "total", "task", "vrd", "xrd", "clip_kd"]
     assert [line.split()[0] for line in lines] == [row.name for row in table.runs]
