@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from cliprd.report.charts.forest import spread
-from cliprd.report.charts.labels import Box, around, place
+from cliprd.report.charts.labels import Box, Place, around, place
 from cliprd.report.numbers import figure, number
 from cliprd.report.palette import Style, marker
 from cliprd.report.results import Measured
 from cliprd.report.svg import Scale, canvas, element, group, padded, tip
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 470, 290, 44, 42
+WIDTH, HEIGHT, LEFT, BOTTOM = 420, 270, 44, 42
 FRAME = Box(LEFT, 4, WIDTH - 4, HEIGHT - BOTTOM)
 FONT, MARK, RINGS = 11.5, 5.5, 14
 REACH = 1.5 * MARK + 0.5  # half the side of the largest marker, the star, with its outline
@@ -73,13 +73,24 @@ def _mark(point: Point, x: Scale, y: Scale) -> Markup:
     )
 
 
+def _whiskers(point: Point, x: Scale, y: Scale) -> tuple[Box, Box]:
+    px, py = x(point.x.value), y(100 * point.score["value"])
+    upright = Box(px - 1, y(100 * point.score["high"]), px + 1, y(100 * point.score["low"]))
+    return upright, Box(x(point.x.low), py - 1, x(point.x.high), py + 1)
+
+
 def _labels(points: Sequence[Point], x: Scale, y: Scale) -> list[Markup]:
     """Over all marks, each at the free place nearest to its own; a leader leads to one that is further away."""
     places = [(x(point.x.value), y(100 * point.score["value"])) for point in points]
     taken = [around(px, py, REACH) for px, py in places]
+    whiskers = [box for point in points for box in _whiskers(point, x, y)]
     parts = []
     for point, (px, py) in zip(points, places, strict=True):
-        found = place(point.label, px, py, font=FONT, reach=REACH, taken=taken, frame=FRAME, rings=RINGS)
+
+        def free(taken: Sequence[Box], name: str = point.label, px: float = px, py: float = py) -> Place | None:
+            return place(name, px, py, font=FONT, reach=REACH, taken=taken, frame=FRAME, rings=RINGS)
+
+        found = free([*taken, *whiskers]) or free(taken)  # in a crowd over a whisker, never over a mark
         if found is None:  # pointing at the mark still shows it
             continue
         taken.append(found.box)
