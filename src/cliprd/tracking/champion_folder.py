@@ -61,9 +61,10 @@ def publish(
     version = package.version
     with _writing(place):
         held, seen = _read(place)
-        if held is not None and held["version"] == version:
+        if held is not None:
             _keep_decision(place, held)
-            return version
+            if held["version"] == version:
+                return version
         _held_against(place, held, decision)
         _put(place, package)
         found = {
