@@ -22,7 +22,7 @@ def effective(
         runtime: device and precision.
     """
     weights, scale_mode = resolve_weights(distill)
-    scaled = bool(weights.vrd or weights.vrd_ce or weights.xrd)  # only relations are multiplied by a learned scale
+    scaled = bool(weights.icl or weights.xrd or weights.vrd or weights.vrd_ce)  # by a learned scale of the loss's own
     division = Division(samples, distill.batch_size)
     projected = student_dim != teacher_dim and bool(weights.task or weights.hrd)
     return {

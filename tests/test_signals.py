@@ -1,0 +1,124 @@
+"""A signal ends a command with one line and 128 + its number, wherever the main thread is."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from cliprd import manifest, signals
+from cliprd.workspace import Workspace
+
+COMMAND = """
+import ctypes, sys, time
+from pathlib import Path
+from cliprd import cli, signals
+from cliprd.workspace import Workspace
+signals.PATIENCE = {patience}
+def call(options):
+    with Workspace(Path(sys.argv[1]), stage="s", params={{}}, inputs={{}}) as work:
+        (work.path / "part").write_text("1")
+        print("in", flush=True)
+{body}
+        work.finish()
+    return 0
+cli._params = call
+sys.exit(cli.main(["params"]))
+"""
+SLEEP = "time.sleep(60)"
+LOST = """
+class Slow:
+    def __del__(self):
+        time.sleep(5)  # an exception in a destructor is printed and lost
+Slow()
+time.sleep(60)
+"""
+SWALLOWED = """
+while True:
+    try:
+        time.sleep(60)
+    except BaseException:
+        pass
+"""
+
+
+def ended(tmp_path, body, number, *, patience=30.0, again=0, ignore=False):
+    indented = "".join(f"        {line}\n" for line in body.strip("\n").splitlines())
+    code = COMMAND.format(patience=patience, body=indented)
+
+    def prepare():
+        if ignore:
+            signal.signal(number, signal.SIG_IGN)
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "out")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare,
+    )  # fmt: skip
+    assert process.stdout.readline() == "in\n"
+    for _ in range(1 + again):
+        process.send_signal(number)
+    try:
+        _, errors = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return None, ""
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "SIGHUP"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_one_line_and_the_code_of_a_shell(tmp_path, number, code, word):
+    returned, errors = ended(tmp_path, SLEEP, number)
+    assert returned == code
+    (line,) = errors.splitlines()
+    assert word in line
+    assert "the same command goes on" in line
+    assert not (tmp_path / "out" / ".lock").exists()
+    with Workspace(tmp_path / "out", stage="s", params={}, inputs={}) as work:  # what was done stays
+        assert work.resumed
+        assert (work.path / "part").read_text() == "1"
+
+
+def test_a_second_signal_does_not_stop_what_the_first_has_begun(tmp_path):
+    returned, errors = ended(tmp_path, SLEEP, signal.SIGTERM, again=5)
+    assert (returned, len(errors.splitlines())) == (143, 1)
+
+
+@pytest.mark.parametrize("body", [LOST, SWALLOWED])
+def test_a_main_thread_that_does_not_hear_is_ended(tmp_path, body):
+    returned, errors = ended(tmp_path, body, signal.SIGTERM, patience=1.0)
+    assert returned == 143
+    assert errors.splitlines()[-1].startswith("cliprd: error: ended by SIGTERM")
+
+
+def test_nohup_is_respected(tmp_path):
+    returned, _ = ended(tmp_path, "time.sleep(2)", signal.SIGHUP, ignore=True)
+    assert returned == 0
+    assert manifest.verify(tmp_path / "out", stage="s")
+
+
+def test_handlers_are_given_back():
+    before = {number: signal.getsignal(number) for number in signals.NUMBERS}
+    with pytest.raises(signals.Ended) as caught, signals.raised():
+        signal.raise_signal(signal.SIGTERM)
+    assert signals.exit_code(caught.value) == 143
+    assert {number: signal.getsignal(number) for number in signals.NUMBERS} == before
+    with signals.raised(), signals.raised():  # a stage within a step
+        pass
+    assert {number: signal.getsignal(number) for number in signals.NUMBERS} == before
+
+
+def test_a_step_in_a_pod_ends_alike(tmp_path):
+    code = "\n".join([
+        "import time", "from cliprd import component",
+        "with component._one_line():", "    print('in', flush=True)", "    time.sleep(60)",
+    ])  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "in\n"
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert errors.splitlines() == ["cliprd: error: ended by SIGTERM; the same command goes on from what is finished"]
