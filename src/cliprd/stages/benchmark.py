@@ -47,7 +47,8 @@ captions, a row being the share of its captions that hit; `mean_average_precisio
 `benchmark.multilabel`). For every fidelity score `fidelity.<metric>` float32, whose mean is the score (per-example
 influence values). So the mean of the difference of two models' tensors is the difference of their scores
 (`cliprd.statistics` has its interval). Further: classification `labels` `[images]` int32, multilabel
-`[images, classes]`, and `<protocol>.predicted` `[images, up to 5]` int32 (best first: column 0 against `labels` is the confusion matrix);
+`[images, classes]`, and `<protocol>.predicted` `[images, up to 5]` int32 (best first: column 0 against `labels` is
+the confusion matrix);
 retrieval `caption_image` `[captions]` int32 (the caption's image), `<protocol>.text_to_image_rank` `[captions of the
 protocol]` and `<protocol>.image_to_text_rank` `[images]` int32 (0 = first); with a reference `fidelity.images` int32,
 the images compared, and `fidelity.texts` int32, the classes or captions compared.
