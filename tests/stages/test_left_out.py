@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from cliprd import manifest, params
+from cliprd import manifest, params, tracking
 from cliprd.cli import main
 from cliprd.manifest import atomic_write
 from cliprd.stages import benchmark, gate
@@ -146,3 +146,23 @@ def test_damage_is_an_error_and_leaves_nothing_out(place, tmp_path, capsys):
     ]
     assert command(place, "benchmark", *where) == 3
     assert "choice/test/0.tar is damaged" in capsys.readouterr().err
+
+
+def test_mlflow_has_it_as_a_tag(tmp_path):
+    from mlflow import MlflowClient
+
+    tree = params.validate({"tracking": {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}}, where="test")
+    with tracking.training_run(tree, tmp_path / "student", lambda: tracking.Training(name="a-0", key="k")):
+        pass
+    client = MlflowClient(tree.tracking.uri)
+
+    def tag():
+        (run,) = client.search_runs([client.get_experiment_by_name("cliprd").experiment_id])
+        return run.data.tags.get("cliprd.left_out")
+
+    tracking.log_scores(tree, tmp_path / "student", "first", lambda folder: {})
+    assert tag() is None
+    tracking.log_scores(tree, tmp_path / "student", "second", lambda folder: {}, f"captioned ({WHY})")
+    assert tag() == f"captioned ({WHY})"
+    tracking.log_scores(tree, tmp_path / "student", "third", lambda folder: {})
+    assert tag() == ""

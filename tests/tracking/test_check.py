@@ -11,10 +11,11 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from cliprd import params
+from cliprd import component, params
 from cliprd.cli import main
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError
 from cliprd.tracking import check, check_start, runs
+from tests.benchmark.tools import classification
 from tests.distill.rooms import build, make_params
 from tests.mlflow_server import mlflow_server  # noqa: F401 — a fixture
 
@@ -233,6 +234,7 @@ def test_distill_does_not_begin(inputs, here, capsys, processes):
     client.delete_experiment(experiment)
     folders = ["--shards", inputs / "shards", "--cache", inputs / "cache", "--output", here / "student"]
     several = ["--set", f"distill.processes={processes}"]
+    capsys.readouterr()  # MLflow's own client is loud
     for wrong, code, said in ((uri, 3, "was deleted. Restore it"), ("file:///tmp/mlruns", 2, "no longer keeps runs")):
         assert command(inputs, "distill", wrong, *folders, *several) == code
         error = capsys.readouterr().err.splitlines()
@@ -266,3 +268,18 @@ def test_a_server_that_is_away_starts_a_training(inputs, here, capsys, monkeypat
     monkeypatch.setattr(runs, "LAST_WAIT", 0.5)
     assert distil(inputs, here / "student", "http://127.0.0.1:9") == 0
     assert "sent later" in capsys.readouterr().err
+
+
+def test_the_first_step_of_a_pipeline_says_so(inputs, here, capsys):
+    settings = make_params(inputs).model_dump(mode="json", exclude_none=True)
+    settings["benchmark"]["tasks"] = str(classification(here / "tasks").parent)
+    settings["compare"]["reference"] = settings["distill"]["method"]
+    runs_ = [{"method": settings["distill"]["method"], "seed": 0}]
+    settings["tracking"] = {"uri": "file:///tmp/mlruns", "experiment": "cliprd"}
+    with pytest.raises(SystemExit) as ended:
+        component.plan(settings, runs_, str(here / "plan.md"))
+    assert ended.value.code == 2
+    assert "MLflow no longer keeps runs in folders" in capsys.readouterr().err
+    settings["tracking"]["uri"] = "http://127.0.0.1:9"
+    component.plan(settings, runs_, str(here / "plan.md"))
+    assert "MLflow: experiment 'cliprd' at http://127.0.0.1:9 does not answer now" in (here / "plan.md").read_text()
