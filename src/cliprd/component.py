@@ -202,7 +202,7 @@ def gate(sections: Mapping[str, Any], candidate: str, output: str, *, run_name: 
     made = run("gate", sections, {"candidate": candidate}, output)
     with _one_line():
         decision = json.loads((_here(output) / "decision.json").read_text(encoding="utf-8"))
-        told = ("passed", "verdict", "reason", "champion", "mean", "tasks")
+        told = ("passed", "verdict", "reason", "champion", "mean", "tasks", "overrides")
         noted = {name: decision[name] for name in told if name in decision}
         if len(json.dumps(noted)) > MOST_NOTED:
             del noted["tasks"]  # told in the step's own artifact

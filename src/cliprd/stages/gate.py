@@ -209,9 +209,10 @@ def _decide(
         found |= {"notes": notes}
     if above["mean"]:
         return found
-    if params.promote.allow_guessing:
-        return {**found, "overrides": [ALLOW] if found["passed"] else []}
     why = verdicts.standing(stands["mean"], stands["floor"]["mean"], False)
+    if params.promote.allow_guessing:
+        overridden = {"overrides": [ALLOW], "reason": f"{found['reason']}; {why}, which {ALLOW} overrides"}
+        return {**found, **(overridden if found["passed"] else {})}
     return {**found, **_answer("not above guessing", f"nothing to promote: the candidate is {why}")}
 
 
