@@ -61,11 +61,16 @@ def code_digest(*parts: str) -> str:
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Write beside `path`, fsync, move into place: a reader sees the old file or the whole new one, never a part."""
+    """Write beside `path`, fsync, move into place: a reader sees the old file or the whole new one, never a part.
+
+    Text is UTF-8. Bytes of a file name that are no text, which Python holds as unpaired surrogates, are escaped as JSON
+    escapes them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+        text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
+        with os.fdopen(handle, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -77,13 +82,10 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Atomically write `value` as indented JSON; NaN is refused, since it is not JSON.
-
-    Of a file name that is no text, the bytes that are none are written as JSON's escapes of their surrogates.
-    """
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    with atomic_write(path) as file:
-        file.write(f"{text}\n".encode("utf-8", "backslashreplace"))
+    """Atomically write `value` as indented JSON; NaN is refused, since it is not JSON."""
+    with atomic_write(path, "w") as file:
+        json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
 
 
 @dataclass(frozen=True, kw_only=True)

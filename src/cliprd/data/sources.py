@@ -112,7 +112,9 @@ def fingerprint(data: Data) -> str:
 
 def combined(found: Sequence[Source]) -> str:
     """The fingerprint of all sources together."""
-    return hashlib.sha256("".join(f"{part.place}\0{part.fingerprint}\n" for part in found).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{part.place}\0{part.fingerprint}\n" for part in found).encode("utf-8", "surrogatepass")
+    ).hexdigest()
 
 
 def safe_key(name: str) -> str:
@@ -123,7 +125,9 @@ def safe_key(name: str) -> str:
     clean = re.sub(r"[^0-9A-Za-z_-]+", "_", name).strip("_")
     if clean == name and 0 < len(name) <= 80:
         return name
-    return f"{clean[-67:].strip('_') or 'sample'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return (
+        f"{clean[-67:].strip('_') or 'sample'}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+    )
 
 
 def _listed(data: Data) -> list[str]:
@@ -162,7 +166,7 @@ def _identities_of_tables(places: Sequence[str], data: Data) -> dict[str, str]:
     return {
         place: content
         if storage.is_s3(place)
-        else hashlib.sha256(f"{content}\n{_images(place, data)}".encode()).hexdigest()
+        else hashlib.sha256(f"{content}\n{_images(place, data)}".encode("utf-8", "surrogatepass")).hexdigest()
         for place, content in _identities(places, data).items()
     }
 
@@ -176,7 +180,7 @@ def _images(table: str, data: Data) -> str:
 
 def _identity_of_folder(places: Sequence[str], data: Data) -> dict[str, str]:
     found = "".join(f"{_name(place, data.path)}\0{content}\n" for place, content in _identities(places, data).items())
-    return {data.path: hashlib.sha256(found.encode()).hexdigest()}
+    return {data.path: hashlib.sha256(found.encode("utf-8", "surrogatepass")).hexdigest()}
 
 
 def _sha256(place: str) -> str:
