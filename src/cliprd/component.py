@@ -24,8 +24,9 @@ from cliprd import manifest, params, signals, storage
 from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError, of_system
 from cliprd.machine import limit_threads
 from cliprd.manifest import Manifest, digest, write_json
-from cliprd.names import one_line
+from cliprd.names import one_line, visible
 from cliprd.params import Params
+from cliprd.report import markdown
 from cliprd.storage import Location, TakenOverError
 
 T = TypeVar("T")
@@ -155,8 +156,11 @@ def plan(
             _attempts(lambda place=place: storage.read_bytes(storage.join(place, manifest.NAME)))  # type: ignore[misc]
         tracked = check(trees[0])
         _noted({name: sections[name] for name in ("promote", "tracking") if name in sections}, "plan")
-        written = "".join(f"## {method}\n\n```\n{lines}```\n\n" for method, lines in described.items())
-        Path(text).write_text(f"# {len(runs)} training(s)\n\n{written}MLflow: {tracked}\n", encoding="utf-8")
+        written = "".join(
+            f"## {method}\n\n{markdown.fence(lines.rstrip(), '')}\n\n" for method, lines in described.items()
+        )
+        about = f"MLflow: {markdown.text(tracked)}"
+        Path(text).write_text(f"# {len(runs)} training(s)\n\n{written}{about}\n", encoding="utf-8")
         source, tested, weights = (hashlib.sha256(inputs.encode(found[part])).hexdigest() for part in inputs.PARTS)
         return source, tested, weights
 
@@ -262,7 +266,7 @@ def record(sections: Mapping[str, Any], text: str, *, run_name: str, state: str,
         if not sections["promote"]["champion"]:
             ending, why = "not promoted", "promote.champion names no place for a champion, nor for notes on the run"
         found = {"run": run_name, "ending": ending, "why": why, "kubeflow": state, "error": error}
-        lines = [f"- {name}: {' '.join(value.split())}" for name, value in found.items() if value]
+        lines = [f"- {name}: {markdown.text(value)}" for name, value in found.items() if value]
         Path(text).write_text("\n".join(lines) + "\n", encoding="utf-8")
         _note(sections, f"{run_name}/ending", found)
         return ending
@@ -274,7 +278,11 @@ def metadata(made: Manifest, *, location: str = "") -> dict[str, Any]:
     Args:
         location: folder of the artifact; where it is a pointer, the address in the store is told.
     """
-    facts = {name: value for name, value in made.facts.items() if isinstance(value, str | int | float)}
+    facts = {
+        name: visible(value) if isinstance(value, str) else value
+        for name, value in made.facts.items()
+        if isinstance(value, str | int | float)
+    }
     inputs = {f"input_{name}": value for name, value in made.inputs.items()}
     with _one_line():
         place = _attempts(lambda: storage.resolve(location)) if location else Path()
@@ -339,7 +347,7 @@ def log_metrics(artifact: Any, values: Mapping[str, float]) -> None:
     """
     found = {name: value for name, value in values.items() if math.isfinite(value)}  # others fail the step
     for name, value in found.items():
-        artifact.log_metric(name, value)
+        artifact.log_metric(visible(name), value)
     write_json(Path(artifact.path), found)
 
 
@@ -347,7 +355,7 @@ def log_confusion(artifact: Any, folder: str) -> None:
     """Show the confusion matrix of a benchmark folder as KFP's `ClassificationMetrics`, and write it as its file."""
     found = confusion(folder)
     if found:
-        artifact.log_confusion_matrix(*found)
+        artifact.log_confusion_matrix(list(map(visible, found[0])), found[1])
     write_json(Path(artifact.path), {"classes": found[0], "counts": found[1]} if found else {})
 
 

@@ -25,11 +25,16 @@ _LOCK = ".lock"  # in a temporary folder
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Write beside `path`, fsync, move into place: a reader sees the old file or all of the new one, never a part."""
+    """Write beside `path`, fsync, move into place: a reader sees the old file or all of the new one, never a part.
+
+    Text is UTF-8. Bytes of a file name that are no text, which Python holds as unpaired surrogates, are escaped as JSON
+    escapes them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = _locked_file(path)
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+        encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
+        with os.fdopen(handle, mode, encoding=encoding, errors=errors) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

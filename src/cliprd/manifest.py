@@ -59,13 +59,10 @@ def code_digest(*parts: str) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Atomically write `value` as indented JSON; NaN is refused, since it is not JSON.
-
-    Of a file name that is no text, the bytes that are none are written as JSON's escapes of their surrogates.
-    """
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    with atomic_write(path) as file:
-        file.write(f"{text}\n".encode("utf-8", "backslashreplace"))
+    """Atomically write `value` as indented JSON; NaN is refused, since it is not JSON."""
+    with atomic_write(path, "w") as file:
+        json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ def key(name: str) -> str:
 
 
 def _part(part: str) -> str:
-    kept = re.sub(r"[^\w.\- :]", "_", part)[:MOST]
+    kept = re.sub(r"[^\w.\- :]", "_", visible(part))[:MOST]
     if kept == part and part.strip(" .") and part == part.strip(" "):
         return part
     digest = hashlib.sha256(part.encode("utf-8", "surrogatepass")).hexdigest()[:12]

@@ -66,7 +66,7 @@ def _lines(params: Params, pairs: Pairs) -> Iterator[str]:
     terms = _try(student, loss, teacher_dim)
     projections = sum(p.numel() for p in loss.parameters())
     yield f"method   {distill.method} (scale mode {mode}): " + ", ".join(
-        f"{name} {value:g}" for name, value in vars(weights).items() if value
+        f"{name} {value:.10g}" for name, value in vars(weights).items() if value
     )
     yield f"         terms {', '.join(terms)}; {projections:,} parameters of the loss itself"
     matrix = distill.batch_size**2 * 4 / 2**20

@@ -145,7 +145,7 @@ def test_guard_gives_the_newest_step():
         ((math.nan, 1, 1, 1), "at step 8: 'task' is nan"),
         ((1, 1, 1, math.inf), "at step 8: the gradient norm is inf"),
         ((1, 101, 1, 1), "the learned 'cross_scale' is 101, beyond distill.max_scale = 100"),
-        ((1, -101, 1, 1), "the learned 'cross_scale' is -101"),
+        ((1, -101, 1, 1), "the learned 'cross_scale' is −101"),
         ((1, 1, math.inf, 1), "'student_scale' is inf"),
     ],
 )

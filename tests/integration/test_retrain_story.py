@@ -141,7 +141,7 @@ def test_the_story(story):
     log, comment = story.ask(1, "more")
     assert "Running stage 'distill@baseline-0'" in log
     assert "## Retraining: passed the gate; not promoted, as was asked" in comment
-    assert f"| data | 00001.tar | – | `{story.sources()['00001.tar'][:12]}` |" in comment
+    assert f"| data | `00001.tar` | – | `{story.sources()['00001.tar'][:12]}` |" in comment
     assert story.champion().version == "1"
 
     log = story.merge("more")

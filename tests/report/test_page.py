@@ -136,7 +136,24 @@ def test_hostile_captions_and_class_names_stay_text(tab, report):
     assert "<b>bold" not in text
 
 
-@pytest.mark.parametrize(("width", "scheme"), list(itertools.product((1280, 768, 390), ("light", "dark"))))
+@pytest.mark.parametrize("width", [420, 1280])
+def test_no_label_lies_on_a_mark_or_a_label(browser, report, width):
+    """As the browser sets them, with its own fonts."""
+    tab = browser.open(report / "index.html", width=width)
+    touching = tab.evaluate(
+        """[...document.querySelectorAll('svg.wide, svg.layout')].filter(s => s.getClientRects().length).flatMap(s => {
+             const box = e => e.getBoundingClientRect();
+             const labels = [...s.querySelectorAll('text.label')], marks = [...s.querySelectorAll('.mark')];
+             const inner = b => ({left: b.left + 1, right: b.right - 1, top: b.top + 0.2 * b.height,
+                                  bottom: b.bottom - 0.2 * b.height});  // a line's box is higher than its letters
+             const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+             return labels.flatMap((l, i) => [...marks, ...labels.slice(i + 1)].filter(o => meet(inner(box(l)), box(o)))
+               .map(o => [s.getAttribute('aria-label'), l.textContent, o.textContent])); })"""
+    )
+    assert touching == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), list(itertools.product((1280, 768, 420, 320), ("light", "dark"))))
 def test_no_setting_overflows_or_hides_text(browser, report, width, scheme):
     tab = browser.open(report / "index.html", width=width, scheme=scheme)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width

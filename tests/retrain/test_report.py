@@ -1,6 +1,8 @@
 """The report: what a comment shows, for every ending, and nothing that comes alive in one."""
 
+import importlib.util
 import re
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +129,17 @@ def test_the_diagram_holds_what_can_be_compared():
     assert 'x-axis ["birds", "ships"]' in alone
     assert "0 --> 100" in alone
     assert "line" not in alone.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["birds", "a ``` b", "```````"])
+def test_a_comment_that_is_cut_within_a_block_of_code_ends_it(name, monkeypatch):
+    spec = importlib.util.spec_from_file_location("comment", Path(__file__).parents[2] / "tools" / "ci" / "comment.py")
+    comment = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(comment)
+    told = report()
+    told["decision"]["tasks"] = {f"{name} {n}": interval(0.05, 0.03, 0.07) for n in range(40)}
+    whole = render(told)
+    for length in range(400, len(whole), 97):
+        monkeypatch.setattr(comment, "LONGEST", length)
+        page = check_dead(comment.body(whole, "").removeprefix(comment.MARK))
+        assert "rest is in the run" in page.text, length

@@ -40,9 +40,21 @@ def body(report: str, run: str) -> str:
     link = f"\n[This run]({run}) has the report's files as an artifact.\n" if run else ""
     report = report.strip() or "## Retraining: failed\n\nThere is no report; see the log."
     if len(report) > LONGEST - len(link):
-        report = report[: LONGEST - len(link) - 200].rsplit("\n", 1)[0] + "\n\n… the rest is in the run's artifact."
-        report += "\n```" if report.count("```") % 2 else ""
+        report = report[: LONGEST - len(link) - 200].rsplit("\n", 1)[0]
+        report += f"\n{_open_fence(report)}\n\n… the rest is in the run's artifact."
     return f"{MARK}\n{report}\n{link}"
+
+
+def _open_fence(report: str) -> str:
+    """The backticks of the block of code that the text ends in; empty where it ends in none."""
+    ticks = ""
+    for line in report.splitlines():
+        run = line[: len(line) - len(line.lstrip("`"))]
+        if not ticks and len(run) >= 3:
+            ticks = run
+        elif ticks and len(run) >= len(ticks) and run == line.rstrip():
+            ticks = ""
+    return ticks
 
 
 def find(comments: str) -> int | None:

@@ -114,7 +114,9 @@ def fingerprint(data: Data) -> str:
 
 def combined(found: Sequence[Source]) -> str:
     """The fingerprint of all sources together."""
-    return hashlib.sha256("".join(f"{part.place}\0{part.fingerprint}\n" for part in found).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{part.place}\0{part.fingerprint}\n" for part in found).encode("utf-8", "surrogatepass")
+    ).hexdigest()
 
 
 def safe_key(name: str) -> str:
@@ -125,7 +127,9 @@ def safe_key(name: str) -> str:
     clean = re.sub(r"[^0-9A-Za-z_-]+", "_", name).strip("_")
     if clean == name and 0 < len(name) <= 80:
         return name
-    return f"{clean[-67:].strip('_') or 'sample'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return (
+        f"{clean[-67:].strip('_') or 'sample'}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+    )
 
 
 def listed(data: Data) -> list[str]:
@@ -152,7 +156,7 @@ def _identities_of_tables(places: Sequence[str], data: Data) -> dict[str, str]:
     for place in places:
         content, images[place] = hashlib.sha256(), {}
         for row in table_rows(place, data):
-            cells = [row.name.encode("utf-8", "surrogateescape"), row.caption or b"", row.caption is None]
+            cells = [row.name.encode("utf-8", "surrogatepass"), row.caption or b"", row.caption is None]
             content.update(repr(cells).encode() + b"\n")
             if row.image:
                 images[place].setdefault(row.image, row.name)
@@ -167,7 +171,7 @@ def _identities_of_tables(places: Sequence[str], data: Data) -> dict[str, str]:
 def _identity_of_folder(places: Sequence[str], data: Data) -> dict[str, str]:
     known = storage.fingerprints(places)
     found = "".join(f"{_name(place, data.path)}\0{content}\n" for place, content in known.items())
-    return {data.path: hashlib.sha256(found.encode("utf-8", "surrogateescape")).hexdigest()}
+    return {data.path: hashlib.sha256(found.encode("utf-8", "surrogatepass")).hexdigest()}
 
 
 def _tars_by_themselves(places: Sequence[str], data: Data) -> dict[str, str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cliprd.errors import DivergedError
+from cliprd.report.numbers import figure
 
 LEARNED = ("cross_scale", "image_scale", "text_scale")
 
@@ -58,5 +59,5 @@ class Guard:
                 kind = "the gradient norm" if name == "grad_norm" else f"'{name}'"
                 return f"{kind} is {value}"
             if self._max_scale is not None and name in LEARNED and abs(value) > self._max_scale:
-                return f"the learned '{name}' is {value:,.1f}, beyond distill.max_scale = {self._max_scale:,g}"
+                return f"the learned '{name}' is {figure(value)}, beyond distill.max_scale = {self._max_scale:g}"
         return None

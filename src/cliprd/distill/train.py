@@ -37,6 +37,7 @@ from cliprd.losses import DistillationLoss
 from cliprd.machine import collector_spared
 from cliprd.models.student import build_student, student_config, student_spec
 from cliprd.params import Params
+from cliprd.report.numbers import figure
 from cliprd.teacher_cache import TeacherCache
 
 MAX_LOGIT_SCALE = math.log(100)  # of the student's own scale, as in open_clip
@@ -195,10 +196,10 @@ class _Pace:
 
 def describe(record: Record) -> str:
     """A record on one line, for the progress bar."""
-    terms = " ".join(f"{name} {value:.3g}" for name, value in record.terms.items())
-    scales = " ".join(f"{name.removesuffix('_scale')}× {value:.3g}" for name, value in record.scales.items())
+    terms = " ".join(f"{name} {figure(value, 3)}" for name, value in record.terms.items())
+    scales = " ".join(f"{name.removesuffix('_scale')}× {figure(value, 3)}" for name, value in record.scales.items())
     return (
-        f"loss {sum(record.terms.values()):.4g} ({terms}) {scales} |g| {record.grad_norm:.2g} "
+        f"loss {figure(sum(record.terms.values()))} ({terms}) {scales} |g| {figure(record.grad_norm, 2)} "
         f"{record.images_per_second:.0f} img/s wait {record.data_wait:.0%}"
     )
 

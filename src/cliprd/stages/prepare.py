@@ -26,6 +26,7 @@ from cliprd.data.shards import INDEX, Sample, Shard, read_keys, write_index, wri
 from cliprd.data.sources import Source
 from cliprd.errors import InputError
 from cliprd.manifest import Manifest
+from cliprd.names import visible
 from cliprd.params import Data, Params
 from cliprd.storage import Location
 from cliprd.workspace import Workspace
@@ -266,7 +267,9 @@ def _write_notes(folder: Path) -> None:
 
 def _write_rejected(path: Path, rejected: list[Rejection]) -> None:
     with manifest.atomic_write(path, "w") as file:
-        file.writelines(json.dumps(entry.to_dict(), sort_keys=True, ensure_ascii=False) + "\n" for entry in rejected)
+        file.writelines(
+            visible(json.dumps(entry.to_dict(), sort_keys=True, ensure_ascii=False)) + "\n" for entry in rejected
+        )
 
 
 def _judge(data: Data, kept: int, rejected: list[Rejection], where: Path) -> None:

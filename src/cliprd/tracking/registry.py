@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from cliprd import files, manifest, storage
 from cliprd.errors import InputError, ParamsError, RetryableError
+from cliprd.names import visible
 from cliprd.params import Params
 from cliprd.tracking import champion_versions, registry_package, server
 from cliprd.tracking.registry_claims import claimed
@@ -132,7 +133,7 @@ class _Registry:
     def tag(self, version: str, **tags: Any) -> None:
         """Tags `cliprd.<name>`, `_` standing for a point."""
         for key, value in tags.items():
-            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+            text = visible(value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False))
             self.client.set_model_version_tag(self.name, version, f"cliprd.{key}", text)
 
     def fetch(self, version: Any, part: str) -> Path:
