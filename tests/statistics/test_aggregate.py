@@ -21,8 +21,8 @@ def score(side, **options):
     return aggregate.score(aggregate.draw({"": (side,)}, settings)[""], settings)
 
 
-def differences(ours, theirs, **options):
-    return aggregate.differences(ours, theirs, Settings(**options))
+def differences(ours, theirs, most=1.0, **options):
+    return aggregate.differences(ours, theirs, Settings(**options), most=most)
 
 
 def width(found):
@@ -83,7 +83,7 @@ def test_draws_do_not_depend_on_what_else_is_compared():
 def test_where_seeds_are_all_the_noise_it_is_students_interval(counts):
     """Without differences between examples what is left is the classical interval of two samples' means."""
     ours, theirs = (np.random.default_rng((count, k)).normal(size=(count, 1)) for k, count in enumerate(counts))
-    found = differences(*({"a": np.repeat(side, 50, axis=1)} for side in (ours, theirs)))
+    found = differences(*({"a": np.repeat(side, 50, axis=1)} for side in (ours, theirs)), most=np.inf)
     freedom = sum(counts) - 2
     pooled = sum(float(((side - side.mean()) ** 2).sum()) for side in (ours, theirs)) / freedom
     half = students_t.ppf(0.975, freedom) * np.sqrt(pooled * sum(1 / count for count in counts))
@@ -100,6 +100,8 @@ def test_a_score_of_several_seeds_is_students_interval_within_its_bounds():
     assert found["high"] - found["value"] == pytest.approx(half, rel=0.03)
     wide = score({"t": np.repeat([[0.0], [1.0]], 50, axis=1)})["mean"]
     assert (wide["low"], wide["high"]) == (0, 1)
+    apart = differences(*({"t": np.repeat(side, 50, axis=1)} for side in ([[0.0], [1.0]], [[0.2], [0.4]])))["mean"]
+    assert (apart["low"], apart["high"]) == (-1, 1)
 
 
 def test_seeds_with_the_same_scores_show_no_training_noise_and_speak_of_trainings():

@@ -115,20 +115,21 @@ def score(draws: Draws, settings: Settings) -> dict[str, Any]:
     return _by_task({k: {**i, "low": max(0.0, i["low"]), "high": min(1.0, i["high"])} for k, i in found.items()})
 
 
-def difference(draws: Draws, settings: Settings) -> dict[str, Any]:
-    """`{"mean": interval, "tasks": {task: interval}, "covers"}` of a paired difference."""
+def difference(draws: Draws, settings: Settings, *, most: float = 1.0) -> dict[str, Any]:
+    """`{"mean": interval, "tasks": {task: interval}, "covers"}` of a paired difference, at `most` so much."""
     few = fewest(settings)
-    found = {}
+    found: dict[str | None, dict[str, float]] = {}
     for key, value in draws.value.items():
         found[key] = interval(value, draws.resampled[key], settings)
         if draws.differing[key] < few:
             found[key] |= {"low": min(0.0, found[key]["low"]), "high": max(0.0, found[key]["high"])}
+        found[key] |= {"low": max(-most, found[key]["low"]), "high": min(most, found[key]["high"])}
     return {**_by_task(found), "covers": draws.covers}
 
 
-def differences(ours: Side, theirs: Side, settings: Settings) -> dict[str, Any]:
+def differences(ours: Side, theirs: Side, settings: Settings, *, most: float = 1.0) -> dict[str, Any]:
     """`difference` of one pair."""
-    return difference(draw({"": (ours, theirs)}, settings)[""], settings)
+    return difference(draw({"": (ours, theirs)}, settings)[""], settings, most=most)
 
 
 def kept(draws: Draws, teacher: Draws, settings: Settings) -> dict[str, float] | None:
