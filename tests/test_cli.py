@@ -111,3 +111,45 @@ def test_options_are_not_abbreviated(capsys):
         cli.main(["prepare", "--out", "x"])
     assert stopped.value.code == 2
     assert "--output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["promote", "--student", "", "--benchmark", "b", "--output", "o"],
+        ["promote", "--student", "s", "--benchmark", "b", "--output="],
+        ["cache", "--shards", " ", "--teacher", "t", "--output", "o"],
+        ["cache", "--shards", "s", "--teacher", "t", "--output", "o", "--part", ""],
+        ["benchmark", "--model", "m", "--reference", "", "--output", "o"],
+        ["rollback", "--to", "\t"],
+        ["retrain", "--output", ""],
+        ["lineage", ""],
+        ["plan", "--params", ""],
+        ["plan", "--set", ""],
+        ["pipeline", "submit", "distill", "--host", ""],
+        ["pipeline", "trainjob", "--shards", "s", "--cache", "c", "--output", "", "--nodes", "2"],
+    ],
+)
+def test_an_empty_option_is_one_line(words, tmp_path, monkeypatch, capsys):
+    """An unset variable of a shell would else be the present folder, or the default."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    error = capsys.readouterr().err
+    assert (stopped.value.code, error.count("\n"), "empty" in error) == (2, 1, True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("output", ["students", ".", "students/../students"])
+def test_an_output_is_no_input(output, tmp_path, monkeypatch, capsys):
+    """A stage clears its output folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("")
+    (tmp_path / "students").mkdir()
+    for words in (
+        ["promote", "--student", "students", "--benchmark", "b"],
+        ["compare", "--students", "students", "--benchmarks", "b"],
+    ):
+        assert cli.main([*words, "--output", output]) == 2
+        assert "which is read" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml", "students"]

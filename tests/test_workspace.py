@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from cliprd import manifest
-from cliprd.errors import CliprdError, EnvironmentError_
+from cliprd.errors import CliprdError, EnvironmentError_, InputError
 from cliprd.workspace import Workspace
 
 
@@ -180,3 +180,55 @@ def test_one_at_a_time_although_locks_come_and_go(tmp_path):
     errors = [one.communicate(timeout=300)[1].decode() for one in contenders]
     assert [one.returncode for one in contenders] == [0, 0, 0, 0], errors
     assert not (room / ".lock").exists()
+
+
+def test_files_of_others_are_not_removed(tmp_path):
+    """As `--output .` would."""
+    (tmp_path / "precious").write_text("x")
+    with pytest.raises(InputError, match=r"not of a stage, precious among them"), work(tmp_path):
+        pass
+    assert os.listdir(tmp_path) == ["precious"]
+
+
+def test_what_a_kill_while_clearing_leaves_is_cleared_further(tmp_path, monkeypatch):
+    with work(tmp_path) as first:
+        (first.path / "x").write_text("1")
+        (first.path / "y").write_text("1")
+        first.finish()
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", dying(2))
+        with pytest.raises(KeyboardInterrupt), work(tmp_path, params={"views": 2}):
+            pass
+    assert not (tmp_path / "manifest.json").exists()
+    with work(tmp_path, params={"views": 2}) as again:
+        assert not again.resumed
+        assert not {"x", "y"} & set(os.listdir(tmp_path))
+
+
+def dying(count):
+    from pathlib import Path
+
+    unlink, calls = Path.unlink, []
+
+    def dies(path, **options):
+        if path.name in ("x", "y"):
+            calls.append(path)
+            if len(calls) == count:
+                raise KeyboardInterrupt
+        unlink(path, **options)
+
+    return dies
+
+
+def test_what_a_kill_behind_the_manifest_leaves_goes_with_the_next_run(tmp_path):
+    out = tmp_path / "out"
+    with work(out, resume_files=[".progress"]) as first:
+        (first.path / "x").write_text("1")
+        done = first.finish()
+    (out / ".progress").mkdir()
+    (out / ".progress/note.json").write_text("{}")
+    (out / ".work.json").write_text("{}")
+    (out / ".x.abc.tmp").write_text("half")
+    with work(out, resume_files=[".progress"]) as second:
+        assert second.finished == done
+    assert sorted(os.listdir(out)) == ["manifest.json", "x"]

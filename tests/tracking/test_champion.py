@@ -188,6 +188,105 @@ def test_the_version_leads_to_its_training(registry, made, tmp_path):
     assert client.get_model_version(place.removeprefix("models:/"), number).run_id == run.info.run_id
 
 
+def client_of(registry):
+    return MlflowClient(registry[1]), registry[0].removeprefix("models:/")
+
+
+def older(client, name, *versions):
+    """As a cliprd without the tags `schema` and `promoted` left them."""
+    for number in versions:
+        for tag in ("cliprd.schema", "cliprd.promoted"):
+            if tag in client.get_model_version(name, number).tags:
+                client.delete_model_version_tag(name, number, tag)
+
+
+LOSSES = {
+    "alias deleted": lambda client, name: client.delete_registered_model_alias(name, "champion"),
+    "version deleted": lambda client, name: client.delete_model_version(name, "2"),
+    "alias on a refused version": lambda client, name: client.set_registered_model_alias(name, "champion", "3"),
+    "alias on a version of others": lambda client, name: client.set_registered_model_alias(
+        name, "champion", client.create_model_version(name, source="s3://elsewhere/model").version
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("by_older", [False, True])
+def test_a_lost_alias_is_no_registry_without_a_champion(registry, made, loss, by_older):
+    client, name = client_of(registry)
+    publish(registry, made["baseline-0"])
+    publish(registry, made["clip_kd-0"])
+    publish(registry, made["clip_kd-1"], act=champion.refuse, passed=False)
+    if by_older:
+        older(client, name, "1", "2", "3")
+    LOSSES[loss](client, name)
+    back = "1" if loss == "version deleted" else "2"
+    for act in (
+        lambda: version(registry),
+        lambda: rollback(registry),
+        lambda: publish(registry, made["clip_rd-exp-0"], champion_then=None),
+        lambda: publish(registry, made["clip_rd-exp-0"], champion_then=None, act=champion.refuse, passed=False),
+    ):
+        with pytest.raises(InputError, match=f"cliprd rollback --to {back}"):
+            act()
+    for wrong in ("3", "9", "../x", f"0{back}", "²"):
+        with pytest.raises(InputError, match="never champion"):
+            rollback(registry, to=wrong)
+    assert rollback(registry, to=back) == back
+    assert version(registry) == back
+    publish(registry, made["clip_rd-exp-0"])
+    assert rollback(registry) == back
+    if back == "2":
+        assert rollback(registry) == "1"
+
+
+def test_the_only_champions_alias_is_lost(registry, made):
+    client, name = client_of(registry)
+    publish(registry, made["baseline-0"])
+    for by_older in (False, True):
+        if by_older:
+            older(client, name, "1")
+        client.delete_registered_model_alias(name, "champion")
+        with pytest.raises(InputError, match="cliprd rollback --to 1"):
+            version(registry)
+        assert rollback(registry, to="1") == "1"
+    client.delete_registered_model(name)
+    assert version(registry) is None  # nothing is left that could tell
+
+
+def test_a_killed_first_promotion_is_no_lost_champion(registry, made, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            publish(registry, made["baseline-0"])
+    assert version(registry) is None
+    assert publish(registry, made["clip_kd-0"]) == "2"
+
+
+def test_a_promotion_killed_behind_the_alias_is_made_good(registry, made, monkeypatch):
+    from cliprd.tracking import registry as backend
+
+    client, name = client_of(registry)
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "_settle", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            publish(registry, made["baseline-0"])
+    assert client.get_registered_model(name).aliases == {"champion": "1", "candidate": "1"}
+    champion.tidy(registry[0], candidates.params(*registry))
+    assert client.get_registered_model(name).aliases == {"champion": "1"}
+    assert "cliprd.promoted" in client.get_model_version(name, "1").tags
+
+
+def test_a_version_that_holds_another_student_is_refused(registry, made):
+    client, name = client_of(registry)
+    publish(registry, made["baseline-0"])
+    publish(registry, made["clip_kd-0"])
+    client.set_model_version_tag(name, "2", "cliprd.version", "f" * 20)
+    with pytest.raises(InputError, match="version 2 holds another student"):
+        version(registry)
+    assert rollback(registry, to="1") == "1"
+
+
 def test_what_is_registered_twice_at_once_is_one_version(registry, made):
     from concurrent.futures import ThreadPoolExecutor
 
