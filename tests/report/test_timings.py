@@ -44,14 +44,15 @@ DAMAGED_SPEED = [
     *(altered(value, *path) for path in (MEDIAN, RATE)
       for value in (0, -1, 1e13, float("nan"), float("inf"), "1.5", None, True, [], {}, 10**400)),
     altered("1e999", *RATE), altered(None, "image"), altered([], "text"), altered("x" * 400, "device"),
-    altered("a\x1b[31m", "device"), altered(3, "device"), altered(0, "threads"), altered(2.5, "threads"), 
+    altered("a\x1b[31m", "device"), altered(3, "device"), altered(0, "threads"), altered(2.5, "threads"),
     altered("2", "threads"),
 ]  # fmt: skip
 HEAD = "step,images_per_second,data_wait\n"
 DAMAGED_THROUGHPUT = [
     "", HEAD[:-1], HEAD + "2,10", HEAD + "2,10\n", HEAD + "2,10,0.1,5\n", HEAD + "x,10,0.1\n", HEAD + "2,nan,0.1\n",
     HEAD + "2,inf,0.1\n", HEAD + "2,-1,0.1\n", HEAD + "2,10,2\n", HEAD + "2,10,\n", HEAD + "2,1e99,0\n",
-    HEAD + "\n2,1,0\n", "a,b\n1,2\n", HEAD + "2,ten,0.1\n", HEAD + '2,"10,0.1\n', "\0" * 50 + "\n", b"\xff\xfe\n", "{}\n",
+    HEAD + "\n2,1,0\n", "a,b\n1,2\n",
+    HEAD + "2,ten,0.1\n", HEAD + '2,"10,0.1\n', "\0" * 50 + "\n", b"\xff\xfe\n", "{}\n",
     HEAD + "-2,10,0.1\n",
 ]  # fmt: skip
 
