@@ -194,13 +194,15 @@ def _candidates(place: Location) -> Iterator[Location]:
 def _read(folder: Location) -> dict[str, Any] | None:
     path = storage.join(folder, NAME)
     data = storage.read_bytes(path)
-    if data is None:
-        return None
     remedy = "Fetch or make its folder again."
-    if storage.read_bytes(storage.join(folder, manifest.NAME)) is not None:
-        entry = manifest.read(folder).files.get(NAME)
-        if entry is None or entry["sha256"] != hashlib.sha256(data).hexdigest():
-            raise InputError(f"{path} is damaged: it does not match the manifest beside it.", remedy)
+    sealed = storage.read_bytes(storage.join(folder, manifest.NAME)) is not None
+    entry = manifest.read(folder).files.get(NAME) if sealed else None
+    if data is None:
+        if entry is not None:
+            raise InputError(f"{path} is missing, or is no file; the manifest beside it lists it.", remedy)
+        return None
+    if sealed and (entry is None or entry["sha256"] != hashlib.sha256(data).hexdigest()):
+        raise InputError(f"{path} is damaged: it does not match the manifest beside it.", remedy)
     try:
         tree = json.loads(data)
         schema = tree["schema"]

@@ -1,6 +1,9 @@
 """Every ill a picture can have: mended to known pixels, or named."""
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,3 +179,60 @@ def test_hostile_bytes_give_a_picture_or_a_reason(data, flips, keep):
             call(bytes(broken), max_pixels=10**5)
         except BadImage as bad:
             assert bad.reason
+
+
+NOISY = ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "group4", "packbits", "tiff_ccitt", "zstd", "lzma")
+
+
+def hostile_pictures():
+    """Pictures over which Pillow and libtiff write warnings, log records and lines of C code."""
+    for mode, compression in [("1" if "ccitt" in c or c == "group4" else "RGB", c) for c in NOISY]:
+        file = io.BytesIO()
+        Image.new(mode, (64, 64)).save(file, "TIFF", compression=compression)
+        whole = file.getvalue()
+        yield whole[: len(whole) // 2]
+        yield whole[:-300] + b"\0" * 10
+        for step in (7, 11, 13, 40):
+            data = bytearray(whole)
+            for place in range(12, len(data) // 2, step):
+                data[place] ^= 0xFF
+            yield bytes(data)
+    for format in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
+        file = io.BytesIO()
+        Image.new("RGB", (64, 64), "red").save(file, format, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09")
+        whole = file.getvalue()
+        yield whole[: len(whole) * 2 // 3]
+        for step in (5, 17, 61):
+            data = bytearray(whole)
+            for place in range(len(data) // 3, len(data), step):
+                data[place] ^= 0xFF
+            yield bytes(data)
+    yield (Path(__file__).parents[2] / "README.md").read_bytes()
+
+
+def test_decoders_write_nothing_of_their_own(tmp_path):
+    """In a process of its own: pytest takes warnings away. What is wrong is the reason that `decode` raises."""
+    for number, data in enumerate(hostile_pictures()):
+        (tmp_path / f"{number:03d}").write_bytes(data)
+    code = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from cliprd.data.images import BadImage, decode, is_plain, open_header, upright_size
+def look(path):
+    data = path.read_bytes()
+    most = 10**6
+    calls = (decode, lambda d: is_plain(d, max_pixels=most), lambda d: upright_size(open_header(d, max_pixels=most)))
+    for call in calls:
+        try:
+            call(data)
+        except BadImage as error:
+            assert error.reason
+    return 1
+with ThreadPoolExecutor(4) as pool:
+    print(sum(pool.map(look, Path(sys.argv[1]).iterdir())))
+"""
+    ran = subprocess.run([sys.executable, "-W", "always", "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+    assert int(ran.stdout) > 60

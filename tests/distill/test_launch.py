@@ -122,6 +122,27 @@ def strike(arguments, output, number, rank):
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)], ids=lambda n: str(int(n))
+)
+def test_a_signal_to_the_command_ends_all_ranks_with_one_line(rooms, tmp_path, number, code):
+    output = tmp_path / "student"
+    arguments = [*CLI, *command(rooms, output, "--set", "distill.processes=2", epochs=500)]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list(output.glob(".checkpoint/step-*.json")), process)
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=MINUTE)
+    assert process.returncode == code
+    (line,) = stderr.splitlines()
+    assert line.startswith("cliprd: error: ")
+    assert "the same command goes on" in line
+    assert not any(map(is_alive, ranks))
+    assert list(output.glob(".checkpoint/step-*.json"))
+    assert not (output / "manifest.json").exists()
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
     ("number", "line"),

@@ -139,6 +139,22 @@ def test_it_does_without_timings(own, tmp_path):
     assert "Score against speed" not in text
 
 
+def test_damaged_timings_are_named_and_change_no_score(compared, own, tmp_path, capfd):
+    benchmarks, students = own["benchmarks"], own["students"]
+    (benchmarks / "teacher/volatile/speed.json").write_bytes(b"\x00")
+    (benchmarks / "clip_kd-0/volatile/speed.json").write_text('{"image": {"per_second": 1e999}}')
+    (benchmarks / "clip_kd-1/volatile/speed.json").unlink()
+    (benchmarks / "clip_kd-1/volatile/speed.json").mkdir()
+    (students / "clip_kd-0/volatile/throughput.csv").write_text("step,images_per_second,data_wait\n2,nan,0\n")
+    sealed, _ = compared
+    again = run(params(), own, tmp_path / "reports")
+    changed = {name for name in sealed.files if again.files[name] != sealed.files[name]}
+    assert changed <= {"index.html"}
+    errors = [line for line in capfd.readouterr().err.splitlines() if "damaged" in line]
+    for name in ("teacher/volatile/speed.json", "clip_kd-0/volatile/speed.json", "clip_kd-0/volatile/throughput.csv"):
+        assert [line for line in errors if name in line and line.startswith("cliprd: warning: ")], name
+
+
 def test_runs_outside_the_grid_are_not_looked_at(own, tmp_path):
     (own["benchmarks"] / "baseline-7").mkdir()
     (own["benchmarks"] / "clip_rd-exp-1" / "results.json").write_text("spoilt")

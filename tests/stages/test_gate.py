@@ -203,6 +203,11 @@ def test_what_cannot_be_told_refuses_nothing_but_what_is_missing_does(grid, plac
     manifest.write_json(elsewhere / "volatile" / "speed.json", {**timed, "threads": 64})
     assert told(elsewhere, "2", "latency") == (True, ["they were timed on different machines"] * 2)
 
+    damaged = tmp_path / "damaged"
+    shutil.copytree(good, damaged)
+    (damaged / "volatile" / "speed.json").write_text('{"text": {"latency_ms": {"median": 1e-300}}}')
+    assert told(damaged, "damaged-out", "latency") == (True, ["the timings of the candidate are damaged"] * 2)
+
     def without_reference(results):
         for task in results["tasks"]:
             path = tmp_path / "alone" / "outcomes" / f"{task}.safetensors"

@@ -358,7 +358,7 @@ def _latency(tower: str, candidates: Sequence[Run], reigning: Sequence[Run], mar
     sides = []
     for runs in (candidates, reigning):
         if damaged := [run.name for run in runs if run.damaged("speed.json")]:
-            return guards.untold(tower, "latency", margin, f"the timings of {damaged[0]} are damaged")
+            return guards.untold(tower, "latency", margin, f"the timings of the {damaged[0]} are damaged")
         paths = [path for run in runs if (path := run.volatile("speed.json"))]
         if not paths:
             return guards.untold(tower, "latency", margin, f"the {runs[0].name} was not timed")

@@ -188,12 +188,15 @@ class _Note:
 
     @classmethod
     def read(cls, file: Path) -> _Note | None:
-        """None where there is none, or one that an older cliprd has written or a kill has cut: nothing can be sent."""
+        """None where there is none; or, after a line, one of an older cliprd or a damaged one: nothing can be sent."""
         try:
             body: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             told = {**body["training"], "datasets": tuple(body["training"]["datasets"])}
             return cls(file, body["run_id"], body["experiment"], Training(**told))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            server.warn(f"{file} is damaged, or of another cliprd, and is left out", error)
             return None
 
     def write(self) -> None:

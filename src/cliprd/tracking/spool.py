@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,27 @@ def entries(path: Path) -> Iterator[Entry]:
     """All entries in a spool that nobody writes; a line that a kill has cut is none."""
     if path.is_file():
         with path.open("rb") as file:
-            for line in file:
-                if line.endswith(b"\n"):
-                    yield json.loads(line)
+            yield from _parsed((line for line in file if line.endswith(b"\n")), path)
+
+
+def _parsed(lines: Iterable[bytes], path: Path) -> Iterator[Entry]:
+    """The entries of lines; damaged ones are left out, with one line on stderr."""
+    damaged = 0
+    for line in lines:
+        if (entry := _entry(line)) is None:
+            damaged += 1
+        else:
+            yield entry
+    if damaged:
+        print(f"cliprd: warning: {path} is damaged: going on without {damaged} of its lines.", file=sys.stderr)
+
+
+def _entry(line: bytes) -> Entry | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("step", 0), int) else None
 
 
 class Spool:
@@ -44,17 +63,17 @@ class Spool:
         self._lock = threading.Lock()
         self._file = path.open("a+b")
         self._sent = 0  # bytes acknowledged
-        self.last_step = max((entry.get("step", 0) for entry in self._whole()), default=0)
+        self.last_step = max((entry.get("step", 0) for entry in _parsed(self._whole(), path)), default=0)
 
-    def _whole(self) -> Iterator[Entry]:
-        """The entries found at the start; cuts a half line off, so that the next one begins on its own."""
+    def _whole(self) -> Iterator[bytes]:
+        """The lines found at the start; cuts a half line off, so that the next one begins on its own."""
         self._file.seek(0)
         end = 0
         for line in iter(self._file.readline, b""):
             if not line.endswith(b"\n"):
                 break
             end += len(line)
-            yield json.loads(line)
+            yield line
         self._file.truncate(end)
 
     def append(self, entry: Entry) -> None:
@@ -77,7 +96,7 @@ class Spool:
             file.seek(self._sent)
             end = self._sent
             while len(found) < most and (line := file.readline()).endswith(b"\n"):
-                found.append(json.loads(line))
+                found += [entry] if (entry := _entry(line)) is not None else []
                 end += len(line)
         return found, end
 
