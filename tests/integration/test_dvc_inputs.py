@@ -224,16 +224,16 @@ def test_data_that_dvc_brings(repo):
     """They are no part of the graph by their address, which may be a pattern: `inputs` names what it waits for."""
     data = repo.folder / "data/train"
     write_tar(data / "0.tar", pairs(2))
+    repo.put("data", path="data/train/*.tar")
     run(repo.folder, "dvc", "add", "-q", "data/train")
     run(repo.folder, "dvc", "remote", "add", "-q", "-d", "store", str(repo.outside / "store"))
     pipeline = yaml.safe_load((repo.folder / "dvc.yaml").read_text())
     pipeline["stages"]["inputs"]["deps"] = ["data/train"]
     (repo.folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
-    repo.put("data", path="data/train/*.tar")
     repo.ran()
     run(repo.folder, "dvc", "push")
     shutil.rmtree(data)
     shutil.rmtree(repo.folder / ".dvc/cache")
     assert stages_run(run(repo.folder, "dvc", "repro", "--pull").stdout) == NOTHING
     with tarfile.open(data / "0.tar") as tar:
-        assert len(tar.getnames()) == 4
+        assert len(tar.getnames()) == 6
