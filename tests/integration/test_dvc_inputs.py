@@ -14,7 +14,7 @@ import yaml
 
 from tests import s3_server
 from tests.data.pictures import pairs, png, write_tar
-from tests.integration.pipeline import ROOT, run
+from tests.integration.pipeline import ROOT, environment, run
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -206,6 +206,29 @@ def test_status_and_a_stage_of_its_own(repo):
     status = json.loads(run(repo.folder, "dvc", "status", "--json").stdout)
     assert status["prepare"] == [{"changed deps": {"work/inputs/data.json": "modified"}}]
     assert set(status) == {"inputs", "prepare"}
+
+
+def test_a_dry_retraining_names_the_stages_and_writes_nothing(repo, monkeypatch):
+    from cliprd import params
+    from cliprd.retrain import dvc
+    from cliprd.retrain.plan import Plan
+
+    write_tar(repo.outside / "raw/0.tar", pairs(2))
+    repo.params["retrain"] = {"method": "baseline"}
+    repo.put("data", path=str(repo.outside / "raw"))
+    repo.ran()
+    monkeypatch.chdir(repo.folder)
+    monkeypatch.setenv("PATH", environment()["PATH"])
+    runner = dvc.Repository(params.load(repo.folder / "params.yaml"))
+    nothing_known = Plan(None, (), "", "", True, "")
+    assert runner.would_run(nothing_known) == []
+    before = (repo.folder / "work/inputs/benchmark.json").read_bytes()
+    write_task(repo.outside / "tasks/one", seed=5)
+    assert set(runner.would_run(nothing_known)) == {"benchmark-teacher", f"benchmark@{STUDENT}"}
+    assert (repo.folder / "work/inputs/benchmark.json").read_bytes() == before
+    write_tar(repo.outside / "raw/0.tar", pairs(2, start=20))
+    wanted = {"prepare", "teacher", "benchmark-teacher", *OF_STUDENT} - {"compare"}
+    assert set(runner.would_run(nothing_known)) == wanted
 
 
 def test_one_raw_shard_more_packs_only_itself(repo):
