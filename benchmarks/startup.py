@@ -188,6 +188,7 @@ def dvc(room: Path) -> dict[str, Callable[[Path], tuple[float, float]]]:
     for output in (*(ours / "work" / name for name in outputs), ours / "reports"):
         output.mkdir(parents=True)
         (output / "manifest.json").write_text("{}")
+    spent([f"{Path(sys.executable).parent}/cliprd", "inputs", "--output", "work/inputs"], cwd=ours)
     (bare / "given").write_text("")
     (bare / "dvc.yaml").write_text("stages:\n  nothing:\n    cmd: 'true'\n    deps: [given]\n")
     spent(["dvc", "commit", "-q", "-f"], cwd=ours)

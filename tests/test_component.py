@@ -8,6 +8,8 @@ from cliprd import component
 from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.params import check_runs
 from cliprd.stages import prepare
+from tests.data.pictures import pairs, write_tar
+from tests.integration.test_dvc_inputs import write_task
 
 
 def testwhole_numbers_come_back_from_doubles():
@@ -66,3 +68,37 @@ def test_wrong_input_is_tried_once_and_a_network_failure_again(tmp_path, monkeyp
         component.run("prepare", {}, {}, str(tmp_path))
     assert (end.value.code, len(calls)) == (75, component.ATTEMPTS)
     assert "Attempt 1 of 5" in capsys.readouterr().err
+
+
+def test_the_plan_counts_the_pairs_and_sees_what_dvc_sees(tmp_path):
+    import hashlib
+
+    from cliprd import inputs, params
+
+    write_tar(tmp_path / "raw/0.tar", pairs(3))
+    write_task(tmp_path / "tasks/one")
+    tower = {"layers": 1, "width": 16}
+    config = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 16, "patch_size": 8, "head_width": 8, **tower},
+        "text_cfg": {"context_length": 8, "vocab_size": 49408, "heads": 1, **tower},
+    }
+    tree = params.validate(
+        {
+            "data": {"path": str(tmp_path / "raw")},
+            "benchmark": {"tasks": str(tmp_path / "tasks")},
+            "student": {"config": config},
+            "compare": {"reference": "baseline"},
+        },
+        where="test",
+    )
+    sections = tree.model_dump(mode="json", include={"data", "teacher", "cache", "student", "distill", "benchmark"})
+    sections["compare"] = {"reference": "baseline"}
+    runs = [{"method": "baseline", "seed": 0}]
+    before = component.plan(sections, runs, str(tmp_path / "plan.md"))
+    assert f"data     3 pairs, found in {tmp_path}/raw" in (tmp_path / "plan.md").read_text()
+    assert before == tuple(hashlib.sha256(inputs.encode(part)).hexdigest() for part in inputs.look(tree).values())
+    write_tar(tmp_path / "raw/1.tar", pairs(2, start=3))
+    after = component.plan(sections, runs, str(tmp_path / "plan.md"))
+    assert "data     5 pairs" in (tmp_path / "plan.md").read_text()
+    assert [one != two for one, two in zip(before, after, strict=True)] == [True, False, False]

@@ -16,6 +16,7 @@ from typing import Any
 
 from cliprd.benchmark.task_set import versions
 from cliprd.data.sources import inventory
+from cliprd.errors import EnvironmentError_
 from cliprd.manifest import atomic_write
 from cliprd.models.identity import weights_version
 from cliprd.params import Params
@@ -44,12 +45,23 @@ def encode(part: Any) -> bytes:
 
 
 def write(params: Params, folder: Path) -> list[str]:
-    """Write `look` into `folder`, a file `PART.json` for each part; returns the parts that were otherwise before."""
-    changed = []
-    for name, part in look(params).items():
-        path, content = folder / f"{name}.json", encode(part)
-        if not path.is_file() or path.read_bytes() != content:
-            changed.append(name)
-            with atomic_write(path) as file:
-                file.write(content)
+    """Write `look` into `folder`, a file `PART.json` for each part; returns the parts that were otherwise before.
+
+    Raises:
+        EnvironmentError_: the folder cannot be written. Else as `look`.
+    """
+    changed, found = [], look(params)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stray in folder.glob(".*.tmp"):
+            stray.unlink()  # of a process that was killed
+        for name, part in found.items():
+            path, content = folder / f"{name}.json", encode(part)
+            if not path.is_file() or path.read_bytes() != content:
+                changed.append(name)
+                with atomic_write(path) as file:
+                    file.write(content)
+    except OSError as error:
+        problem = f"{error.filename or folder} cannot be written: {error.strerror}."
+        raise EnvironmentError_(problem, "Give another --output.") from error
     return changed

@@ -151,21 +151,18 @@ def _folder_of(place: str) -> str:
 
 
 def _identities_of_tables(places: Sequence[str], data: Data) -> dict[str, str]:
-    """Of what is used of each: its two columns, and the images by the place that a row gives them."""
-    rows, images = {}, dict[str, dict[str, str]]()
+    """Of what is used of each: its two columns, and the content of the images that are there."""
+    digests, images = {}, dict[str, dict[str, None]]()
     for place in places:
-        content, images[place] = hashlib.sha256(), {}
+        digests[place], images[place] = hashlib.sha256(), {}
         for row in table_rows(place, data):
-            cells = [row.name.encode("utf-8", "surrogatepass"), row.caption or b"", row.caption is None]
-            content.update(repr(cells).encode() + b"\n")
-            if row.image:
-                images[place].setdefault(row.image, row.name)
-        rows[place] = content
+            digests[place].update(f"{row.name!r} {row.caption!r}
+".encode("utf-8", "surrogatepass"))
+            images[place] |= {row.image: None} if row.image else {}
     known = storage.fingerprints((image for named in images.values() for image in named), absent=True)
     for place, named in images.items():
-        for image, name in named.items():
-            rows[place].update(f"{name!r} {known.get(image)}\n".encode())
-    return {place: content.hexdigest() for place, content in rows.items()}
+        digests[place].update("".join(f"{known.get(image)}\n" for image in named).encode())
+    return {place: content.hexdigest() for place, content in digests.items()}
 
 
 def _identity_of_folder(places: Sequence[str], data: Data) -> dict[str, str]:

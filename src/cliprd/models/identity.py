@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 from cliprd import storage
@@ -16,7 +16,7 @@ def weights_version(name: str) -> str:
         InputError: a file in S3 is missing, or one is forbidden. RetryableError: the network or the store failed.
     """
     pretrained = name.split(":", 2)[-1]
-    here_or_in_s3 = storage.is_s3(pretrained) or Path(pretrained).is_file()
+    here_or_in_s3 = storage.is_s3(pretrained) or os.path.isfile(pretrained)
     return storage.fingerprints([pretrained])[pretrained] if here_or_in_s3 else ""
 
 

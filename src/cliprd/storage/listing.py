@@ -43,18 +43,26 @@ def list_files(url: str, suffixes: tuple[str, ...], *, recursive: bool = False) 
     for pattern in expand_braces(url):
         if is_s3(pattern):
             found += _list_s3(pattern, suffixes, recursive=recursive)
-        elif Path(pattern).is_dir():
-            entries = Path(pattern).rglob("*") if recursive else Path(pattern).iterdir()
-            found += sorted(str(path) for path in entries if _ends(path.name, suffixes) and path.is_file())
-        elif Path(pattern).is_file():
-            found.append(pattern)
-        elif _WILD.search(pattern):
-            found += sorted(path for path in glob.glob(pattern) if _ends(path, suffixes))
-        else:
-            raise InputError(f"{pattern} does not exist.", "Set data.path to where the data is.")
+            continue
+        try:
+            found += _list_here(pattern, suffixes, recursive=recursive)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise InputError(f"{pattern} cannot be read: {why}.", "Check data.path and its permissions.") from error
     if not found:
         raise InputError(f"{url} holds no file that ends in {', '.join(suffixes)}.", "Set data.path and data.kind.")
     return found
+
+
+def _list_here(pattern: str, suffixes: tuple[str, ...], *, recursive: bool) -> list[str]:
+    if Path(pattern).is_dir():
+        entries = Path(pattern).rglob("*") if recursive else Path(pattern).iterdir()
+        return sorted(str(path) for path in entries if _ends(path.name, suffixes) and path.is_file())
+    if Path(pattern).is_file():
+        return [pattern]
+    if _WILD.search(pattern):
+        return sorted(path for path in glob.glob(pattern) if _ends(path, suffixes))
+    raise InputError(f"{pattern} does not exist.", "Set data.path to where the data is.")
 
 
 def _ends(name: str, suffixes: tuple[str, ...]) -> bool:
