@@ -143,7 +143,7 @@ def plan(
                 {**sections, "ablation": grid, "compare": {**sections["compare"], "reference": reference}}, where="plan"
             )
         )
-        described = {tree.distill.method: describe(tree) for tree in trees}
+        described = {tree.distill.method: _attempts(lambda tree=tree: describe(tree)) for tree in trees}  # type: ignore[misc]
         source = _attempts(lambda: sources.fingerprint(trees[0].data))
         tasks = _attempts(lambda: _tasks_version(trees[0].benchmark))
         weights = _attempts(lambda: weights_version(trees[0].teacher.name))

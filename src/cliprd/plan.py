@@ -61,7 +61,7 @@ def _lines(params: Params, samples: int | None) -> Iterator[str]:
     yield f"teacher  {params.teacher.name}, embeddings of {teacher_dim}" + (f", {_tower(teacher)}" if teacher else "")
     if teacher_cost:
         yield f"         {_cost(teacher_cost)}"
-    for line in [state, *source.lines()] if source else []:
+    for line in [state, source.line()] if source else []:
         yield f"         {line}"
 
     loss = build_loss(distill, student.dim, teacher_dim)

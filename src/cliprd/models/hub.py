@@ -9,6 +9,9 @@ import socket
 import ssl
 import urllib.error
 from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.utils import logging
 
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, RetryableError
 
@@ -30,6 +33,23 @@ _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 def offline() -> str | None:
     """The environment variable that forbids the hub, if one does."""
     return next((n for n in _OFFLINE if os.environ.get(n, "").upper() in {"1", "ON", "YES", "TRUE"}), None)
+
+
+@contextmanager
+def fetching(what: str, remedy: str = "") -> Iterator[None]:
+    """For a block that takes something from a hub or its cache: its errors become ours, its retries are silent.
+
+    Raises:
+        RetryableError, InputError, EnvironmentError_: see `unreachable`.
+    """
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    except Exception as error:  # transformers, open_clip, urllib and the hub's client raise their own
+        raise unreachable(what, error, remedy) from error
+    finally:
+        logging.set_verbosity(level)
 
 
 def unreachable(what: str, error: BaseException, remedy: str = "") -> CliprdError:

@@ -54,15 +54,12 @@ class Source:
     quick_gelu: bool
     decided_by: dict[str, str]
 
-    def lines(self) -> list[str]:
+    def line(self) -> str:
         """The decisions, for people."""
-        image = self.image
-        mean, std = (", ".join(f"{x:.3g}" for x in values) for values in (image.mean, image.std))
-        return [
-            f"{'QuickGELU' if self.quick_gelu else 'plain activation'} ({self.decided_by['quick_gelu']})",
-            f"pictures: {image.resize_mode}, {image.interpolation}, mean {mean}, std {std} "
-            f"({self.decided_by['preprocess']})",
-        ]
+        activation = "QuickGELU" if self.quick_gelu else "no QuickGELU"
+        quick, pictures = self.decided_by["quick_gelu"], self.decided_by["preprocess"]
+        said = "" if quick == pictures else f" ({quick})"
+        return f"{activation}{said}; pictures: {_shown(self.image.to_dict())} ({pictures})"
 
 
 def resolve(teacher: Teacher) -> Source:

@@ -23,7 +23,7 @@ from cliprd.image_spec import ImageSpec
 from cliprd.models import config as configs
 from cliprd.models.config import Config, student_config
 from cliprd.models.encoder import count_parameters
-from cliprd.models.hub import unreachable
+from cliprd.models.hub import fetching
 from cliprd.models.packed import embed_images, embed_texts
 from cliprd.models.text import encode_text_features, tokenize, tokenizer_id, tokenizer_of
 
@@ -81,12 +81,10 @@ def build_model(model_cfg: Config, *, where: str) -> open_clip.CLIP:
 
 def _text_tower_config(name: str) -> None:
     """Fetch the config of a text tower of Hugging Face, which open_clip needs to build it."""
-    try:
+    with fetching(f"The config of the text tower '{name}'"):
         from transformers import AutoConfig
 
         AutoConfig.from_pretrained(name)
-    except Exception as error:  # transformers and the hub's client raise their own
-        raise unreachable(f"The config of the text tower '{name}'", error) from error
 
 
 def _check_forward(model: nn.Module, model_cfg: Config, where: str) -> None:

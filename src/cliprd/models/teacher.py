@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cliprd import manifest, storage
 from cliprd.models import weights
 from cliprd.models.encoder import count_parameters, state_sha256
-from cliprd.models.hub import unreachable
+from cliprd.models.hub import fetching
 from cliprd.models.packed import embed_images, embed_texts
 from cliprd.models.pretrained import Source, resolve
 from cliprd.models.student import TextTower, build_model
@@ -27,7 +27,7 @@ class OpenClipTeacher:
     Attributes:
         quick_gelu: whether its activation is QuickGELU.
         decided_by: what decided activation, preprocessing and, where a file holds several, the weights.
-        decisions: the same for people.
+        decisions: the same for people, a line each.
     """
 
     def __init__(self, source: Source, model: nn.Module, note: str = "") -> None:
@@ -37,7 +37,7 @@ class OpenClipTeacher:
         self.image = source.image
         self.quick_gelu = source.quick_gelu
         self.decided_by = {**source.decided_by, **({"weights": note} if note else {})}
-        self.decisions = [*source.lines(), *([note] if note else [])]
+        self.decisions = [source.line(), *([note] if note else [])]
         self.dim = int(source.config["embed_dim"])
         self.tokenizer = tokenizer_id(source.config)
         self.logit_scale = float(model.logit_scale.exp())  # type: ignore[operator]
@@ -102,11 +102,9 @@ def build_teacher(teacher: Teacher, *, device: torch.device | None = None) -> Op
 
 
 def _download(source: Source) -> Path:
-    try:
+    remedy = (
+        "Download them once where there is network access (they stay in the cache of open_clip or Hugging Face), "
+        f"or give a file: teacher.name=open_clip:{source.arch}:/path/to/weights.safetensors"
+    )
+    with fetching(f"The file of weights {source.arch}:{source.weights}", remedy):
         return Path(open_clip.download_pretrained(dict(source.tag)))
-    except Exception as error:  # urllib, huggingface_hub, requests, sockets: `unreachable` tells them apart
-        remedy = (
-            "Download them once where there is network access (they stay in the cache of open_clip or Hugging Face), "
-            f"or give a file: teacher.name=open_clip:{source.arch}:/path/to/weights.safetensors"
-        )
-        raise unreachable(f"The file of weights {source.arch}:{source.weights}", error, remedy) from error

@@ -16,7 +16,7 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor, nn
 
-from cliprd.models.hub import unreachable
+from cliprd.models.hub import fetching
 
 
 def cuttable(model: nn.Module) -> bool:
@@ -117,10 +117,8 @@ def _tokenizer(text_cfg: str, folder: str) -> SimpleTokenizer | HFTokenizer:
     options = {"context_length": text.get("context_length", 77), **(text.get("tokenizer_kwargs") or {})}
     if not (name := text.get("hf_tokenizer_name")):
         return SimpleTokenizer(**options)
-    try:
+    with fetching(f"The tokenizer '{name}'"):
         return HFTokenizer(folder or name, tokenizer_mode=text.get("tokenizer_mode"), **options)
-    except Exception as error:  # transformers, tokenizers and the hub's client raise their own
-        raise unreachable(f"The tokenizer '{name}'", error) from error
 
 
 def tokenizer_id(model_cfg: Mapping[str, Any]) -> str:
