@@ -9,7 +9,7 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip import factory, pretrained
+from open_clip import factory, pretrained, timm_model
 from torch import nn
 
 WORDS = ["a", "photo", "of", "the", "cat", "dog", "two", "red", "boats", "on", "water", "sitting", "beside"]
@@ -57,14 +57,20 @@ TEXT_TOWERS = {"roberta": "roberta", "xlm-roberta": "xlm-roberta", "facebook/nll
 
 
 def shrink(monkeypatch: Any, arch: str, folder: Path) -> None:
-    """Have open_clip know `arch` with two layers a tower, and with tokenizers that lie in `folder`."""
+    """Have open_clip know `arch` with two narrow layers a tower, and with tokenizers that lie in `folder`."""
     config: dict[str, Any] = copy.deepcopy(open_clip.get_model_config(arch))
     vision, text = config["vision_cfg"], config["text_cfg"]
+    config["embed_dim"] = 64
     if isinstance(vision.get("layers"), list):
-        vision["layers"] = [1, 1, 1, 1]
+        vision |= {"layers": [1, 1, 1, 1], "width": 16}
     elif "layers" in vision:
-        vision["layers"] = 2
-    text["layers"] = 2
+        vision |= {"layers": 2, "width": 128, "head_width": 64}
+    else:
+        create = timm_model.timm.create_model
+        monkeypatch.setattr(
+            timm_model.timm, "create_model", lambda name, **options: create(name, **{**options, **shallow(name)})
+        )
+    text |= {"layers": 2, "width": 64, "heads": 2}
     if name := text.get("hf_tokenizer_name"):
         text["hf_tokenizer_name"] = str(write_tokenizer(folder / "tokenizer"))
         if "vocab_size" in text:
@@ -74,8 +80,17 @@ def shrink(monkeypatch: Any, arch: str, folder: Path) -> None:
             text["hf_model_name"] = text["hf_tokenizer_name"] = str(write_text_config(folder / "text", kind))
         assert name
     if "multimodal_cfg" in config:
-        config["multimodal_cfg"]["layers"] = 1
+        config["multimodal_cfg"] |= {"layers": 1, "width": 64, "heads": 2}
     monkeypatch.setitem(factory._MODEL_CONFIGS, arch, config)
+
+
+def shallow(name: str) -> dict[str, Any]:
+    """timm's options for few blocks."""
+    if name.startswith("convnext"):
+        return {"depths": (1, 1, 1, 1)}
+    if name.startswith("fastvit"):
+        return {"layers": (1, 1, 1, 1)}
+    return {"depth": 2}
 
 
 def randomised(model: nn.Module) -> nn.Module:

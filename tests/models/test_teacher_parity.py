@@ -137,7 +137,7 @@ def test_every_tag_is_built_and_prepared_as_open_clip_does(arch, tag, tmp_path, 
     assert type(ours) is type(theirs)
     assert ours.config == {"quick_gelu": False, **theirs.config}
     cfg = theirs.visual.preprocess_cfg
-    assert cfg["size"] == (source.image.size,) * 2 and cfg["fill_color"] == 0
+    assert (cfg["size"], cfg["fill_color"]) == ((source.image.size,) * 2, 0)
     assert source.image == ImageSpec.from_dict({**cfg, "size": source.image.size})
     image = Image.fromarray(noise(83, 41))
     torch.testing.assert_close(

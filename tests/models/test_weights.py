@@ -382,7 +382,7 @@ def test_no_code_of_a_file_runs(case, protocol, model, tmp_path):
         weights.load(built(seed=2), tmp_path / "w.pt", arch="small", resize=False)
     except InputError as error:
         assert_plain(error)
-    assert not mark.exists() and not list(tmp_path.glob("ran*"))
+    assert not list(tmp_path.glob("ran*"))
     assert "antigravity" not in set(sys.modules) - before
 
 
@@ -461,7 +461,6 @@ def test_a_compressed_archive_is_refused_unread(tmp_path):
 
 
 def test_another_byte_order_is_refused(model, tmp_path):
-    torch.serialization.set_default_load_endianness(None)
     with zipfile.ZipFile(tmp_path / "w.pt", "w") as file:
         file.writestr("w/data.pkl", storage(0, 1, 1))
         file.writestr("w/byteorder", "big")
@@ -472,6 +471,5 @@ def test_another_byte_order_is_refused(model, tmp_path):
 def assert_plain(error):
     """One line, no colours, no advice against safety."""
     text = str(error)
-    assert "\n" not in text and "\x1b" not in text
-    assert "weights_only" not in text and "safe_globals" not in text
+    assert not [word for word in ("\n", "\x1b", "weights_only", "safe_globals") if word in text]
     assert len(text) < 700
