@@ -60,7 +60,6 @@ def shrink(monkeypatch: Any, arch: str, folder: Path) -> None:
     """Have open_clip know `arch` with two narrow layers a tower, and with tokenizers that lie in `folder`."""
     config: dict[str, Any] = copy.deepcopy(open_clip.get_model_config(arch))
     vision, text = config["vision_cfg"], config["text_cfg"]
-    config["embed_dim"] = 64
     if isinstance(vision.get("layers"), list):
         vision |= {"layers": [1, 1, 1, 1], "width": 16}
     elif "layers" in vision:
@@ -70,6 +69,8 @@ def shrink(monkeypatch: Any, arch: str, folder: Path) -> None:
         monkeypatch.setattr(
             timm_model.timm, "create_model", lambda name, **options: create(name, **{**options, **shallow(name)})
         )
+    if not vision.get("timm_model_name"):  # timm's may have no projection
+        config["embed_dim"] = 64
     text |= {"layers": 2, "width": 64, "heads": 2}
     if name := text.get("hf_tokenizer_name"):
         text["hf_tokenizer_name"] = str(write_tokenizer(folder / "tokenizer"))
