@@ -150,7 +150,7 @@ def plan(
         )
         found = _attempts(lambda: inputs.look(trees[0]))
         pairs = _attempts(lambda: of_source(trees[0].data))
-        described = {tree.distill.method: describe(tree, pairs) for tree in trees}
+        described = {tree.distill.method: _attempts(lambda tree=tree: describe(tree, pairs)) for tree in trees}  # type: ignore[misc]
         task_set.check(trees[0].benchmark)
         for place in filter(None, places):
             _attempts(lambda place=place: storage.read_bytes(storage.join(place, manifest.NAME)))  # type: ignore[misc]

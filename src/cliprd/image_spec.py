@@ -14,12 +14,16 @@ class ImageSpec:
         size: side in pixels of the square the tower takes.
         mean, std: per-channel normalisation of RGB in [0, 1].
         interpolation: PIL filter used to resize, always antialiased.
+        resize_mode: how evaluation fits a picture into the square. `shortest`: the shorter side is resized, the middle
+            kept; `longest`: the longer side, padded with black; `squash`: both sides, the ratio is lost. Random crops
+            are resized to the square in any mode.
     """
 
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form, as it goes into manifests and fingerprints."""
@@ -33,4 +37,5 @@ class ImageSpec:
             mean=tuple(value["mean"]),
             std=tuple(value["std"]),
             interpolation=value["interpolation"],
+            resize_mode=value.get("resize_mode", "shortest"),
         )

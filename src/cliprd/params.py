@@ -136,13 +136,36 @@ class Aligned(Section):
     seed: Seed = 0
 
 
+class Preprocess(Section):
+    """How a teacher's pictures are prepared; the size is its architecture's."""
+
+    mean: tuple[float, float, float]
+    std: tuple[Rate, Rate, Rate]
+    interpolation: Literal["bicubic", "bilinear"]
+    resize_mode: Literal["shortest", "longest", "squash"]
+    """`shortest`: the shorter side is resized and the middle kept; `longest`: the longer side, padded with black;
+    `squash`: both sides."""
+
+
 class Teacher(Section):
     """The large model that is distilled."""
 
     name: str = "aligned"
     """`aligned` (trained here on packaged weights) or `open_clip:<architecture>:<pretrained tag or file>`; the file may
     lie in s3://, for machines that reach no model hub."""
+    quickgelu: bool | None = None
+    """Whether weights from a file were trained with QuickGELU. A tag says it itself, as does an architecture whose tags
+    agree; where they disagree it must be given."""
+    preprocess: str | Preprocess | None = None
+    """The preprocessing of weights from a file: a tag of the architecture, or {mean, std, interpolation, resize_mode}.
+    As with `quickgelu`, only to be given where nothing says it."""
     aligned: Aligned = Aligned()
+
+    @model_validator(mode="after")
+    def _of_open_clip(self) -> Teacher:
+        if self.name == "aligned" and (self.quickgelu is not None or self.preprocess is not None):
+            raise ValueError("quickgelu and preprocess are for open_clip's teachers; 'aligned' takes neither")
+        return self
 
     @field_validator("name")
     @classmethod

@@ -1,6 +1,6 @@
 """`cliprd plan`: what a configuration means, without training it: shapes, parameters, memory, operations.
 
-Architectures are built with random weights, so nothing is downloaded; a batch of two goes through student and loss.
+Architectures are built with random weights, so none are downloaded; a batch of two goes through student and loss.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 
+from cliprd import storage
 from cliprd.benchmark.cost import cost
 from cliprd.data.count import Pairs
 from cliprd.distill.division import Division
 from cliprd.distill.objective import build_loss, resolve_weights
-from cliprd.image_spec import ImageSpec
-from cliprd.models import config as configs
+from cliprd.models import weights as weights_files
+from cliprd.models.pretrained import Source, cached, resolve
 from cliprd.models.student import (
     StudentEncoder,
     build_model,
@@ -41,7 +42,9 @@ def plan(params: Params, pairs: Pairs) -> str:
         pairs: size of the training set; where it is not known, there is no cost.
 
     Raises:
-        ParamsError: an architecture is unknown or does not fit.
+        ParamsError: an architecture or a tag is unknown, does not fit, or leaves a choice open.
+        InputError: the teacher's weights are missing, damaged, or of another architecture.
+        RetryableError: a tokenizer or a text tower's config is not on this machine and could not be downloaded.
     """
     return "\n".join(map(visible, _lines(params, pairs))) + "\n"
 
@@ -51,7 +54,7 @@ def _lines(params: Params, pairs: Pairs) -> Iterator[str]:
     model = build_student(params.student, seed=distill.seed)
     student = StudentEncoder(model, student_config(params.student), student_spec(model, params.student), "", Path())
     student_cost = cost(student)
-    teacher = _teacher(params)
+    teacher, source, state = _teacher(params)
     teacher_dim = teacher.dim if teacher else params.teacher.aligned.dim
     teacher_cost = cost(teacher) if teacher else None
 
@@ -60,6 +63,8 @@ def _lines(params: Params, pairs: Pairs) -> Iterator[str]:
     yield f"teacher  {params.teacher.name}, embeddings of {teacher_dim}" + (f", {_tower(teacher)}" if teacher else "")
     if teacher_cost:
         yield f"         {_cost(teacher_cost)}"
+    for line in [state, source.line()] if source else []:
+        yield f"         {line}"
 
     loss = build_loss(distill, student.dim, teacher_dim)
     weights, mode = resolve_weights(distill)
@@ -98,15 +103,27 @@ def _costs(
         yield f"         {(train + live) / (train + once):.1f} times less work in all than with a live teacher"
 
 
-def _teacher(params: Params) -> StudentEncoder | None:
-    """The teacher's architecture with random weights; None for the demo teacher, which is not an open_clip model."""
+def _teacher(params: Params) -> tuple[StudentEncoder | None, Source | None, str]:
+    """The teacher's architecture with random weights, what its name means, and where its weights are.
+
+    Weights that are on this machine are compared with the architecture, by names and shapes. None for the demo teacher,
+    which is not an open_clip model.
+    """
     if params.teacher.name == "aligned":
-        return None
-    arch = params.teacher.name.split(":", 2)[1]
-    config = configs.named(arch)
-    model = build_model(config, where=f"teacher.name = {params.teacher.name}")
-    spec = ImageSpec(size=configs.image_size(config), mean=params.student.mean, std=params.student.std)
-    return StudentEncoder(model, config, spec, "", Path())
+        return None, None, ""
+    source = resolve(params.teacher)
+    model = build_model(source.config, where=f"teacher.name = {params.teacher.name}")
+    path, state = None, "weights lie in S3: looked into when they are loaded"
+    if source.tag:
+        path = cached(source)
+        state = f"weights are on this machine: {path}" if path else "weights will be downloaded from open_clip's hub"
+    elif not storage.is_s3(source.weights):
+        path, state = Path(source.weights), "weights fit the architecture"
+    if path is not None:
+        weights_files.check(model, path, arch=source.arch, resize=bool(source.tag))
+    if hasattr(model, "text_decoder"):
+        del model.text_decoder  # as in a loaded teacher
+    return StudentEncoder(model, source.config, source.image, "", Path()), source, state
 
 
 def _try(student: StudentEncoder, loss: torch.nn.Module, teacher_dim: int) -> list[str]:

@@ -133,16 +133,17 @@ def test_view_of_is_uniform_and_changes_with_the_epoch():
 
 @pytest.mark.parametrize("size", [(40, 30), (30, 40), (32, 32), (65, 33), (200, 150), (33, 32)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_eval_view_is_open_clips(size, interpolation):
-    spec = ImageSpec(size=32, mean=SPEC.mean, std=SPEC.std, interpolation=interpolation)
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+def test_eval_view_is_open_clips(size, interpolation, resize_mode):
+    spec = ImageSpec(size=32, mean=SPEC.mean, std=SPEC.std, interpolation=interpolation, resize_mode=resize_mode)
     image = Image.fromarray(noise(*size))
     theirs = open_clip.transform.image_transform(
-        32, is_train=False, mean=spec.mean, std=spec.std, interpolation=interpolation, resize_mode="shortest"
+        32, is_train=False, mean=spec.mean, std=spec.std, interpolation=interpolation, resize_mode=resize_mode
     )
     pixels = eval_view(image, spec)
     assert pixels.dtype == np.uint8
     untouched = open_clip.transform.image_transform(
-        32, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), interpolation=interpolation, resize_mode="shortest"
+        32, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), interpolation=interpolation, resize_mode=resize_mode
     )
     assert np.array_equal((untouched(image) * 255).round().permute(1, 2, 0).numpy().astype(np.uint8), pixels)
     torch.testing.assert_close(to_tensor(pixels[None], spec)[0], theirs(image), rtol=0, atol=1e-5)
@@ -158,8 +159,10 @@ def test_slender_eval_view_is_open_clips_too(size):
     assert difference.max() <= 1
 
 
-def test_a_line_of_pixels_costs_no_memory():
-    assert eval_view(Image.fromarray(noise(60_000, 1)), SPEC).shape == (32, 32, 3)
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+def test_a_line_of_pixels_costs_no_memory(resize_mode):
+    spec = ImageSpec(size=32, mean=SPEC.mean, std=SPEC.std, resize_mode=resize_mode)
+    assert eval_view(Image.fromarray(noise(60_000, 1)), spec).shape == (32, 32, 3)
 
 
 def test_train_view_of_a_whole_picture_is_a_plain_resize():

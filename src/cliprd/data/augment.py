@@ -75,12 +75,26 @@ def train_view(image: Image.Image, box: Box, spec: ImageSpec) -> NDArray[np.uint
 
 
 def eval_view(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
-    """open_clip's evaluation view: shorter side resized to `size`, centre crop; `[size, size, 3]`."""
+    """open_clip's evaluation view, `[size, size, 3]`: see `ImageSpec.resize_mode`."""
+    if spec.resize_mode == "squash":
+        return train_view(image, (0.0, 0.0, float(image.width), float(image.height)), spec)
+    if spec.resize_mode == "longest":
+        return _padded_eval_view(image, spec)
     short, long = sorted(image.size)
     if long > _SLENDER * short:
         return _slender_eval_view(image, spec)
     crop, resize = _eval_transform(spec.size, spec.interpolation)
     return np.asarray(crop(resize(image)), dtype=np.uint8)
+
+
+def _padded_eval_view(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
+    """The longer side resized to `size`, black on both sides of the shorter one."""
+    ratio = max(image.size) / spec.size
+    width, height = (max(1, round(side / ratio)) for side in image.size)
+    square = Image.new("RGB", (spec.size, spec.size))
+    resized = image.resize((width, height), FILTERS[spec.interpolation])
+    square.paste(resized, ((spec.size - width) // 2, (spec.size - height) // 2))
+    return np.asarray(square, dtype=np.uint8)
 
 
 def _slender_eval_view(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:

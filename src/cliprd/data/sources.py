@@ -156,8 +156,7 @@ def _identities_of_tables(places: Sequence[str], data: Data) -> dict[str, str]:
     for place in places:
         digests[place], images[place] = hashlib.sha256(), {}
         for row in table_rows(place, data):
-            digests[place].update(f"{row.name!r} {row.caption!r}
-".encode("utf-8", "surrogatepass"))
+            digests[place].update(f"{row.name!r} {row.caption!r}\n".encode("utf-8", "surrogatepass"))
             images[place] |= {row.image: None} if row.image else {}
     known = storage.fingerprints((image for named in images.values() for image in named), absent=True)
     for place, named in images.items():

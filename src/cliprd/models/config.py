@@ -76,6 +76,11 @@ def check(config: Mapping[str, Any], *, where: str) -> None:
             raise ParamsError(
                 f"{where} lacks '{key}'.", "An open_clip model config has embed_dim, vision_cfg and text_cfg."
             )
+    if "multimodal_cfg" in config:
+        raise ParamsError(
+            f"{where} is a CoCa, which has a third tower that writes captions: it can be a teacher, not a student.",
+            "Take an architecture of two towers, such as ViT-S-16.",
+        )
     _known(config, _TOP, where)
     for key, allowed in (("vision_cfg", _VISION), ("text_cfg", _TEXT)):
         if not isinstance(config[key], Mapping):

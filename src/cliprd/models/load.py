@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 
 from cliprd import manifest
-from cliprd.errors import InputError
+from cliprd.errors import InputError, ParamsError
+from cliprd.image_spec import ImageSpec
 from cliprd.models import aligned
 from cliprd.models.encoder import Encoder, resolve_device
 from cliprd.models.student import load_student
 from cliprd.models.teacher import build_teacher
-from cliprd.params import Params
+from cliprd.params import Params, Preprocess, Teacher
 
 
 def load_encoder(folder: Path, params: Params, *, device: torch.device | None = None) -> Encoder:
@@ -42,11 +43,23 @@ def load_encoder(folder: Path, params: Params, *, device: torch.device | None = 
     said = json.loads((folder / aligned.CONFIG_FILE).read_text(encoding="utf-8"))
     if said["id"] == aligned.ID:
         return aligned.load(folder, device=place)
-    teacher = build_teacher(said["id"], device=place)
+    remedy = "Restore what was there, or delete the folder and run `cliprd teacher` again."
+    image = {key: said["image"][key] for key in Preprocess.model_fields if key in said["image"]}
+    section = {
+        "name": said["id"],
+        "quickgelu": said.get("quick_gelu"),
+        "preprocess": image if len(image) == 4 else None,
+    }
+    try:
+        teacher = build_teacher(Teacher.model_validate_json(json.dumps(section)), device=place)
+    except ParamsError as error:
+        raise InputError(f"{folder} no longer fits its weights: {error.problem}", remedy) from error
     if teacher.weights_sha256 != said["weights_sha256"]:
         raise InputError(
-            f"The weights of {said['id']} are no longer those that {folder} was made with "
+            f"The weights of {said['id']} (or their activation) are no longer those that {folder} was made with "
             f"(sha256 {said['weights_sha256'][:12]}…, now {teacher.weights_sha256[:12]}…).",
-            "Restore the weights, or delete the folder and run `cliprd teacher` again.",
+            remedy,
         )
+    if teacher.image != ImageSpec.from_dict(said["image"]):
+        raise InputError(f"{folder} was made with another preprocessing than {said['id']} has.", remedy)
     return teacher

@@ -23,6 +23,7 @@ from cliprd.image_spec import ImageSpec
 from cliprd.models import config as configs
 from cliprd.models.config import Config, student_config
 from cliprd.models.encoder import count_parameters
+from cliprd.models.hub import fetching
 from cliprd.models.packed import embed_images, embed_texts
 from cliprd.models.text import encode_text_features, tokenize, tokenizer_id, tokenizer_of
 
@@ -59,6 +60,7 @@ def build_model(model_cfg: Config, *, where: str) -> open_clip.CLIP:
 
     Raises:
         ParamsError: open_clip cannot build it.
+        RetryableError, InputError, EnvironmentError_: it names a text tower of Hugging Face whose config cannot be had.
     """
     kwargs = deepcopy(model_cfg)
     if kwargs["vision_cfg"].get("timm_model_name"):
@@ -67,10 +69,22 @@ def build_model(model_cfg: Config, *, where: str) -> open_clip.CLIP:
     if hf_text:
         kwargs["text_cfg"]["hf_model_pretrained"] = False
     custom = kwargs.pop("custom_text", False) or hf_text
+    kind = (open_clip.CoCa if "multimodal_cfg" in kwargs else open_clip.CustomTextCLIP) if custom else open_clip.CLIP
+    if hf_text:
+        _text_tower_config(kwargs["text_cfg"]["hf_model_name"])
     try:
-        return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**kwargs)
+        model: open_clip.CLIP = kind(**kwargs)
+        return model
     except Exception as error:  # open_clip, timm and transformers raise whatever they stumble over
         raise ParamsError(f"{where} makes no model: {_first_line(error)}", "Mend the config.") from error
+
+
+def _text_tower_config(name: str) -> None:
+    """Fetch the config of a text tower of Hugging Face, which open_clip needs to build it."""
+    with fetching(f"The config of the text tower '{name}'"):
+        from transformers import AutoConfig
+
+        AutoConfig.from_pretrained(name)
 
 
 def _check_forward(model: nn.Module, model_cfg: Config, where: str) -> None:

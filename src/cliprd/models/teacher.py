@@ -1,41 +1,49 @@
-"""Teachers that open_clip knows: an architecture with the weights of a pretrained tag or of a local file."""
+"""Teachers that open_clip knows: an architecture with the weights of a pretrained tag or of a file."""
 
 from __future__ import annotations
 
-import difflib
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import torch
 from open_clip.model import set_model_preprocess_cfg
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import Tensor, nn
 
-from cliprd import storage
-from cliprd.errors import InputError, ParamsError, RetryableError
-from cliprd.image_spec import ImageSpec
-from cliprd.models import config as configs
+from cliprd import manifest, storage
+from cliprd.models import weights
 from cliprd.models.encoder import count_parameters, state_sha256
+from cliprd.models.hub import fetching
 from cliprd.models.packed import embed_images, embed_texts
+from cliprd.models.pretrained import Source, resolve
 from cliprd.models.student import TextTower, build_model
 from cliprd.models.text import tokenize, tokenizer_id, tokenizer_of
+from cliprd.params import Teacher
 
 
 class OpenClipTeacher:
-    """An open_clip model as a frozen `Encoder`, with the preprocessing that its weights were trained with."""
+    """An open_clip model as a frozen `Encoder`, with the activation and preprocessing of its weights' training.
 
-    def __init__(self, id: str, model: nn.Module, model_cfg: configs.Config, image: ImageSpec) -> None:
+    Attributes:
+        quick_gelu: whether its activation is QuickGELU.
+        decided_by: what decided activation, preprocessing and, where a file holds several, the weights.
+        decisions: the same for people, a line each.
+    """
+
+    def __init__(self, source: Source, model: nn.Module, note: str = "") -> None:
         self._model = model.eval().requires_grad_(False)
-        self._model_cfg = model_cfg
-        self.id = id
-        self.image = image
-        self.dim = int(model_cfg["embed_dim"])
-        self.tokenizer = tokenizer_id(model_cfg)
+        self._model_cfg = source.config
+        self.id = source.name
+        self.image = source.image
+        self.quick_gelu = source.quick_gelu
+        self.decided_by = {**source.decided_by, **({"weights": note} if note else {})}
+        self.decisions = [source.line(), *([note] if note else [])]
+        self.dim = int(source.config["embed_dim"])
+        self.tokenizer = tokenizer_id(source.config)
         self.logit_scale = float(model.logit_scale.exp())  # type: ignore[operator]
-        self.weights_sha256 = state_sha256(model.state_dict())
+        # The same weights under another activation are another network.
+        sha = state_sha256(model.state_dict())
+        self.weights_sha256 = manifest.digest([sha, "quick_gelu"]) if source.quick_gelu else sha
 
     @property
     def device(self) -> torch.device:
@@ -70,72 +78,33 @@ class OpenClipTeacher:
         return count_parameters([self._model])
 
 
-def build_teacher(name: str, *, device: torch.device | None = None) -> OpenClipTeacher:
-    """Load `open_clip:<architecture>:<pretrained tag or file>`; the file may lie in S3.
+def build_teacher(teacher: Teacher, *, device: torch.device | None = None) -> OpenClipTeacher:
+    """Load the open_clip teacher that a section of the parameters names; a weights file may lie in S3.
 
-    Files are read as safetensors, or by torch with `weights_only=True`: no pickled code runs.
+    No code of a weights file runs: see `models.weights`.
 
     Raises:
-        ParamsError: an unknown architecture, or neither a tag nor a file.
-        InputError: the file is damaged, holds other weights, or the model wants its images in a way that is not
-            supported; or the machine is set to offline and the weights are not in its cache.
-        RetryableError: the weights could not be downloaded.
+        ParamsError: see `pretrained.resolve`.
+        InputError: the file is missing, damaged, or holds other weights; or the machine is set to offline and the
+            weights or the tokenizer are not in its cache.
+        RetryableError: weights or tokenizer could not be downloaded.
+        EnvironmentError_: a package that the architecture needs is not installed.
     """
-    _, arch, pretrained = name.split(":", 2)
-    model_cfg = configs.named(arch)
-    tag = open_clip.get_pretrained_cfg(arch, pretrained)
-    path = _download(arch, pretrained, tag) if tag else storage.fetch_file(pretrained)
-    if not path.is_file():
-        _refuse(arch, pretrained)
-    model = build_model(model_cfg, where=f"teacher.name = {name}")
-    try:
-        open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
-    except Exception as error:  # torch, pickle and safetensors each raise their own for a damaged or foreign file
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"{path} is damaged, or does not hold weights of {arch}: {first}",
-            "Give a safetensors file or a plain state dict of that architecture.",
-        ) from error
-    tokenizer_of(model_cfg)  # one that cannot be had is told now
-    image = _image_spec(model, model_cfg, tag, name)
-    return OpenClipTeacher(name, model.to(device or torch.device("cpu")), model_cfg, image)
+    source = resolve(teacher)
+    tokenizer_of(source.config)  # one that cannot be had is said before gigabytes are fetched
+    model = build_model(source.config, where=f"teacher.name = {teacher.name}")
+    path = _download(source) if source.tag else storage.fetch_file(source.weights)
+    note = weights.load(model, path, arch=source.arch, resize=bool(source.tag))
+    if hasattr(model, "text_decoder"):
+        del model.text_decoder  # CoCa's third tower, which writes captions: no embedding passes it
+    set_model_preprocess_cfg(model, source.image.to_dict())
+    return OpenClipTeacher(source, model.to(device or torch.device("cpu")), note)
 
 
-def _image_spec(model: nn.Module, model_cfg: configs.Config, tag: dict[str, Any], name: str) -> ImageSpec:
-    preprocess = merge_preprocess_dict(PreprocessCfg(), tag or {})
-    preprocess["size"] = configs.image_size(model_cfg)
-    set_model_preprocess_cfg(model, preprocess)
-    if preprocess["resize_mode"] != "shortest" or preprocess["interpolation"] not in ("bicubic", "bilinear"):
-        raise InputError(
-            f"{name} wants images resized by '{preprocess['resize_mode']}' with '{preprocess['interpolation']}'.",
-            "cliprd resizes the shorter side, bicubic or bilinear: take another teacher.",
-        )
-    return ImageSpec.from_dict(preprocess)
-
-
-def _download(arch: str, pretrained: str, tag: dict[str, Any]) -> Path:
-    try:
-        return Path(open_clip.download_pretrained(tag))
-    except Exception as error:  # urllib, huggingface_hub, requests, sockets: all mean the same here
-        problem = f"The weights {arch}:{pretrained} are not on this machine and could not be downloaded"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        remedy = (
-            "Download them once where there is network access (they stay in the cache of open_clip or Hugging Face), "
-            f"or give a file: teacher.name=open_clip:{arch}:/path/to/weights.safetensors"
-        )
-        if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-            raise InputError(f"{problem}: HF_HUB_OFFLINE is set.", remedy) from error
-        raise RetryableError(f"{problem}: {reason}", remedy) from error
-
-
-def _refuse(arch: str, pretrained: str) -> None:
-    tags = open_clip.list_pretrained_tags_by_model(arch)
-    looks_like_file = "/" in pretrained or Path(pretrained).suffix in {".safetensors", ".pt", ".pth", ".bin"}
-    if looks_like_file:
-        raise InputError(f"The teacher's weights {pretrained} do not exist.", "Mend the path in teacher.name.")
-    near = difflib.get_close_matches(pretrained, tags, n=1, cutoff=0.4)
-    hint = f"Did you mean '{near[0]}'? " if near else ""
-    raise ParamsError(
-        f"teacher.name: '{pretrained}' is neither a pretrained tag of {arch} nor a file.",
-        f"{hint}Tags of {arch}: {', '.join(tags) or 'none'}.",
+def _download(source: Source) -> Path:
+    remedy = (
+        "Download them once where there is network access (they stay in the cache of open_clip or Hugging Face), "
+        f"or give a file: teacher.name=open_clip:{source.arch}:/path/to/weights.safetensors"
     )
+    with fetching(f"The file of weights {source.arch}:{source.weights}", remedy):
+        return Path(open_clip.download_pretrained(dict(source.tag)))

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from open_clip.hf_model import HFTextEncoder
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor, nn
 
-from cliprd.errors import InputError
+from cliprd.models.hub import fetching
 
 
 def cuttable(model: nn.Module) -> bool:
@@ -70,6 +71,8 @@ def encode_text_features(model: nn.Module, tokens_BL: Tensor) -> Tensor:
 
 def _padded(model: nn.Module, tokens_BL: Tensor) -> Tensor:
     tower: Any = getattr(model, "text", model)
+    if isinstance(tower, HFTextEncoder):  # takes any length; the one it names is its table's, or 0
+        return tokens_BL
     context = int(model.context_length)  # type: ignore[arg-type]
     pad = getattr(tower, "pad_id", None)
     if pad is None:
@@ -84,6 +87,9 @@ def tokenize(model_cfg: Mapping[str, Any], texts: Sequence[str], *, folder: Path
         model_cfg: the model's config; its `text_cfg` decides tokenizer, context length and whether cutting is exact.
         texts: any strings; longer ones are truncated to the context, as open_clip does, end-of-text token kept.
         folder: where a Hugging Face tokenizer's files are, for configs that name one.
+
+    Raises:
+        RetryableError, InputError, EnvironmentError_: a Hugging Face tokenizer cannot be had; see `hub.unreachable`.
     """
     tokens: Tensor = tokenizer_of(model_cfg, folder=folder)(list(texts))
     text = model_cfg["text_cfg"]
@@ -111,19 +117,16 @@ def _tokenizer(text_cfg: str, folder: str) -> SimpleTokenizer | HFTokenizer:
     options = {"context_length": text.get("context_length", 77), **(text.get("tokenizer_kwargs") or {})}
     if not (name := text.get("hf_tokenizer_name")):
         return SimpleTokenizer(**options)
-    try:
+    with fetching(f"The tokenizer '{name}'"):
         return HFTokenizer(folder or name, tokenizer_mode=text.get("tokenizer_mode"), **options)
-    except (OSError, ImportError, ValueError) as error:
-        raise InputError(
-            f"The tokenizer '{name}' cannot be loaded: {str(error).splitlines()[0]}",
-            "Fetch it once with network access (it stays in the Hugging Face cache); `transformers` must be installed.",
-        ) from error
 
 
 def tokenizer_id(model_cfg: Mapping[str, Any]) -> str:
     """Identity of the text preprocessing, for fingerprints."""
     text = model_cfg["text_cfg"]
     name = text.get("hf_tokenizer_name") or "open_clip-bpe-49408"
-    extra = text.get("tokenizer_kwargs") or {}
+    extra = dict(text.get("tokenizer_kwargs") or {})
+    if mode := text.get("tokenizer_mode"):
+        extra["mode"] = mode
     options = "".join(f":{key}={extra[key]}" for key in sorted(extra))
     return f"{name}:{text.get('context_length', 77)}{options}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -62,8 +63,10 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     with Workspace(output, stage="teacher", params=section, inputs=inputs_found) as work:
         if work.finished:
             return work.finished
-        teacher = build_teacher(params.teacher.name, device=device)
-        said = aligned.describe(teacher)
+        teacher = build_teacher(params.teacher, device=device)
+        for value in teacher.decisions:
+            print(f"cliprd: teacher: {value}", file=sys.stderr)
+        said = {**aligned.describe(teacher), "quick_gelu": teacher.quick_gelu, "decided_by": teacher.decided_by}
         manifest.write_json(work.path / aligned.CONFIG_FILE, {**said, "training": None})
         return work.finish(facts=said)
 

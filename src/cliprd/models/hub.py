@@ -1,0 +1,101 @@
+"""What a failed download from a model hub means: to be tried again, or to be mended."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import socket
+import ssl
+import urllib.error
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.utils import logging
+
+from cliprd.errors import CliprdError, EnvironmentError_, InputError, RetryableError
+
+_FINAL = {  # of huggingface_hub and urllib: the hub has answered, and will answer the same again
+    "RepositoryNotFoundError", "GatedRepoError", "DisabledRepoError", "RevisionNotFoundError",
+    "RemoteEntryNotFoundError", "HFValidationError",
+}  # fmt: skip
+_NETWORK = (
+    ConnectionError,
+    TimeoutError,
+    socket.gaierror,
+    ssl.SSLError,
+    urllib.error.URLError,
+    http.client.HTTPException,
+)
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def offline() -> str | None:
+    """The environment variable that forbids the hub, if one does."""
+    return next((n for n in _OFFLINE if os.environ.get(n, "").upper() in {"1", "ON", "YES", "TRUE"}), None)
+
+
+@contextmanager
+def fetching(what: str, remedy: str = "") -> Iterator[None]:
+    """For a block that takes something from a hub or its cache: its errors become ours, its retries are silent.
+
+    Raises:
+        RetryableError, InputError, EnvironmentError_: see `unreachable`.
+    """
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    except Exception as error:  # transformers, open_clip, urllib and the hub's client raise their own
+        raise unreachable(what, error, remedy) from error
+    finally:
+        logging.set_verbosity(level)
+
+
+def unreachable(what: str, error: BaseException, remedy: str = "") -> CliprdError:
+    """The error to raise for `what` (such as "The tokenizer 'x'"), which is not on this machine and could not be had.
+
+    Returns:
+        RetryableError: the network or the hub failed. InputError: the hub is forbidden by the environment, or has no
+        such thing. EnvironmentError_: a package is missing, or the cache cannot be written.
+    """
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    causes = list(_chain(error))
+    if any(isinstance(cause, ImportError) for cause in causes):
+        return EnvironmentError_(
+            f"{what} cannot be loaded: {reason}", "Install the package that it needs: `uv pip install transformers`."
+        )
+    if any(isinstance(cause, PermissionError) or getattr(cause, "errno", 0) == errno.ENOSPC for cause in causes):
+        return EnvironmentError_(
+            f"{what} cannot be stored: {reason}", "Make room, or set HF_HOME to a writable folder."
+        )
+    remedy = remedy or "Fetch it once where there is network access; it stays in the Hugging Face cache."
+    if variable := offline():
+        return InputError(f"{what} is not on this machine, and {variable} is set.", remedy)
+    if any(type(cause).__name__ in _FINAL or _refused(cause) for cause in causes):
+        return InputError(f"{what} cannot be had from its hub: {reason}", "Check its name, and access with HF_TOKEN.")
+    if any(isinstance(cause, _NETWORK) or _of_network(cause) for cause in causes):
+        return RetryableError(f"{what} is not on this machine and could not be downloaded: {reason}", remedy)
+    return InputError(f"{what} cannot be loaded: {reason}", "Fetch it again, or check the versions that are installed.")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _refused(error: BaseException) -> bool:
+    """An HTTP answer that the next request will get as well."""
+    status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", None)
+    return status in {401, 403, 404, 410}
+
+
+def _of_network(error: BaseException) -> bool:
+    """An error of an HTTP library, or of the hub's client over one."""
+    kinds = {f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+    libraries = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
+    hub = {"huggingface_hub.LocalEntryNotFoundError", "huggingface_hub.OfflineModeIsEnabled"}
+    return bool(kinds & hub) or any(kind.split(".")[0] in libraries for kind in kinds)

@@ -1,0 +1,262 @@
+"""What a teacher's name means, before a weight is read: architecture, activation, preprocessing, and who says so.
+
+The same weights under another activation or preprocessing are another network, and no weight shows it. open_clip's
+configuration of the pretrained tag decides; for a file the configs that lie beside it, then what all tags of the
+architecture agree on; where those disagree, the parameters must say it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import open_clip
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+from cliprd import storage
+from cliprd.errors import InputError, ParamsError
+from cliprd.image_spec import ImageSpec
+from cliprd.models import config as configs
+from cliprd.models.identity import beside
+from cliprd.params import Preprocess, Teacher
+
+_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz"}
+_KEYS = ("mean", "std", "interpolation", "resize_mode")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A teacher's name, resolved.
+
+    Attributes:
+        name: as in `teacher.name`.
+        arch, weights: its parts; `weights` is a tag or a file.
+        tag: open_clip's configuration of the tag; empty for a file.
+        config: the model config, with the activation that was decided.
+        image: how the weights want their pictures.
+        quick_gelu: whether the activation is QuickGELU.
+        decided_by: what decided `quick_gelu` and `preprocess`.
+    """
+
+    name: str
+    arch: str
+    weights: str
+    tag: Mapping[str, Any]
+    config: configs.Config
+    image: ImageSpec
+    quick_gelu: bool
+    decided_by: dict[str, str]
+
+    def line(self) -> str:
+        """The decisions, for people."""
+        activation = "QuickGELU" if self.quick_gelu else "no QuickGELU"
+        quick, pictures = self.decided_by["quick_gelu"], self.decided_by["preprocess"]
+        said = "" if quick == pictures else f" ({quick})"
+        return f"{activation}{said}; pictures: {_shown(self.image.to_dict())} ({pictures})"
+
+
+def resolve(teacher: Teacher) -> Source:
+    """Read the name and the section's other keys; weights are neither read nor downloaded.
+
+    Raises:
+        ParamsError: an unknown architecture or tag (the nearest are named), a choice that must be given, or one that
+            contradicts what the weights say.
+        InputError: a weights file does not exist. RetryableError: the network or the store failed.
+    """
+    _, arch, weights = teacher.name.split(":", 2)
+    config = configs.named(arch)
+    tag = open_clip.get_pretrained_cfg(arch, weights)
+    if not tag and not _exists(weights):
+        _refuse(arch, weights)
+    said = {} if tag else _said_beside(weights)
+    quick, by_quick = _quick_gelu(teacher, arch, config, tag, said)
+    preprocess, by_preprocess = _preprocess(teacher, arch, tag, said)
+    config["quick_gelu"] = quick
+    return Source(
+        name=teacher.name,
+        arch=arch,
+        weights=weights,
+        tag=tag,
+        config=config,
+        image=ImageSpec.from_dict({**preprocess, "size": configs.image_size(config)}),
+        quick_gelu=quick,
+        decided_by={"quick_gelu": by_quick, "preprocess": by_preprocess},
+    )
+
+
+def cached(source: Source) -> Path | None:
+    """The weights of a tag where open_clip finds them on this machine, or None: they have to be downloaded."""
+    if hub := source.tag.get("hf_hub"):
+        repository, file = os.path.split(hub)
+        names = [file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+        names = [name.removesuffix(".bin") + ".safetensors" for name in names if name.endswith(".bin")] + names
+        for name in names:
+            if isinstance(path := huggingface_hub.try_to_load_from_cache(repository, name), str):
+                return Path(path)
+        return None
+    path = Path(os.path.expanduser("~/.cache/clip"), os.path.basename(source.tag["url"]))
+    return path if path.is_file() else None
+
+
+def _quick_gelu(
+    teacher: Teacher, arch: str, config: configs.Config, tag: Mapping[str, Any], said: Mapping[str, Any]
+) -> tuple[bool, str]:
+    named = bool(config.get("quick_gelu"))
+    tags = _by_value(arch, lambda facts: bool(facts.get("quick_gelu")))
+    if tag:
+        return _given(teacher.quickgelu, named or bool(tag.get("quick_gelu")), f"tag {teacher.name}", "quickgelu")
+    if named:  # an architecture called ...-quickgelu, or one that never was anything else
+        return _given(teacher.quickgelu, True, f"architecture {arch}", "quickgelu")
+    if "quick_gelu" in said:
+        return _given(teacher.quickgelu, bool(said["quick_gelu"]), str(said["quick_gelu_from"]), "quickgelu")
+    if teacher.quickgelu is not None:
+        return teacher.quickgelu, "teacher.quickgelu"
+    if len(tags) > 1:
+        raise ParamsError(
+            f"teacher.quickgelu must be given for {teacher.name}: the file does not say whether it was trained with "
+            f"QuickGELU, and of the tags of {arch} {_some(tags[True])} were, {_some(tags[False])} were not.",
+            "Set it to true for weights of OpenAI, MetaCLIP and DFN, else to what the training had.",
+        )
+    return next(iter(tags), False), _agreed(arch, tags)
+
+
+def _preprocess(
+    teacher: Teacher, arch: str, tag: Mapping[str, Any], said: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    given = _given_preprocess(teacher, arch)
+    tags = _by_value(arch, lambda facts: json.dumps(_plain(facts)))
+    if tag:
+        return _given(given, _plain(tag), f"tag {teacher.name}", "preprocess")
+    if "preprocess" in said:
+        return _given(given, _plain(said["preprocess"]), str(said["preprocess_from"]), "preprocess")
+    if given is not None:
+        return given, "teacher.preprocess"
+    if len(tags) > 1:
+        values = "; ".join(f"{_some(names)}: {_shown(json.loads(value))}" for value, names in tags.items())
+        raise ParamsError(
+            f"teacher.preprocess must be given for {teacher.name}: the file does not say how its pictures were "
+            f"prepared, and the tags of {arch} disagree ({values}).",
+            "Set it to the tag that is like the file, or to {mean, std, interpolation, resize_mode}.",
+        )
+    return (json.loads(next(iter(tags))) if tags else _plain({})), _agreed(arch, tags)
+
+
+def _given(given: Any, value: Any, source: str, key: str) -> tuple[Any, str]:
+    """A parameter may repeat what is known, not contradict it."""
+    if given is not None and given != value:
+        shown = [_shown(x) if isinstance(x, dict) else str(x).lower() for x in (given, value)]
+        raise ParamsError(
+            f"teacher.{key} says {shown[0]}, but {source} says {shown[1]}.", f"Leave teacher.{key} out, or mend it."
+        )
+    return value, source
+
+
+def _given_preprocess(teacher: Teacher, arch: str) -> dict[str, Any] | None:
+    given = teacher.preprocess
+    if given is None:
+        return None
+    if isinstance(given, Preprocess):
+        return _plain(given.model_dump())
+    if facts := open_clip.get_pretrained_cfg(arch, given):
+        return _plain(facts)
+    known = open_clip.list_pretrained_tags_by_model(arch)
+    near = difflib.get_close_matches(given.lower(), known, n=1, cutoff=0.4)
+    raise ParamsError(
+        f"teacher.preprocess = '{given}' is no tag of {arch}.",
+        (f"Did you mean '{near[0]}'? " if near else "")
+        + f"Give one of {', '.join(known) or 'none'}, or {{mean, std, interpolation, resize_mode}}.",
+    )
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """open_clip's preprocessing of these facts, what they leave out by its defaults, comparable."""
+    merged = merge_preprocess_dict(PreprocessCfg(), dict(facts))
+    found = {key: merged[key] for key in _KEYS}
+    for key in ("mean", "std"):
+        value = found[key]
+        found[key] = [float(x) for x in (value if isinstance(value, list | tuple) else [value] * 3)]
+    if found["interpolation"] == "random":  # a training's; open_clip evaluates it so
+        found["interpolation"] = "bicubic"
+    return found
+
+
+def _shown(preprocess: Mapping[str, Any]) -> str:
+    mean, std = (", ".join(f"{x:.3g}" for x in preprocess[key]) for key in ("mean", "std"))
+    return f"mean {mean}, std {std}, {preprocess['interpolation']}, {preprocess['resize_mode']}"
+
+
+def _by_value(arch: str, value: Any) -> dict[Any, list[str]]:
+    """Tags of `arch` by what `value` makes of their configuration."""
+    found: dict[Any, list[str]] = {}
+    for tag in open_clip.list_pretrained_tags_by_model(arch):
+        found.setdefault(value(open_clip.get_pretrained_cfg(arch, tag)), []).append(tag)
+    return found
+
+
+def _agreed(arch: str, tags: Mapping[Any, list[str]]) -> str:
+    names = [name for group in tags.values() for name in group]
+    if not names:
+        return f"open_clip's default: {arch} has no pretrained tag"
+    return f"all {len(names)} tags of {arch} agree" if len(names) > 1 else f"{arch}'s only tag, {names[0]}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _said_beside(weights: str) -> dict[str, Any]:
+    """What the files beside the weights say: open_clip's `open_clip_config.json`, or Hugging Face's `config.json`.
+
+    Raises:
+        InputError: one is no JSON.
+    """
+    said: dict[str, Any] = {}
+    own = _json(weights, "open_clip_config.json")
+    if isinstance(model := own.get("model_cfg"), Mapping):
+        said |= {"quick_gelu": bool(model.get("quick_gelu")), "quick_gelu_from": "open_clip_config.json beside it"}
+    if isinstance(preprocess := own.get("preprocess_cfg"), Mapping):
+        said |= {"preprocess": dict(preprocess), "preprocess_from": "open_clip_config.json beside it"}
+    theirs = {} if own else _json(weights, "config.json")
+    if theirs.get("model_type") == "clip" and isinstance(theirs.get("vision_config"), Mapping):
+        activation = theirs["vision_config"].get("hidden_act", "quick_gelu")  # transformers' own default
+        said |= {"quick_gelu": activation == "quick_gelu", "quick_gelu_from": "config.json beside it"}
+    return said
+
+
+def _json(weights: str, name: str) -> dict[str, Any]:
+    data = storage.read_bytes(beside(weights, name))
+    if data is None:
+        return {}
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise InputError(f"{beside(weights, name)} is no JSON: {error}.", "Mend or remove it.") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _exists(weights: str) -> bool:
+    if storage.is_s3(weights):
+        storage.etag(weights)
+        return True
+    return Path(weights).exists()
+
+
+def _refuse(arch: str, weights: str) -> None:
+    if "/" in weights or Path(weights).suffix in _SUFFIXES:
+        raise InputError(f"The teacher's weights {weights} do not exist.", "Mend the path in teacher.name.")
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    near = difflib.get_close_matches(weights.lower(), tags, n=1, cutoff=0.4)
+    hint = f"Did you mean '{near[0]}'? " if near else ""
+    elsewhere = open_clip.list_pretrained_models_by_tag(weights)
+    also = f"It is one of {', '.join(elsewhere[:5])}. " if elsewhere else ""
+    raise ParamsError(
+        f"teacher.name: '{weights}' is neither a pretrained tag of {arch} nor a file.",
+        f"{hint}{also}Tags of {arch}: {', '.join(tags) or 'none'}.",
+    )
