@@ -56,6 +56,8 @@ class Data(Section):
     csv_separator: str = "\t"
     csv_image_key: str = "filepath"
     csv_caption_key: str = "title"
+    csv_quoting: Literal["minimal", "none"] = "minimal"
+    """`minimal`: a cell may stand in quotes, its own doubled; `none`: quotes are plain characters."""
     samples_per_shard: Positive = 1000
     max_side: Positive | None = None
     """Longer sides are scaled down to this many pixels when packing; null keeps the source's bytes."""
