@@ -24,7 +24,7 @@ class Rejection:
         key: its key.
         reason: `missing_image several_images empty_image not_an_image unsupported_format too_many_pixels
             truncated_image unsupported_mode missing_caption empty_caption caption_not_utf8 broken_json nested_ending
-            link parts_apart ragged_row duplicate_key duplicate`.
+            link parts_apart ragged_row nul_byte duplicate_key duplicate`.
         detail: more, for people.
     """
 

@@ -102,6 +102,9 @@ def _listed(data: Data, *, report: bool = False) -> list[str]:
     except storage.NoFiles as error:
         remedy = next((OTHER_OUTPUTS[ending] for ending in error.endings if ending in OTHER_OUTPUTS), error.remedy)
         raise InputError(error.problem, remedy) from error
+    ending = next((ending for ending in OTHER_OUTPUTS if data.path.lower().endswith(ending)), None)
+    if ending:
+        raise InputError(f"{data.path} is no source of data.kind {data.kind}.", OTHER_OUTPUTS[ending])
     kept = [place for place in places if not is_companion(_name(place, data.path))]
     if report and len(kept) < len(places):
         left_out = len(places) - len(kept)

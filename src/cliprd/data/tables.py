@@ -75,7 +75,7 @@ def rows(url: str, data: Data) -> Iterator[Row]:
     """
     with storage.open_stream(url) as raw:
         try:
-            lines = _Lines(url, _text(url, unpacked(url, raw)))
+            lines = _Lines(_text(url, unpacked(url, raw)))
             reader = csv.reader(
                 lines,
                 delimiter=data.csv_separator,
@@ -112,8 +112,8 @@ def _text(url: str, stream: io.BufferedReader) -> IO[str]:
 class _Lines:
     """Lines of a text, counted; those of the row that is being read are kept."""
 
-    def __init__(self, url: str, text: IO[str]) -> None:
-        self._url, self._text = url, text
+    def __init__(self, text: IO[str]) -> None:
+        self._text = text
         self.number = 0
         self.row: list[str] = []
 
@@ -123,8 +123,6 @@ class _Lines:
     def __next__(self) -> str:
         line = next(self._text)
         self.number += 1
-        if "\0" in line:
-            raise InputError(f"{self._url}:{self.number} holds a NUL byte.", "The table is damaged: build it again.")
         self.row.append(line)
         return line
 
@@ -178,6 +176,8 @@ def _row(url: str, cells: list[str], header: list[str], columns: tuple[int, int]
     if len(cells) != len(header):
         detail = f"{len(cells)} fields, the header has {len(header)}: {printable(str(cells))[:200]}"
         return Row(source, "", None, (), ("ragged_row", detail), notes)
+    if any("\0" in line for line in lines.row):
+        return Row(source, "", None, (), ("nul_byte", printable(str(cells))[:200]), notes)
     name = cells[columns[0]]
     captions = _listed(cells[columns[1]])
     if captions is not None:
