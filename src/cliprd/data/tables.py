@@ -100,8 +100,8 @@ def _text(url: str, stream: io.BufferedReader) -> IO[str]:
         raise InputError(f"{url} is UTF-32.", f"Convert it: iconv -f UTF-32 -t UTF-8 {url}")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return io.TextIOWrapper(stream, encoding="utf-16", newline="")
-    if b"\0" in head:
-        form = "UTF-16LE" if b"\0" in head[1::2] else "UTF-16BE"
+    if b"\0" in head[:4]:
+        form = "UTF-16LE" if b"\0" in head[1:4:2] else "UTF-16BE"
         raise InputError(
             f"{url} holds NUL bytes: it is {form} without a byte-order mark, or no table.",
             f"Convert it: iconv -f {form} -t UTF-8 {url}",
