@@ -23,7 +23,7 @@ from cliprd.params import Params
 from cliprd.stages import prepare
 from tests.data.pictures import encoded, noise
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
 LOCK = Path(__file__).parent / "img2dataset" / "requirements.lock"
 GOOD, BROKEN, GONE = 21, 3, 4
@@ -94,7 +94,7 @@ def download(program, table, output, form):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "PYTHONPATH"):
         environment.pop(name, None)
     command = [program, *(f"--{name}={value}" for name, value in options.items())]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return output
 
