@@ -87,6 +87,8 @@ class Data(Section):
     """Between columns: one character; `\\t`, as a shell passes it on, is a tab."""
     csv_image_key: str = "filepath"
     csv_caption_key: str = "title"
+    csv_quoting: Literal["minimal", "none"] = "minimal"
+    """`minimal`: a cell may stand in quotes, its own doubled; `none`: quotes are plain characters."""
     samples_per_shard: Many = 1000
     max_side: Pixels | None = None
     """Longer sides are scaled down to this many pixels when packing; null keeps the source's bytes."""

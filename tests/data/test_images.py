@@ -37,7 +37,7 @@ def test_what_is_no_picture_is_named():
     assert reason(b'<?xml version="1.0"?><svg/>') == "unsupported_format"
     assert reason(b"hello") == "not_an_image"
     assert reason(png()[:20]) == "not_an_image"
-    assert reason(encoded(noise(), "AVIF")) == "unsupported_format"
+    assert reason(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic") == "unsupported_format"
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -236,3 +236,48 @@ with ThreadPoolExecutor(4) as pool:
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""
     assert int(ran.stdout) > 60
+
+
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [
+        *(
+            ("AVIF", "RGB"),
+            ("JPEG2000", "RGB"),
+            ("ICO", "RGBA"),
+            ("PPM", "RGB"),
+            ("PPM", "1"),
+            ("QOI", "RGB"),
+            ("SGI", "RGB"),
+        ),
+        *(("TIFF", "CMYK"), ("PNG", "LA"), ("PNG", "1"), ("PNG", "P"), ("GIF", "P"), ("MPO", "RGB"), ("DDS", "RGBA")),
+    ],
+)
+def test_what_pillow_shows_is_a_picture(form, mode):
+    image = Image.fromarray(noise(32, 32)).convert(mode)
+    data = encoded(image, form)
+    theirs = Image.open(io.BytesIO(data)).convert("RGBA").convert("RGB")
+    ours = decode(data)
+    assert (ours.mode, ours.size) == ("RGB", theirs.size)
+    assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"\0\0\0\x18ftypmif1", "HEIC"),
+        (b"<?xml version='1.0'?>" + b" " * 500 + b"<svg xmlns='x'>", "SVG"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"\xff\x0a\0", "JPEG XL"),
+        (b"%!PS-Adobe", "EPS"),
+        (b"\0\0\0\x18ftypmp42", "video"),
+        (b'{"error": "gone"}', "JSON"),
+        (b"<!doctype HTML>", "HTML"),
+    ],
+)
+def test_other_files_are_named(data, name):
+    with pytest.raises(BadImage) as caught:
+        decode(data)
+    assert caught.value.reason == "unsupported_format"
+    assert name in caught.value.detail

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from cliprd.data.sources import Raw, fingerprint, inventory, records, safe_key
+from cliprd.data.raw import Raw, safe_key
+from cliprd.data.sources import fingerprint, inventory, records
 from cliprd.errors import InputError
 from cliprd.params import Data
 from tests.data.pictures import pairs, png, write_tar
@@ -124,9 +125,10 @@ def test_open_clips_csv(tmp_path):
     a, b, missing, short, nameless = read(table, "csv")
     assert (a.key, a.image, a.captions) == (safe_key("images/a.png"), b"A", (b"a c\xe4t",))
     assert (b.image, b.captions) == (b"B", (b'a "dog"\nof mine',))
-    assert missing.fault == ("missing_image", f"{tmp_path}/missing.png")
-    assert (short.image, short.captions) == (b"B", None)
-    assert nameless.image is None
+    assert missing.fault[0] == "missing_image"
+    assert f"{tmp_path}/missing.png does not exist" in missing.fault[1]
+    assert short.fault[0] == "ragged_row"
+    assert nameless.fault[0] == "missing_image"
     assert a.source == f"{table}:2"
 
 
@@ -144,7 +146,7 @@ def test_neighbouring_rows_of_one_image_are_its_captions(tmp_path):
 
 def test_csv_with_wrong_columns(tmp_path):
     (tmp_path / "t.csv").write_text("image,text\na.png,x\n")
-    with pytest.raises(InputError, match=r"no column 'filepath'; it has image,text.*csv_separator"):
+    with pytest.raises(InputError, match=r"no column 'filepath'; it has 'image,text'.*csv_separator"):
         read(tmp_path / "t.csv", "csv")
 
 
@@ -158,7 +160,7 @@ def test_gzipped_csv_and_a_field_beyond_all_bounds(tmp_path):
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"filepath\ttitle\na.png\tx\n"))
     assert read(tmp_path / "t.csv.gz", "csv")[0].captions == (b"x",)
     (tmp_path / "u.csv").write_text("filepath\ttitle\na.png\t" + "x" * 200_000)
-    with pytest.raises(InputError, match=r"u\.csv is damaged"):
+    with pytest.raises(InputError, match=r"u\.csv:2 has a field that is too long"):
         read(tmp_path / "u.csv", "csv")
 
 

@@ -39,7 +39,7 @@ def digests(folder):
 
 @pytest.fixture
 def ills(tmp_path):
-    """A tar with every ill, and another that repeats a key of the first."""
+    """A tar with every ill, and another that repeats a sample of the first."""
     good = pairs(3)
     bad = [
         ("cut.png", png(width=100)[:2000]),
@@ -62,7 +62,7 @@ def ills(tmp_path):
         ("float.txt", b"x"),
     ]
     write_tar(tmp_path / "source/00000.tar", good + bad)
-    write_tar(tmp_path / "source/00001.tar", [("000000001.png", png(99)), ("000000001.txt", b"again"), *pairs(2, 50)])
+    write_tar(tmp_path / "source/00001.tar", [*pairs(1, 1), *pairs(2, 50)])
     return tmp_path / "source"
 
 
@@ -77,7 +77,7 @@ REASONS = {
     "json": "broken_json",
     "words": "missing_image",
     "float": "unsupported_mode",
-    "000000001": "duplicate_key",
+    "000000001": "duplicate",
 }
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import tarfile
-import zlib
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from cliprd import manifest, storage
-from cliprd.data import sources
+from cliprd.data import sources, tables
 from cliprd.data.images import EXTENSIONS
+from cliprd.data.raw import is_companion
+from cliprd.data.unpacking import DAMAGED, unpacked
 from cliprd.errors import CliprdError, InputError
 from cliprd.params import Data
 from cliprd.storage import Location
@@ -78,7 +78,7 @@ def _found(data: Data) -> tuple[int | None, str]:
 
 def _of_table(place: str, data: Data) -> int:
     """Neighbouring rows of one image are one pair."""
-    rows = (row.image for row in sources.table_rows(place, data) if row.image and row.caption)
+    rows = (row.image for row in tables.rows(place, data) if row.image and row.captions)
     return sum(1 for _ in itertools.groupby(rows))
 
 
@@ -101,14 +101,12 @@ def _sizes(places: list[str]) -> dict[str, int]:
 def _of_tar(place: str) -> int:
     """Samples with an image and a caption by the names of their files; contents here are passed over, not read."""
     try:
-        if storage.is_s3(place) or not place.lower().endswith(".tar"):
-            with storage.open_stream(place) as file:
-                plain = file if place.lower().endswith(".tar") else gzip.GzipFile(fileobj=file)
-                with tarfile.open(fileobj=plain, mode="r|") as tar:
-                    return _samples(tar)
-        with tarfile.open(place, mode="r:") as tar:
+        if not storage.is_s3(place):
+            with tarfile.open(place, mode="r:*") as tar:
+                return _samples(tar)
+        with storage.open_stream(place) as file, tarfile.open(fileobj=unpacked(place, file), mode="r|") as tar:
             return _samples(tar)
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, *DAMAGED) as error:
         raise InputError(f"{place} is damaged or cut short: {error}.", "Fetch or build this tar again.") from error
 
 
@@ -116,7 +114,7 @@ def _samples(tar: tarfile.TarFile) -> int:
     number, key, parts = 0, "", set[str]()
     for entry in tar:
         tar.members.clear()  # type: ignore[attr-defined]  # it remembers every entry
-        if not entry.isfile():
+        if not entry.isfile() or is_companion(entry.name):
             continue
         path = PurePosixPath(entry.name)
         base, _, extension = path.name.partition(".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import threading
 
 import numpy as np
@@ -12,17 +13,44 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from cliprd.data.quiet import silence
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-# What downloads often hold instead, told by their first bytes so that the reason says more than "not an image".
+# What Pillow decodes itself and recognises by its first bytes. Not among them: what needs another program (EPS, WMF),
+# what has no signature (TGA), videos.
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "AVIF",
+    "JPEG2000",
+    "ICO",
+    "PPM",
+    "PSD",
+    "QOI",
+    "SGI",
+    "ICNS",
+    "DDS",
+)
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".jpe", ".jfif", ".jif", ".mpo", ".apng", ".avif", ".jp2", ".j2k", ".jpx", ".jpc", ".j2c", ".jpf", ".ico"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".psd", ".qoi", ".sgi", ".rgb", ".icns", ".dds"),
+)
+FOREIGN_EXTENSIONS = (".heic", ".heif", ".hif", ".svg", ".svgz", ".jxl", ".tga", ".eps", ".dng", ".cr2", ".nef", ".arw")
+"""Endings of pictures that cannot be read here: rejected as such, not as missing."""
+# What downloads often hold instead, recognised by their first bytes so that the reason says more than "not an image".
 _FOREIGN = {
-    b"ftypavif": "AVIF",
-    b"ftypheic": "HEIC",
-    b"<svg": "SVG",
-    b"<html": "HTML",
-    b"<!DOCTYPE html": "HTML",
-    b"%PDF": "PDF",
-    b"8BPS": "PSD",
+    "AVIF with features that this build of Pillow does not decode": rb"^....ftypavi[fs]",
+    "HEIC": rb"^....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)",
+    "SVG": rb"<svg[\s/>]",
+    "HTML": rb"<(html|!doctype html|head|body)\b",
+    "compressed with gzip, as .svgz is": rb"^\x1f\x8b",
+    "JPEG XL": rb"^(\xff\x0a|\x00\x00\x00\x0cJXL )",
+    "EPS": rb"^(%!PS|\xc5\xd0\xd3\xc6)",
+    "PDF": rb"%PDF",
+    "a video": rb"^(....ftyp|\x1aE\xdf\xa3)",
+    "JSON": rb"^\s*[{\[]\s*[\"{\[]",
 }
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _UPRIGHT = {
@@ -64,8 +92,8 @@ def open_header(data: bytes, *, max_pixels: int) -> Image.Image:
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
     except Exception as error:  # parsers of hostile bytes raise whatever they trip over
-        for sign, name in _FOREIGN.items():
-            if sign in data[:256]:
+        for name, sign in _FOREIGN.items():
+            if re.search(sign, data[:1024], re.DOTALL | re.IGNORECASE):
                 raise BadImage("unsupported_format", f"{name}; supported are {', '.join(FORMATS)}") from error
         raise BadImage("not_an_image", f"none of {', '.join(FORMATS)}") from error
     if image.width * image.height > max_pixels:

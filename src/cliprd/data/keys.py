@@ -33,12 +33,29 @@ class KeySet:
         for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{cache // 1024}"):
             self._table.execute(f"PRAGMA {setting}")
         self._table.execute("CREATE TABLE keys (key TEXT PRIMARY KEY, source INTEGER) WITHOUT ROWID")
+        self._table.execute("CREATE TABLE contents (digest BLOB PRIMARY KEY) WITHOUT ROWID")
         os.unlink(name)
         self._table.execute("BEGIN")  # never committed: pages are written only when the memory is full
 
     def __contains__(self, key: str) -> bool:
+        return self.owner(key) is not None
+
+    def owner(self, key: str) -> int | None:
+        """The source that has this key."""
         with _as_os_errors():
-            return self._table.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone() is not None
+            row = self._table.execute("SELECT source FROM keys WHERE key = ?", (key,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def add_contents(self, digests: Iterable[bytes]) -> None:
+        """Remember what samples hold."""
+        with _as_os_errors():
+            self._table.executemany("INSERT OR IGNORE INTO contents VALUES (?)", ((digest,) for digest in digests))
+
+    def has_content(self, digest: bytes) -> bool:
+        """Whether a sample that holds this was added."""
+        with _as_os_errors():
+            row = self._table.execute("SELECT 1 FROM contents WHERE digest = ?", (digest,)).fetchone()
+        return row is not None
 
     def add(self, key: str, source: int) -> bool:
         """Add a key that was not there yet. Returns whether it was added."""

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from PIL import Image
 
 from cliprd.data.images import BadImage, decode, is_plain, open_header
+from cliprd.data.raw import Raw, printable, shown
 from cliprd.data.shards import Sample
-from cliprd.data.sources import Raw
 from cliprd.params import Data
 
 _EXTENSION = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -22,8 +22,9 @@ class Rejection:
     Attributes:
         source: where the record stands.
         key: its key.
-        reason: `missing_image empty_image not_an_image unsupported_format too_many_pixels truncated_image
-            unsupported_mode missing_caption empty_caption caption_not_utf8 broken_json duplicate_key`.
+        reason: `missing_image several_images empty_image not_an_image unsupported_format too_many_pixels
+            truncated_image unsupported_mode missing_caption empty_caption caption_not_utf8 broken_json nested_ending
+            link parts_apart ragged_row nul_byte duplicate_key duplicate`.
         detail: more, for people.
     """
 
@@ -43,25 +44,25 @@ def pack(raw: Raw, data: Data) -> Sample | Rejection:
         if raw.fault is not None:
             raise BadImage(*raw.fault)
         if raw.image is None:
-            raise BadImage("missing_image")
-        captions = _captions(raw.captions)
+            raise BadImage("missing_image", shown(raw.found))
+        captions = _captions(raw)
         image, extension = _image(raw.image, data)
     except BadImage as bad:
-        return Rejection(raw.source, raw.key, bad.reason, bad.detail)
+        return Rejection(printable(raw.source), raw.key, bad.reason, bad.detail)
     return Sample(raw.key, image, extension, captions)
 
 
-def _captions(found: tuple[bytes, ...] | None) -> tuple[str, ...]:
+def _captions(raw: Raw) -> tuple[str, ...]:
     """Captions with runs of white space made one space; empty ones and repetitions within the sample are dropped."""
-    if found is None:
-        raise BadImage("missing_caption")
+    if raw.captions is None:
+        raise BadImage("missing_caption", shown(raw.found))
     try:
-        texts = [caption.decode("utf-8-sig") for caption in found]
+        texts = [caption.decode("utf-8-sig") for caption in raw.captions]
     except UnicodeDecodeError as error:
-        raise BadImage("caption_not_utf8", str(error)[:200]) from error
-    captions = tuple(dict.fromkeys(text for raw in texts if (text := " ".join(raw.split()))))
+        raise BadImage("caption_not_utf8", f"{str(error)[:200]}; convert it to UTF-8 (iconv)") from error
+    captions = tuple(dict.fromkeys(clean for text in texts if (clean := " ".join(text.split()))))
     if not captions:
-        raise BadImage("empty_caption")
+        raise BadImage("empty_caption", shown(raw.found))
     return captions
 
 

@@ -1,60 +1,35 @@
-"""Where pairs come from: img2dataset's tars, open_clip's CSV, a captioned folder. All give the same raw records.
-
-Tars are read with `tarfile`, not with the `webdataset` library: that one treats a damaged or cut tar as the end of the
-data, lets a second part of the same name replace the first, and joins neighbours of equal key. Here each of these must
-be found and named. The layout is the same.
-"""
+"""Where pairs come from: img2dataset's tars, open_clip's CSV, a captioned folder. All give the same raw records."""
 
 from __future__ import annotations
 
-import csv
-import gzip
+import functools
 import hashlib
-import io
 import itertools
-import json
 import os
 import re
-import tarfile
-import zlib
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import IO
 
 from cliprd import storage
-from cliprd.data.images import EXTENSIONS
+from cliprd.data import archives, tables
+from cliprd.data.raw import PICTURES, Part, Raw, assembled, is_companion, printable, safe_key
+from cliprd.data.unpacking import OTHER_OUTPUTS
 from cliprd.errors import InputError
 from cliprd.params import Data
 
 _SUFFIXES = {
-    "webdataset": (".tar", ".tar.gz", ".tgz"),
-    "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".txt"),
-    "folder": (*EXTENSIONS, ".txt"),
+    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst", ".tzst"),
+    "csv": (
+        *(".csv", ".tsv", ".txt"),
+        *(f"{table}.{packed}" for table in (".csv", ".tsv", ".txt") for packed in ("gz", "xz", "bz2", "zst", "zip")),
+    ),
+    "folder": (*PICTURES, ".txt"),
 }
-
-
-_SUFFIX = re.compile(r"\.(tar|tar\.gz|tgz|[ct]sv|[ct]sv\.gz|txt)$", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Raw:
-    """One record as found; nothing is checked yet.
-
-    Attributes:
-        source: where it stands, for people: tar and key, file, or CSV line.
-        key: proposed key, fit for WebDataset.
-        image: encoded bytes, or None where there is no image.
-        captions: bytes as found, one item a caption; None where there is no caption field at all.
-        fault: a reason known already from reading (code, detail), such as a broken JSON field.
-    """
-
-    source: str
-    key: str
-    image: bytes | None
-    captions: tuple[bytes, ...] | None
-    fault: tuple[str, str] | None = None
+_SUFFIX = re.compile(
+    r"\.(tar|tar\.(gz|xz|bz2|zst)|tgz|txz|tbz2|tzst|([ct]sv|txt)(\.(gz|xz|bz2|zst|zip))?)$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +57,7 @@ def inventory(data: Data) -> list[Source]:
     Raises:
         InputError: the source is missing or empty, or a table is damaged. RetryableError: the store failed.
     """
-    places = listed(data)
+    places = listed(data, report=True)
     contents = {"webdataset": _tars_by_themselves, "csv": _identities_of_tables, "folder": _identity_of_folder}[
         data.kind
     ]
@@ -103,8 +78,11 @@ def records(data: Data, source: Source | None = None) -> Iterator[Raw]:
     Raises:
         InputError: the source is missing or empty, or a tar or table is damaged (it is named).
     """
-    read = {"webdataset": _tars, "csv": _tables, "folder": _folder}[data.kind]
-    return read(data, listed(data) if source is None or data.kind == "folder" else [source.place])
+    places = listed(data) if source is None or data.kind == "folder" else [source.place]
+    if data.kind == "folder":
+        return _folder(data, places)
+    read = archives.samples if data.kind == "webdataset" else functools.partial(tables.samples, data=data)
+    return itertools.chain.from_iterable(map(read, places))
 
 
 def fingerprint(data: Data) -> str:
@@ -119,27 +97,38 @@ def combined(found: Sequence[Source]) -> str:
     ).hexdigest()
 
 
-def safe_key(name: str) -> str:
-    """A key without dots, slashes and spaces, which WebDataset gives a meaning; at most 80 characters.
+def listed(data: Data, *, report: bool = False) -> list[str]:
+    """The files that `data` names, in their order: tars, tables, or images and captions; see `storage.list_files`.
 
-    A name that had to be changed gets a digest of itself at its end, so that different names stay different.
+    Args:
+        report: print how many were skipped.
     """
-    clean = re.sub(r"[^0-9A-Za-z_-]+", "_", name).strip("_")
-    if clean == name and 0 < len(name) <= 80:
-        return name
-    return (
-        f"{clean[-67:].strip('_') or 'sample'}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
-    )
-
-
-def listed(data: Data) -> list[str]:
-    """The files that `data` names, in their order: tars, tables, or images and captions; see `storage.list_files`."""
-    return storage.list_files(data.path, _SUFFIXES[data.kind], recursive=data.kind == "folder")
+    try:
+        places = storage.list_files(data.path, _SUFFIXES[data.kind], recursive=data.kind == "folder")
+    except storage.NoFiles as error:
+        remedy = next((OTHER_OUTPUTS[ending] for ending in error.endings if ending in OTHER_OUTPUTS), error.remedy)
+        raise InputError(error.problem, remedy) from error
+    ending = next((ending for ending in OTHER_OUTPUTS if data.path.lower().endswith(ending)), None)
+    if ending:
+        raise InputError(f"{data.path} is no source of data.kind {data.kind}.", OTHER_OUTPUTS[ending])
+    kept = [place for place in places if not is_companion(_name(place, data.path))]
+    if report and len(kept) < len(places):
+        left_out = len(places) - len(kept)
+        print(f"cliprd: {data.path}: {left_out} files of macOS or Windows skipped (._*)", file=sys.stderr)
+    if not kept:
+        raise InputError(
+            f"{data.path} holds nothing but files that macOS or Windows put beside others (._*).",
+            "Set data.path to where the data is.",
+        )
+    twice = [place for place, count in Counter(kept).items() if count > 1]
+    if twice:
+        raise InputError(f"data.path names {printable(twice[0])} twice.", "Name each file once.")
+    return kept
 
 
 def _name(place: str, path: str) -> str:
     """`place` below the part of `data.path` that is no pattern."""
-    plain = re.split(r"[*?\[{]", path, maxsplit=1)[0]
+    plain = storage.literal_part(path)
     if place == path.rstrip("/"):
         return place.rsplit("/", 1)[-1]
     base = plain if plain == path else _folder_of(plain)
@@ -155,8 +144,8 @@ def _identities_of_tables(places: Sequence[str], data: Data) -> dict[str, str]:
     digests, images = {}, dict[str, dict[str, None]]()
     for place in places:
         digests[place], images[place] = hashlib.sha256(), {}
-        for row in table_rows(place, data):
-            digests[place].update(f"{row.name!r} {row.caption!r}\n".encode("utf-8", "surrogatepass"))
+        for row in tables.rows(place, data):
+            digests[place].update(f"{row.name!r} {row.captions!r}\n".encode("utf-8", "surrogatepass"))
             images[place] |= {row.image: None} if row.image else {}
     known = storage.fingerprints((image for named in images.values() for image in named), absent=True)
     for place, named in images.items():
@@ -174,148 +163,29 @@ def _tars_by_themselves(places: Sequence[str], data: Data) -> dict[str, str]:
     return storage.fingerprints(places)
 
 
-# --- tars
-
-
-class _Member(tarfile.TarInfo):
-    """A header that is broken or cut ends `tarfile`'s iteration as if the archive ended there; here it is an error."""
-
-    @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> _Member:
-        try:
-            return super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the two zero blocks: a proper end
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"{error} at byte {tar.offset}") from error
-
-
-def _tars(data: Data, places: Sequence[str]) -> Iterator[Raw]:
-    for url in places:
-        with storage.open_stream(url) as file:
-            try:
-                plain = file if url.lower().endswith(".tar") else gzip.GzipFile(fileobj=file)
-                with tarfile.open(fileobj=plain, mode="r|", tarinfo=_Member) as tar:
-                    yield from _grouped(url, tar)
-                while plain.read(1 << 20):  # gzip's checksum stands at the very end
-                    pass
-            except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-                raise InputError(
-                    f"{url} is damaged or cut short: {error}.", "Fetch or build this tar again."
-                ) from error
-
-
-def _grouped(url: str, tar: tarfile.TarFile) -> Iterator[Raw]:
-    """WebDataset's rule: neighbours with the same name up to the first dot of the base name are one sample."""
-    key, parts = None, dict[str, bytes]()
-    for entry in tar:
-        tar.members.clear()  # type: ignore[attr-defined]  # it remembers every entry: a gigabyte for a million samples
-        if not entry.isfile():
-            continue
-        path = PurePosixPath(entry.name)
-        base, _, extension = path.name.partition(".")
-        extension = f".{extension.lower()}"
-        name = str(path.with_name(base)) if base else path.name
-        if key is not None and (name != key or extension in parts):  # a part again: another sample of the same key
-            yield _raw(url, key, parts)
-            parts = {}
-        key = name
-        member = tar.extractfile(entry)
-        parts[extension] = member.read() if member else b""
-    if key is not None:
-        yield _raw(url, key, parts)
-
-
-def _raw(url: str, key: str, parts: dict[str, bytes]) -> Raw:
-    image = next((parts[extension] for extension in EXTENSIONS if extension in parts), None)
-    captions, fault = None, None
-    if ".txt" in parts:
-        captions = _lines(parts[".txt"])
-    elif ".json" in parts:
-        captions, fault = _json_captions(parts[".json"])
-    return Raw(f"{url}:{key}", safe_key(key), image, captions, fault)
-
-
-def _lines(text: bytes) -> tuple[bytes, ...]:
-    return tuple(re.split(rb"\r\n|\r|\n", text))
-
-
-def _json_captions(text: bytes) -> tuple[tuple[bytes, ...] | None, tuple[str, str] | None]:
-    """img2dataset's `caption` field: a string, or a list of them."""
-    try:
-        field = json.loads(text).get("caption")
-    except (ValueError, AttributeError, RecursionError) as error:
-        return None, ("broken_json", " ".join(str(error).split())[:200])
-    values = field if isinstance(field, list) else [field]
-    if not all(isinstance(value, str) for value in values):
-        return None, None
-    return tuple(value.encode("utf-8", "surrogatepass") for value in values), None
-
-
-# --- CSV
-
-
-@dataclass(frozen=True)
-class _Row:
-    source: str
-    name: str
-    image: str | None
-    caption: bytes | None
-
-
-def _tables(data: Data, places: Sequence[str]) -> Iterator[Raw]:
-    """Neighbouring rows of one image (COCO's five captions) are one sample with several captions."""
-    for url in places:
-        for _, rows in itertools.groupby(table_rows(url, data), key=lambda row: row.image or row.source):
-            group = list(rows)
-            first = group[0]
-            captions = tuple(row.caption for row in group if row.caption is not None)
-            image = storage.read_bytes(first.image) if first.image else None
-            key = safe_key(first.name or first.source)
-            fault = None if image is not None or not first.image else ("missing_image", first.image)
-            yield Raw(first.source, key, image, captions or None, fault)
-
-
-def table_rows(url: str, data: Data) -> Iterator[_Row]:
-    """The rows of a table, one after the other; raises InputError where it is damaged or lacks a column."""
-    base = url.rsplit("/", 1)[0] if "/" in url else "."
-    with storage.open_stream(url) as raw:
-        stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if url.lower().endswith(".gz") else raw  # type: ignore[assignment]
-        try:
-            # latin-1 maps every byte, so a caption that is no UTF-8 reaches the quarantine instead of ending the table
-            text = io.TextIOWrapper(stream, encoding="latin-1", newline="")
-            reader = csv.reader(text, delimiter=data.csv_separator)
-            header = [name.removeprefix("\xef\xbb\xbf") for name in next(reader, [])]
-            columns = []
-            for column in (data.csv_image_key, data.csv_caption_key):
-                if column not in header:
-                    raise InputError(
-                        f"{url} has no column '{column}'; it has {', '.join(header) or 'none'}.",
-                        "Set data.csv_image_key, data.csv_caption_key and data.csv_separator.",
-                    )
-                columns.append(header.index(column))
-            for row in reader:
-                if not row:
-                    continue
-                cells = [row[i].encode("latin-1") if i < len(row) else None for i in columns]
-                name = (cells[0] or b"").decode("utf-8", "replace").strip()
-                place = name if name.startswith(("/", "s3://")) else storage.join(base, name)
-                yield _Row(f"{url}:{reader.line_num}", name, place if name else None, cells[1])
-        except (csv.Error, OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{url} is damaged: {error}.", "Build this table again.") from error
-
-
 # --- captioned folder
 
 
 def _folder(data: Data, places: Sequence[str]) -> Iterator[Raw]:
     """Images with a .txt of the same name, one caption a line; a .txt without an image is reported, not passed over."""
-    images = {place.rsplit(".", 1)[0] for place in places if not place.lower().endswith(".txt")}
+    stems: dict[str, list[str]] = {}
+    for place in places:
+        stems.setdefault(place.rsplit(".", 1)[0], []).append(place)
     for place in places:
         stem = place.rsplit(".", 1)[0]
-        key = safe_key(stem.removeprefix(data.path.rstrip("/")).lstrip("/"))
-        if not place.lower().endswith(".txt"):
-            text = storage.read_bytes(f"{stem}.txt")
-            yield Raw(place, key, storage.read_bytes(place), _lines(text) if text is not None else None)
-        elif stem not in images:
-            yield Raw(place, key, None, (b"",))
+        group = sorted(stems[stem], key=_is_text)  # the image first: it is where the record stands
+        if place != group[0]:
+            continue
+        parts = {f".{path.rsplit('.', 1)[1].lower()}": _file(path) for path in group}
+        yield assembled(place, stem.removeprefix(data.path.rstrip("/")).lstrip("/"), parts)
+
+
+def _file(place: str) -> Part:
+    content = storage.read_bytes(place)
+    if content is None:
+        raise InputError(f"{place} is gone since it was listed.", "Run the same command again.")
+    return Part(place.rsplit("/", 1)[-1], content)
+
+
+def _is_text(place: str) -> bool:
+    return place.lower().endswith(".txt")

@@ -12,7 +12,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from typing import Any
 from cliprd import lineage, manifest, progress
 from cliprd.data import sources
 from cliprd.data.keys import KeySet
+from cliprd.data.naming import Naming, Refusal, mark
 from cliprd.data.packing import Rejection, pack
 from cliprd.data.parallel import ordered_map
-from cliprd.data.shards import INDEX, Sample, Shard, read_keys, write_index, write_shard
+from cliprd.data.raw import APART, printable
+from cliprd.data.shards import INDEX, Sample, Shard, read_keys, read_shard, write_index, write_shard
 from cliprd.data.sources import Source
 from cliprd.errors import InputError
 from cliprd.manifest import Manifest
@@ -31,9 +33,14 @@ from cliprd.params import Data, Params
 from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
+_NOTES = {
+    "rows": "table rows",
+    "multi_line_fields": "fields over several lines",
+    "caption_lists": "cells that hold a list of captions",
+    "skipped": "files of macOS or Windows skipped",
+}
 REJECTED = "rejected.jsonl"
 PROGRESS = ".progress"
-DUPLICATE = "duplicate_key"
 
 
 @dataclass
@@ -45,6 +52,7 @@ class _Packed:
         shards: shards moved into place.
         rejected: records set aside.
         captions: captions kept.
+        notes: what reading found worth counting, see `Raw`.
         whole: nothing is left to pack.
     """
 
@@ -52,6 +60,7 @@ class _Packed:
     shards: list[Shard] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     captions: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
     whole: bool = False
 
     @property
@@ -63,8 +72,8 @@ class _Packed:
 def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
     """Write `SOURCE-00000.tar …`, `index.json`, `rejected.jsonl`; the manifest's facts name the sources.
 
-    A key is unique in the whole set, as img2dataset's are; of several samples with the same key, in one tar or in
-    two, the first is kept and the others are set aside as `duplicate_key`.
+    Keys are unique in the whole set, see `cliprd.data.naming`: equal keys of two sources are told apart by a mark,
+    equal samples and equal keys of one source are set aside.
 
     Args:
         params: `data` is used.
@@ -92,9 +101,10 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
         folder = work.path
         packed = _pack_all(data, folder, found)
         shards = [shard for part in packed for shard in part.shards]
-        rejected = [entry for part in packed for entry in part.rejected]
+        rejected = _with_apart([entry for part in packed for entry in part.rejected])
         kept = sum(part.samples for part in packed)
         _write_rejected(folder / REJECTED, rejected)
+        _report(packed, kept, rejected)
         _judge(data, kept, rejected, folder / REJECTED)
         for stray in {path.name for path in folder.glob("*.tar")} - {shard.name for shard in shards}:
             (folder / stray).unlink()  # of a source that is gone
@@ -112,9 +122,9 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
 
 
 def _told(source: Source, part: _Packed) -> dict[str, Any]:
-    return {
-        "name": source.name,
-        "place": source.place,
+    told = {
+        "name": printable(source.name),
+        "place": printable(source.place),
         "fingerprint": source.fingerprint,
         "stem": source.stem,
         "samples": part.samples,
@@ -123,49 +133,52 @@ def _told(source: Source, part: _Packed) -> dict[str, Any]:
         "shards": len(part.shards),
         "rejected": len(part.rejected),
     }
+    return told | ({"notes": dict(sorted(part.notes.items()))} if part.notes else {})
 
 
 def _pack_all(data: Data, output: Path, found: list[Source]) -> list[_Packed]:
     packed: list[_Packed] = []
     kept = 0
+
+    def samples(number: int) -> Iterator[Sample]:
+        return (sample for shard in packed[number].shards for sample in read_shard(output / shard.name))
+
     with contextlib.closing(KeySet(output)) as keys, progress.bar(desc="prepare", unit="img") as bar:
+        naming = Naming(keys, [mark(source.name) for source in found], samples)
         for number, source in enumerate(found):
             part = _left(output, source)
-            if not _fits(output, part, keys, number):
+            names = (key for shard in part.shards for key in read_keys(output / shard.name))
+            refused = [(entry.key, entry.reason) for entry in part.rejected]
+            if not naming.fits(names, part.samples, refused, number, undisturbed=kept == number):
                 keys.forget(number)
                 part = _Packed()
             kept += part.whole
             bar.update(part.records)
             if not part.whole:
-                _pack_rest(data, output, source, part, partial(keys.add, source=number), bar)
+                _pack_rest(data, output, source, part, partial(naming.admit, source=number), bar)
             packed.append(part)
     if kept:
         print(f"cliprd: prepare: {kept} sources kept as they were, {len(found) - kept} packed", file=sys.stderr)
     return packed
 
 
-def _fits(output: Path, part: _Packed, keys: KeySet, number: int) -> bool:
-    """Whether packing anew behind the sources before, whose keys are in `keys`, would give the same. Adds its keys."""
-    own = (key for shard in part.shards for key in read_keys(output / shard.name))
-    if keys.add_all(own, number) != part.samples:
-        return False
-    return all(entry.key in keys for entry in part.rejected if entry.reason == DUPLICATE)
-
-
 def _pack_rest(
-    data: Data, output: Path, source: Source, part: _Packed, is_new: Callable[[str], bool], bar: Any
+    data: Data, output: Path, source: Source, part: _Packed, admit: Callable[[Sample], Sample | Refusal], bar: Any
 ) -> None:
     samples: list[Sample] = []
     recorded = len(part.rejected)
     remaining = itertools.islice(sources.records(data, source), part.records, None)
-    for where, item in ordered_map(lambda raw: (raw.source, pack(raw, data)), remaining):
+    for raw, item in ordered_map(lambda raw: ((raw.source, raw.notes), pack(raw, data)), remaining):
+        where, notes = raw
         part.records += 1
+        part.notes.update(notes)
         bar.update()
-        if isinstance(item, Sample) and not is_new(item.key):
-            item = Rejection(where, item.key, DUPLICATE, "the first sample with this key is kept")
+        if isinstance(item, Sample):
+            named = admit(item)
+            item = named if isinstance(named, Sample) else Rejection(printable(where), item.key, *astuple(named))
         if isinstance(item, Rejection):
             part.rejected.append(item)
-            bar.set_postfix(source=source.name, rejected=len(part.rejected), refresh=False)
+            bar.set_postfix(source=printable(source.name), rejected=len(part.rejected), refresh=False)
             continue
         samples.append(item)
         if len(samples) == data.samples_per_shard:
@@ -194,11 +207,12 @@ def _close_shard(output: Path, source: Source, part: _Packed, samples: list[Samp
 def _note(output: Path, source: Source, part: _Packed, name: str, rejected: list[Rejection]) -> None:
     """State behind a shard, or at the end of a source; `rejected` are those since the note before."""
     note = {
-        "source": [source.place, source.fingerprint],
+        "source": _identity(source),
         "shards": len(part.shards),
         "shard": asdict(part.shards[-1]) if part.shards else None,
         "records": part.records,
         "captions": part.captions,
+        "notes": part.notes,
         "rejected": [entry.to_dict() for entry in rejected],
         "whole": part.whole,
     }
@@ -228,8 +242,12 @@ def _left(output: Path, source: Source) -> _Packed:
 
 
 def _go_on(part: _Packed, note: Mapping[str, Any]) -> None:
-    part.records, part.captions = note["records"], note["captions"]
+    part.records, part.captions, part.notes = note["records"], note["captions"], Counter(note["notes"])
     part.rejected += [Rejection(**entry) for entry in note["rejected"]]
+
+
+def _identity(source: Source) -> list[str]:
+    return [printable(source.name), printable(source.place), source.fingerprint]
 
 
 def _read_note(output: Path, source: Source, name: str) -> dict[str, Any]:
@@ -237,7 +255,7 @@ def _read_note(output: Path, source: Source, name: str) -> dict[str, Any]:
         note = json.loads((output / PROGRESS / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return note if isinstance(note, dict) and note.get("source") == [source.place, source.fingerprint] else {}
+    return note if isinstance(note, dict) and note.get("source") == _identity(source) else {}
 
 
 def _kept(folder: Path) -> Iterator[str]:
@@ -262,6 +280,7 @@ def _write_notes(folder: Path) -> None:
             part.shards.append(shard)
             _note(folder, source, part, shard.name, [])  # without its number of records: of use together only
         part.records, part.captions, part.whole = told["records"], told["captions"], True
+        part.notes = Counter(told.get("notes", {}))
         _note(folder, source, part, f"{source.stem}-end", list(itertools.islice(rejected, told["rejected"])))
 
 
@@ -270,6 +289,29 @@ def _write_rejected(path: Path, rejected: list[Rejection]) -> None:
         file.writelines(
             visible(json.dumps(entry.to_dict(), sort_keys=True, ensure_ascii=False)) + "\n" for entry in rejected
         )
+
+
+def _with_apart(rejected: list[Rejection]) -> list[Rejection]:
+    """Where the files of a sample stand apart, the first of them had looked as if the others were missing."""
+    apart = {entry.source: entry.detail for entry in rejected if entry.reason == APART}
+    return [
+        replace(entry, reason=APART, detail=f"{entry.detail}; {apart[entry.source].partition('; ')[2]}")
+        if entry.source in apart and entry.reason in {"missing_image", "missing_caption"}
+        else entry
+        for entry in rejected
+    ]
+
+
+def _report(packed: list[_Packed], kept: int, rejected: list[Rejection]) -> None:
+    """Say what came in and what came of it; nothing may be lost in between."""
+    records = sum(part.records for part in packed)
+    if records != kept + len(rejected):
+        raise AssertionError(f"{records} records were read, {kept} packed and {len(rejected)} set aside")
+    notes = sum((part.notes for part in packed), Counter[str]())
+    counted = "".join(f", {count:,} {_NOTES[kind]}" for kind, count in sorted(notes.items()) if kind in _NOTES)
+    print(
+        f"cliprd: prepare: {records:,} records: {kept:,} packed, {len(rejected):,} rejected{counted}", file=sys.stderr
+    )
 
 
 def _judge(data: Data, kept: int, rejected: list[Rejection], where: Path) -> None:

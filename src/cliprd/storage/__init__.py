@@ -16,16 +16,19 @@ from cliprd.storage.folder import (
     resolve,
     write_pointer,
 )
-from cliprd.storage.listing import expand_braces, list_files
-from cliprd.storage.paths import Location, is_s3, join, parse, scratch
+from cliprd.storage.listing import NoFiles, expand_braces, list_files, literal_part
+from cliprd.storage.paths import SCHEME, BadAddress, Location, is_s3, join, parse, scratch
 from cliprd.storage.s3 import Missing, TakenOverError
 from cliprd.storage.streams import open_stream, read_bytes, write_bytes
 from cliprd.storage.swap import swap
 from cliprd.storage.transfer import copy, download, etag, list_folder, remove, upload, versions
 
 __all__ = [
+    "SCHEME",
+    "BadAddress",
     "Location",
     "Missing",
+    "NoFiles",
     "TakenOverError",
     "await_finished",
     "copy",
@@ -40,6 +43,7 @@ __all__ = [
     "join",
     "list_files",
     "list_folder",
+    "literal_part",
     "local_file",
     "open_stream",
     "parse",

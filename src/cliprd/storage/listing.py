@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import os
 import re
+from collections import Counter
 from pathlib import Path
 
 from cliprd.errors import InputError
-from cliprd.storage.paths import is_s3, split
+from cliprd.storage.paths import SCHEME, is_s3, refuse_other_scheme, split
 from cliprd.storage.transfer import keys
 
 _WILD = re.compile(r"[*?\[]")
+_SPECIAL = re.compile(r"[*?\[{]")
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -30,8 +33,22 @@ def expand_braces(pattern: str) -> list[str]:
     ]
 
 
+class NoFiles(InputError):
+    """A folder or pattern names no file of the endings asked for.
+
+    Args:
+        endings: that are there instead, most frequent first.
+    """
+
+    def __init__(self, problem: str, remedy: str, endings: tuple[str, ...] = ()) -> None:
+        super().__init__(problem, remedy)
+        self.endings = endings
+
+
 def list_files(url: str, suffixes: tuple[str, ...], *, recursive: bool = False) -> list[str]:
     """Files under a folder, glob, brace pattern, file or S3 prefix that end in one of `suffixes` (any case).
+
+    What exists by the very name, braces and stars included, is meant before any pattern.
 
     Returns:
         Sorted by name within each part of a brace pattern, so the order is the same on every machine.
@@ -39,45 +56,83 @@ def list_files(url: str, suffixes: tuple[str, ...], *, recursive: bool = False) 
     Raises:
         InputError: nothing is there, or a named file is missing. RetryableError: the store failed.
     """
+    if not is_s3(url):
+        refuse_other_scheme(url)
     found: list[str] = []
-    for pattern in expand_braces(url):
-        if is_s3(pattern):
-            found += _list_s3(pattern, suffixes, recursive=recursive)
+    literal = literal_part(url)
+    for pattern in expand_braces(url[len(literal) :]):
+        if is_s3(url):
+            found += _list_s3(literal, pattern, suffixes, recursive=recursive)
             continue
         try:
-            found += _list_here(pattern, suffixes, recursive=recursive)
+            found += _list_here(literal, pattern, suffixes, recursive=recursive)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            raise InputError(f"{pattern} cannot be read: {why}.", "Check data.path and its permissions.") from error
+            raise InputError(
+                f"{literal}{pattern} cannot be read: {why}.", "Check data.path and its permissions."
+            ) from error
     if not found:
-        raise InputError(f"{url} holds no file that ends in {', '.join(suffixes)}.", "Set data.path and data.kind.")
+        endings = tuple(_endings_in(url)) if not is_s3(url) and Path(url).is_dir() else ()
+        there = f" but {', '.join(endings)}" if endings else ""
+        raise NoFiles(
+            f"{url} holds no file that ends in {', '.join(suffixes)}{there}.", "Set data.path and data.kind.", endings
+        )
     return found
 
 
-def _list_here(pattern: str, suffixes: tuple[str, ...], *, recursive: bool) -> list[str]:
-    if Path(pattern).is_dir():
-        entries = Path(pattern).rglob("*") if recursive else Path(pattern).iterdir()
-        return sorted(str(path) for path in entries if _ends(path.name, suffixes) and path.is_file())
-    if Path(pattern).is_file():
-        return [pattern]
+def literal_part(url: str) -> str:
+    """The longest beginning of `url` that is no pattern: up to a wildcard, and what exists by that very name."""
+    found = _SPECIAL.search(url)
+    if not found:
+        return url
+    start = url[: found.start()]
+    if is_s3(url):
+        if "/" not in start.removeprefix(SCHEME):
+            return start
+        bucket, key = split(url)
+        there = keys(f"s3://{bucket}/{key.removesuffix('/')}")
+        return url if any(f"{name}/".startswith(f"{key.removesuffix('/')}/") for name in there) else start
+    parts = url.split("/")
+    for count in range(len(parts), 0, -1):
+        head = "/".join(parts[:count])
+        if len(head) >= len(start) and head and os.path.lexists(head):
+            return url if count == len(parts) else f"{head}/"
+    return start
+
+
+def _list_here(literal: str, pattern: str, suffixes: tuple[str, ...], *, recursive: bool) -> list[str]:
+    path = Path(literal + pattern)
+    if path.is_dir():
+        entries = path.rglob("*") if recursive else path.iterdir()
+        return sorted(str(entry) for entry in entries if _ends(entry.name, suffixes) and entry.is_file())
+    if path.is_file():
+        return [literal + pattern]
     if _WILD.search(pattern):
-        return sorted(path for path in glob.glob(pattern) if _ends(path, suffixes))
-    raise InputError(f"{pattern} does not exist.", "Set data.path to where the data is.")
+        return sorted(name for name in glob.glob(glob.escape(literal) + pattern) if _ends(name, suffixes))
+    raise InputError(f"{literal}{pattern} does not exist.", "Set data.path to where the data is.")
+
+
+def _endings_in(folder: str) -> list[str]:
+    """Endings of a folder's files, most frequent first."""
+    counts = Counter(path.suffix.lower() for path in Path(folder).iterdir() if path.suffix and path.is_file())
+    return [ending for ending, _ in counts.most_common(8)]
 
 
 def _ends(name: str, suffixes: tuple[str, ...]) -> bool:
     return name.lower().endswith(suffixes)
 
 
-def _list_s3(url: str, suffixes: tuple[str, ...], *, recursive: bool) -> list[str]:
-    if _ends(url, suffixes) and not _WILD.search(url):
+def _list_s3(literal: str, pattern: str, suffixes: tuple[str, ...], *, recursive: bool) -> list[str]:
+    url = literal + pattern
+    if _ends(url, suffixes) and not _WILD.search(pattern):
         return [url]
     bucket, key = split(url)
-    wild = _WILD.search(key)
-    prefix = key[: wild.start()] if wild else f"{key.rstrip('/')}/".lstrip("/")
+    wild = _WILD.search(pattern)
+    prefix = split(literal + pattern[: wild.start()])[1] if wild else f"{key.rstrip('/')}/".lstrip("/")
     found = [name for name in keys(f"s3://{bucket}/{prefix}") if _ends(name, suffixes)]
     if wild:
-        found = [name for name in found if fnmatch.fnmatchcase(name, key) and name.count("/") == key.count("/")]
+        exact = glob.escape(split(literal)[1]) + pattern
+        found = [name for name in found if fnmatch.fnmatchcase(name, exact) and name.count("/") == key.count("/")]
     elif not recursive:
         found = [name for name in found if "/" not in name.removeprefix(prefix)]
     return sorted(f"s3://{bucket}/{name}" for name in found)

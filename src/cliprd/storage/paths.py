@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import TypeGuard
 
@@ -12,6 +13,10 @@ from cliprd.errors import EnvironmentError_, InputError
 SCHEME = "s3://"
 Location = Path | str
 """A folder: a `Path` here, or a str `s3://bucket/prefix` (`Path` would make one slash of the two)."""
+
+
+class BadAddress(InputError):
+    """An address that names nothing in S3 as other tools would read it."""
 
 
 def is_s3(location: Location) -> TypeGuard[str]:
@@ -23,22 +28,46 @@ def parse(text: Location) -> Location:
     """What a command line or caller gave, as a `Location`: S3 addresses without a slash at the end, else a `Path`.
 
     Raises:
-        InputError: an S3 address without a bucket, or an address of another kind.
+        BadAddress: see `split`, or an address of another kind.
     """
     if isinstance(text, Path) and text.parts[:1] == ("s3:",):  # a caller has made a Path of an address
         text = SCHEME + "/".join(text.parts[1:])
     if not is_s3(text):
-        if "://" in str(text):
-            raise InputError(f"{text} is neither here nor in S3.", "Give a folder here, or s3://bucket/prefix.")
+        refuse_other_scheme(str(text))
         return Path(text)
-    if not split(text)[0]:
-        raise InputError(f"{text} names no bucket.", "Write s3://bucket/prefix.")
-    return text.rstrip("/")
+    split(text)
+    return text.removesuffix("/")
+
+
+def refuse_other_scheme(text: str) -> None:
+    """Raise where `text` is an address, but none of S3 (`s3:/bucket`, `S3://bucket`, `gs://bucket`).
+
+    Raises:
+        BadAddress: it is one.
+    """
+    if re.match(r"s3:", text, re.IGNORECASE) and not is_s3(text):
+        raise BadAddress(f"{text} is no address in S3.", "Write s3://bucket/prefix.")
+    if "://" in text:
+        raise BadAddress(f"{text} is neither here nor in S3.", "Give a folder here, or s3://bucket/prefix.")
 
 
 def split(url: str) -> tuple[str, str]:
-    """Bucket and key."""
+    """Bucket and key.
+
+    Raises:
+        BadAddress: no bucket, or a key that stores and tools read in different ways: with two slashes in a row, with
+            `.` or `..` between slashes, or with a control character.
+    """
     bucket, _, key = url.removeprefix(SCHEME).partition("/")
+    if not bucket:
+        raise BadAddress(f"{url} names no bucket.", "Write s3://bucket/prefix.")
+    parts = key.removesuffix("/").split("/") if key else []
+    if "" in parts:
+        raise BadAddress(f"{url} has two slashes in a row.", "Write one; rename objects whose keys hold two.")
+    if {".", ".."} & set(parts):
+        raise BadAddress(f"{url} has '.' or '..' between slashes.", "Write the address without it.")
+    if any(ord(char) < 32 or ord(char) == 127 for char in key):
+        raise BadAddress(f"{url!r} holds a control character.", "Rename the object.")
     return bucket, key
 
 

@@ -1,0 +1,91 @@
+"""Samples of a WebDataset tar.
+
+Tars are read with `tarfile`, not with the `webdataset` library: that one treats a damaged or cut tar as the end of the
+data, lets a second part of the same name replace the first, and joins neighbours of equal key. Here each of these must
+be found and named. The layout is the same.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from cliprd import storage
+from cliprd.data.raw import APART, Part, Raw, assembled, is_companion, shown
+from cliprd.data.unpacking import DAMAGED, unpacked
+from cliprd.errors import InputError
+
+
+class _Member(tarfile.TarInfo):
+    """A header that is broken or cut ends `tarfile`'s iteration as if the archive ended there; here it is an error."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> _Member:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the two zero blocks: a proper end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tar.offset}") from error
+
+
+def samples(url: str) -> Iterator[Raw]:
+    """Records of one tar, plain or compressed, in its order, streaming.
+
+    Raises:
+        InputError: missing, no tar, damaged or cut short. RetryableError: the store failed.
+    """
+    with storage.open_stream(url) as file:
+        try:
+            plain = unpacked(url, file)
+            with tarfile.open(fileobj=plain, mode="r|", tarinfo=_Member) as tar:
+                yield from _with_apart(_grouped(url, tar))
+            while plain.read(1 << 20):  # a compressed file's checksum stands at the very end
+                pass
+        except (tarfile.TarError, *DAMAGED) as error:
+            raise InputError(f"{url} is damaged or cut short: {error}.", "Fetch or build this tar again.") from error
+
+
+def _grouped(url: str, tar: tarfile.TarFile) -> Iterator[Raw]:
+    """WebDataset's rule: neighbours with the same name up to the first dot of the base name are one sample."""
+    key, parts = None, dict[str, Part]()
+    notes: tuple[str, ...] = ()
+    for entry in tar:
+        tar.members.clear()  # type: ignore[attr-defined]  # it remembers every entry: a gigabyte for a million samples
+        if entry.isdir():
+            continue
+        if is_companion(entry.name):
+            notes += ("skipped",)
+            continue
+        path = PurePosixPath(entry.name)
+        base, _, extension = path.name.partition(".")
+        extension = f".{extension.lower()}"
+        name = str(path.with_name(base)) if base else path.name
+        if key is not None and (name != key or extension in parts):  # a part again: another sample of the same key
+            yield assembled(f"{url}:{key}", key, parts, notes)
+            parts, notes = {}, ()
+        key = name
+        parts[extension] = _part(tar, entry, path.name)
+    if key is not None:
+        yield assembled(f"{url}:{key}", key, parts, notes)
+
+
+def _part(tar: tarfile.TarFile, entry: tarfile.TarInfo, name: str) -> Part:
+    if not entry.isfile():
+        return Part(name, link=entry.linkname or "a device or pipe")
+    member = tar.extractfile(entry)
+    return Part(name, member.read() if member else b"")
+
+
+def _with_apart(records: Iterator[Raw]) -> Iterator[Raw]:
+    """A second run of files that has what an earlier one of the same key lacked gets a reason of its own."""
+    lacking: dict[str, bool] = {}  # source → whether the image was there; of incomplete ones only
+    for raw in records:
+        has_image, has_caption = raw.image is not None, raw.captions is not None
+        if has_image == has_caption or raw.fault or lacking.setdefault(raw.source, has_image) == has_image:
+            yield raw
+        else:
+            detail = f"{shown(raw.found)}; the files of a sample do not stand together: pack with tar --sort=name"
+            yield replace(raw, fault=(APART, detail))
