@@ -61,10 +61,11 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent.glob(f".{prefix}.*{SUFFIX}"))
     with tempfile.TemporaryDirectory(dir=parent, prefix=f".{prefix}.", suffix=SUFFIX) as name:
-        handle = os.open(Path(name, _LOCK), os.O_CREAT | os.O_RDWR, 0o644)
+        handle = os.open(Path(name, "lock"), os.O_CREAT | os.O_RDWR, 0o644)
         try:
             with contextlib.suppress(OSError):
                 fcntl.flock(handle, fcntl.LOCK_EX)
+            os.rename(Path(name, "lock"), Path(name, _LOCK))  # locked before a sweep can find it
             (folder := Path(name, "content")).mkdir()
             yield folder
         finally:
