@@ -66,6 +66,13 @@ class Data(Section):
     max_bad_fraction: Fraction = 0.01
     """More quarantined samples than this share fail the stage."""
 
+    @field_validator("csv_separator")
+    @classmethod
+    def _one_character(cls, separator: str) -> str:
+        if len(separator) != 1 or separator in '"\r\n\0':
+            raise ValueError("is not one character that can stand between cells, such as a tab, ',', ';' or '|'")
+        return separator
+
 
 class Augmentation(Section):
     """The stateless random resized crop that teacher and student share (RandomResizedCrop's parameters)."""
