@@ -101,7 +101,7 @@ class Data(Section):
     @classmethod
     def _separator(cls, value: str) -> str:
         value = "\t" if value == "\\t" else value
-        if len(value) != 1 or value in '"\r\n':
+        if len(value) != 1 or value in '"\r\n\0':
             raise ValueError("one character is needed that is no quote and no line break, such as , or ; or \\t")
         return value
 

@@ -9,6 +9,7 @@ import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from cliprd.data import tables
 from cliprd.errors import InputError
@@ -163,3 +164,9 @@ def test_compressed_tables_and_other_containers(tmp_path):
     assert "ZIP archive" in refused(tmp_path / "z.csv", (tmp_path / "z.csv").read_bytes())
     assert "zstd -d" in refused(tmp_path / "t.csv", b"\x28\xb5\x2f\xfd" + bytes(40))
     assert "Parquet" in refused(tmp_path / "t.csv", b"PAR1" + bytes(40))
+
+
+@pytest.mark.parametrize("separator", ["", ",,", '"', "\n", "\r", "\0"])
+def test_what_cannot_separate(separator):
+    with pytest.raises(ValidationError, match="is not one character"):
+        Data(csv_separator=separator)
