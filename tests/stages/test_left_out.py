@@ -106,9 +106,13 @@ def test_the_gate_refuses_a_candidate_whose_task_was_left_out(place, tmp_path):
     out = tmp_path / "promoted"
     assert command(
         place, "promote", "--student", place / "students" / "baseline-0", "--benchmark", tmp_path / "champion",
-        "--output", out, "--set", f"promote.champion={tmp_path / 'place'}",
+        "--output", out, "--set", f"promote.champion={tmp_path / 'place'}", "--allow-guessing",
     ) == 0  # fmt: skip
-    crowned = tree.model_copy(update={"promote": tree.promote.model_copy(update={"champion": str(tmp_path / "place")})})
+    crowned = tree.model_copy(
+        update={
+            "promote": tree.promote.model_copy(update={"champion": str(tmp_path / "place"), "allow_guessing": True})
+        }
+    )
     gate.run(crowned, {"candidate": place / "benchmark" / "clip_kd-0"}, tmp_path / "gate")
     decision = json.loads((tmp_path / "gate" / "decision.json").read_text())
     assert not decision["passed"]
