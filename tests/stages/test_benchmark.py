@@ -92,6 +92,24 @@ def test_the_model_and_its_cost_are_described(house):
     assert set(read(house / "benchmark" / "pupil", "volatile/speed.json")) >= {"image", "text", "device"}
 
 
+def test_random_models_are_said_to_be_not_above_guessing(house):
+    for model in ("teacher", "pupil"):
+        results = read(house / "benchmark" / model, "results.json")
+        assert results["schema"] == 2
+        for stands in results["standing"].values():
+            assert stands["floor"]["tasks"]["flags"]["guessing"] == pytest.approx(1 / 6)
+            assert stands["floor"]["tasks"]["captions"]["guessing"] == pytest.approx(1 / 14)
+            assert not stands["above_guessing"]["mean"]
+        acc1 = results["tasks"]["flags"]["protocols"]["standard"]["scores"]["acc1"]
+        flags = results["standing"]["standard"]["tasks"]["flags"]
+        assert flags == {part: acc1[part] for part in ("value", "low", "high")}  # one interval of one score
+        said = manifest.read(house / "benchmark" / model).facts["verdict"]
+        assert said.startswith(
+            "nothing to promote: not above guessing: "
+        )  # the "teacher" here is another student's folder
+    assert results["reference"]["above_guessing"] is False
+
+
 def test_scores_json_is_the_compact_form(house):
     for model in ("teacher", "pupil"):
         folder = house / "benchmark" / model
