@@ -26,6 +26,7 @@ from cliprd.models.student import (
     student_spec,
     tokenize,
 )
+from cliprd.models.text import tokenizer_of
 from cliprd.params import Params
 
 BACKWARD = 3  # forward and backward of a trained network cost about three forwards
@@ -101,6 +102,7 @@ def _teacher(params: Params) -> tuple[StudentEncoder | None, Source | None, str]
     if params.teacher.name == "aligned":
         return None, None, ""
     source = resolve(params.teacher)
+    tokenizer_of(source.config)
     model = build_model(source.config, where=f"teacher.name = {params.teacher.name}")
     path, state = None, "weights lie in S3: looked into when they are loaded"
     if source.tag:
