@@ -27,6 +27,7 @@ from cliprd.models.student import (
     student_spec,
     tokenize,
 )
+from cliprd.models.text import tokenizer_of
 from cliprd.names import visible
 from cliprd.params import Params
 
@@ -112,6 +113,7 @@ def _teacher(params: Params) -> tuple[StudentEncoder | None, Source | None, str]
     if params.teacher.name == "aligned":
         return None, None, ""
     source = resolve(params.teacher)
+    tokenizer_of(source.config)
     model = build_model(source.config, where=f"teacher.name = {params.teacher.name}")
     path, state = None, "weights lie in S3: looked into when they are loaded"
     if source.tag:

@@ -167,7 +167,8 @@ def test_plan_looks_into_a_file(tmp_path, monkeypatch):
     tree = params.validate({"teacher": {"name": f"open_clip:RN50:{tmp_path}/w.safetensors"}}, where="test")
     text = plan(tree)
     assert "weights fit the architecture" in text
-    assert "QuickGELU (all 3 tags of RN50 agree)" in text
+    assert "QuickGELU; pictures: mean 0.481" in text
+    assert "(all 3 tags of RN50 agree)" in text
     safetensors.torch.save_file({k: v for k, v in state.items() if k != "logit_scale"}, tmp_path / "w.safetensors")
     with pytest.raises(InputError, match="no tensor in it is called 'logit_scale'"):
         plan(tree)

@@ -47,6 +47,7 @@ def build_student(student: params.Student, *, seed: int) -> open_clip.CLIP:
     """
     model_cfg = student_config(student)
     where = "student.config" if student.config is not None else f"student.arch = {student.arch}"
+    tokenizer_of(model_cfg)  # one that cannot be had is said before a large model is built
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_model(model_cfg, where=where)

@@ -195,7 +195,7 @@ def _decide(
     params: Params,
     settings: Settings,
 ) -> dict[str, Any]:
-    """The answer of `_compared`, unless the candidate is not above guessing and would be promoted or compared."""
+    """The answer of `_compared`, unless candidate or teacher are not above guessing and it would be promoted."""
     found = _compared(candidates, reigning, held, params, settings)
     if found["verdict"] in ("champion", "rescored", "withdrawn", "no place"):
         return found
@@ -204,16 +204,19 @@ def _decide(
     rates = {t: {**rate, "above_guessing": above["tasks"][t]} for t, rate in stands["floor"]["tasks"].items()}
     shown = {"mean": stands["mean"], "floor": stands["floor"]["mean"], "above_guessing": above["mean"], "tasks": rates}
     found |= {"standing": shown, "overrides": []}
+    faults = []
     if (candidates[0].results.get("reference") or {}).get("above_guessing") is False:
-        notes = [*found.get("notes", []), "Nothing to distil: the candidate's teacher is not above guessing."]
-        found |= {"notes": notes}
-    if above["mean"]:
+        faults.append("nothing to distil: the candidate's teacher is not above guessing")
+    if not above["mean"]:
+        why = verdicts.standing(stands["mean"], stands["floor"]["mean"], False)
+        faults.append(f"nothing to promote: the candidate is {why}")
+    if not faults:
         return found
-    why = verdicts.standing(stands["mean"], stands["floor"]["mean"], False)
+    told = "; ".join(faults)
     if params.promote.allow_guessing:
-        overridden = {"overrides": [ALLOW], "reason": f"{found['reason']}; {why}, which {ALLOW} overrides"}
+        overridden = {"overrides": [ALLOW], "reason": f"{found['reason']}; {told}, which {ALLOW} overrides"}
         return {**found, **(overridden if found["passed"] else {})}
-    return {**found, **_answer("not above guessing", f"nothing to promote: the candidate is {why}")}
+    return {**found, **_answer("not above guessing", told)}
 
 
 def _compared(
