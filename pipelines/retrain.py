@@ -1,4 +1,4 @@
-"""Pipeline `retrain`: distil a student, hold it against the champion, and promote it if it is surely better."""
+"""Pipeline `retrain`: distil a student, hold it against the champion, and promote it if it is significantly better."""
 
 from typing import Any
 

@@ -110,7 +110,7 @@ def parser() -> _Parser:
     promote = command(
         "promote",
         _promote,
-        "make a student the champion if it is surely better (params: promote); exit code 1: it was refused",
+        "make a student the champion if it is significantly better (params: promote); exit code 1: it was refused",
     )
     promote.add_argument(
         "--allow-guessing",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cliprd.benchmark import retrieval, zeroshot
-from cliprd.benchmark.multilabel import rank_images
+from cliprd.benchmark.multilabel import average_precision, random_precision, rank_images
 from cliprd.benchmark.retrieval import image_to_text_ranks, nearest, retrieve, text_to_image_ranks
 from cliprd.benchmark.selection import select
 from cliprd.benchmark.zeroshot import classify, top_classes
@@ -74,6 +74,26 @@ def test_a_collapsed_model_scores_by_chance():
     assert found["text_to_image_r1"] == found["image_to_text_r1"] == pytest.approx(1 / 40)
     assert found["text_to_image_r10"] == pytest.approx(10 / 40)
     assert means(classify(point, point[:8], np.arange(40) % 8))["acc1"] == pytest.approx(1 / 8)
+
+
+@pytest.mark.parametrize("shown_first", [True, False])
+def test_a_collapsed_model_does_not_rank_images_by_their_order(shown_first):
+    point, labels = unit(np.ones((40, 3))), np.zeros((40, 2), dtype=bool)
+    labels[: 10 if shown_first else -10, 0] = labels[10:, 1] = True
+    found = rank_images(point, point[:2], labels).values["mean_average_precision"].mean()
+    assert found < random_precision(40, labels.sum(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("images", "shown"), [(1, [1]), (1, [0, 1]), (3, [1]), (3, [3, 1, 0]), (24, [1, 2, 12]), (40, [4, 0])]
+)
+def test_random_precision_is_that_of_images_in_random_order(images, shown):
+    rng, found = np.random.default_rng(0), []
+    for _ in range(4000):
+        orders = [rng.permutation(np.arange(images) < count) for count in shown]
+        found.append(np.mean([average_precision(order)[0] for order in orders]))
+    error = 4 * np.std(found) / len(found) ** 0.5 + 1e-12
+    assert random_precision(images, np.array(shown)) == pytest.approx(np.mean(found), abs=error)
 
 
 def test_ties_go_to_the_lower_number():

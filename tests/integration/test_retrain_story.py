@@ -173,7 +173,7 @@ def test_the_story(story):
     log, comment = story.ask(2, "bad")
     assert "Running stage 'distill@baseline-0'" in log
     assert "## Retraining: refused by the gate" in comment
-    assert "surely worse" in comment
+    assert "significantly worse" in comment
 
     log = story.merge("bad")  # nobody listened
     assert set(re.findall("Running stage '([^']+)'", log)) <= {"inputs"}
@@ -181,7 +181,7 @@ def test_the_story(story):
     assert story.champion().version == "2"
     refused = registry.get_model_version_by_alias("story", "candidate")
     assert refused.version == "3"
-    assert refused.tags["cliprd.gate.reason"].endswith("surely worse")
+    assert refused.tags["cliprd.gate.reason"].endswith("significantly worse")
     log = story.ci("schedule", actions.MAIN)
     assert "the gate refused them" in log
 

@@ -11,7 +11,7 @@ from cliprd.tracking import champion
 from tests.pipelines.paths import IMAGE
 from tests.retrain import shapes
 
-REFUSED = {"passed": False, "verdict": "not better", "reason": "+0.1 points: not surely better", "champion": None}
+REFUSED = {"passed": False, "verdict": "not better", "reason": "+0.1 points: not better", "champion": None}
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_the_pipeline_is_started_with_what_is_to_be_trained_and_its_gate_believe
     assert code == 0
     (run,) = server.runs
     assert run["runtime_config"]["parameters"] == {"method": "vrd-exp", "seed": 3, "publish": True}
-    assert "refused by the gate: +0.1 points: not surely better" in out
+    assert "refused by the gate: +0.1 points: not better" in out
     assert report(here)["ending"] == "refused"
 
     says(here, server, {**REFUSED, "passed": True, "verdict": "first", "reason": "there is no champion yet"})

@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from cliprd.report import verdicts
+from cliprd.report.charts.forest import spread
 from cliprd.report.table import coverage, markdown_table, notes
 
 ABOVE = {"mean": True, "tasks": {"photos": True, "a|b": True}}
@@ -146,6 +147,46 @@ def test_headline_of_a_reference_that_is_best(value, covers, said):
     found["best"] = "clip_kd"
     assert verdicts.headline(found, "clip_kd") == said
     assert verdicts.badge(block(clip_rd_exp=(-0.05, SEEDS)), "clip_rd-exp") == ("worse", "clear")
+
+
+def equal(found, *methods):
+    for method in methods:
+        found["methods"][method]["difference"]["mean"] = interval(0.0, 0.0)
+    return found
+
+
+@pytest.mark.parametrize("best", ["clip_kd", "clip_rd-exp"])
+@pytest.mark.parametrize(("covers", "who"), [(SEEDS, "clip_rd-exp and clip_kd"), (ONE, "clip_rd-exp training and")])
+def test_equal_students_are_not_ahead_of_each_other(best, covers, who):
+    found = equal(block(clip_rd_exp=(0.0, covers), baseline=(0.0, covers)), "clip_rd-exp", "baseline")
+    found["best"] = best
+    said = verdicts.headline(found, "clip_kd")
+    assert said.endswith("have the same mean.")
+    assert "ahead" not in said
+    assert "highest" not in said
+    if best != "clip_kd":
+        assert who in said
+
+
+def test_a_difference_below_a_tenth_is_not_called_zero():
+    found = block(clip_rd_exp=(0.0, SEEDS))
+    found["methods"]["clip_rd-exp"]["difference"]["mean"] = {"value": 0.0003, "low": 0.0001, "high": 0.0005}
+    assert verdicts.headline(found, "clip_kd") == "clip_rd-exp beats clip_kd by less than 0.1 points."
+    assert spread(interval(0.0004, 0.0003), sign=True) == "+0.0 [+0.0, +0.1]"
+    assert spread({"value": 0.01, "low": 0.0, "high": 0.02}, sign=True) == "+1.0 [0.0, +2.0]"  # zero is in
+
+
+def test_seeds_with_the_same_mean_are_named_beside_others():
+    found = copy.deepcopy(COMPARISON) | {"seeds": [0, 1], "interval_covers": SEEDS}
+    for method, covers in (("baseline", SEEDS), ("clip_kd", ONE), ("clip_rd-exp", SEEDS)):
+        found["protocols"]["standard"]["methods"][method]["covers"] = covers
+    assert coverage(found).endswith("Seeds with the same mean, which show no training noise: clip_kd.")
+
+
+def test_nothing_is_marked_as_best_where_there_is_nothing_to_distil():
+    found = copy.deepcopy(COMPARISON)
+    below(found["protocols"]["standard"], "teacher")
+    assert "**" not in "".join(markdown_table(found).splitlines()[3:6])
 
 
 def test_where_nothing_is_above_guessing_there_is_no_winner():

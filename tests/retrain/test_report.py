@@ -84,6 +84,27 @@ def test_a_candidate_without_a_champion_or_without_scores_here_is_told_too():
     assert "### Scores" not in render(report(scores=None))
 
 
+@pytest.mark.parametrize("above", [True, False])
+def test_without_guards_the_standing_and_the_notes_are_shown_all_the_same(above):
+    told = report(ending="passed" if above else "refused")
+    tasks = {"birds": {"guessing": 0.1, "majority": 0.2, "above_guessing": above}}
+    standing = {"mean": interval(0.3, 0.2, 0.4), "floor": 0.25, "above_guessing": above, "tasks": tasks}
+    told["decision"] |= {"guards": [], "standing": standing, "overrides": [], "notes": ["One seed a side."]}
+    text = render(told)
+    assert "above guessing: 30.0 " in text
+    assert ("not above guessing: 30.0" in text) is not above
+    assert ("<details open>" in text) is not above
+    assert "One seed a side." in text
+
+
+def test_a_decision_without_its_tasks_is_reported_by_its_mean():
+    """Of a run on a cluster with very many tasks, whose note beside the champion has no place for them."""
+    told = report(scores=None)
+    for name in ("tasks", "guards", "notes", "confidence", "covers"):
+        del told["decision"][name]
+    assert "mean  " in render(told)
+
+
 def test_names_and_messages_do_not_come_alive_in_a_comment():
     evil = "a|b`c`\n# [x](http://x) <img src=x> @everyone ![p](http://y) *z*"
     told = report(changes=[{"kind": "data", "what": evil, "before": evil, "after": None}], notes=[evil], why=evil)

@@ -58,7 +58,8 @@ def test_it_writes_json_table_and_page(compared):
         f"metrics/{name}.json" for name in ("teacher", *METHODS)
     }
     assert sealed.facts["runs"] == 5
-    assert sealed.facts["best"] == content(output)["protocols"]["standard"]["best"]
+    headline = content(output)["protocols"]["standard"]["headline"]
+    assert dict(sealed.facts) == {"protocol": "standard", "runs": 5, "verdict": headline}  # the terminal's line
     assert manifest.verify(output, stage="compare") == sealed
     assert "| **teacher** |" in (output / "comparison.md").read_text(encoding="utf-8")
 

@@ -224,6 +224,8 @@ def test_a_random_teacher_and_random_students_have_no_winner_anywhere(grid, tmp_
         assert "Nothing to distil: the teacher is not above guessing: " in found[face]
     assert "clear" not in re.findall(r'<span class="chip [a-z]+">([^<]*)</span>', found["page"])
     assert '<span class="chip open">nothing to distil</span>' in found["page"]
+    assert 'class="best"' not in found["page"]
+    assert found["rows"][OTHER].verdict.startswith("nothing to distil")
     weak = {key: {t: exactly(0.15, n, np.random.default_rng(2)) for t, n in SIZES.items()} for key in outcomes}
     weak["teacher", 0] = drawn(7, (0.5, 0.5), 1)["teacher", 0]
     found = judged(grid, tmp_path / "weak", weak, count)

@@ -73,6 +73,15 @@ def test_above_is_more_than_luck(hits, rate, said):
     assert above(np.asarray(hits, dtype=float), rate) == {"mean": said, "tasks": {"t": said}}
 
 
+@pytest.mark.parametrize("other", [1.0, 0.1])
+def test_a_task_where_nobody_can_score_or_fail_shows_nothing(other):
+    """No image shows any class of a multilabel task: the rate is 0, and so is every score."""
+    sides = {"m": {"none": np.zeros((1, 5)), "one": np.full((1, 50), other), "t": np.ones((1, 2))}}
+    rates = {task: {"guessing": rate, "majority": rate} for task, rate in (("none", 0.0), ("one", other), ("t", 0.5))}
+    found = guessing.above(sides, rates, Settings())["m"]
+    assert found["tasks"] == {"none": False, "one": False, "t": False}
+
+
 def test_every_training_must_be_above():
     good, bad = np.arange(300) % 2 == 0, np.arange(300) % 10 == 0
     rows = np.stack([good, bad, good]).astype(float)

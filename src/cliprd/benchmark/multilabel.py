@@ -1,7 +1,9 @@
 """Multilabel classification: do the images that show a class come first in the order of their likeness to it?
 
 Mean average precision as in CLIP_benchmark: a class's average precision is the mean, over the images that show it, of
-the precision among the images down to it; the score is the mean over all classes, 0 for one that no image shows.
+the precision among the images down to it; the score is the mean over all classes, 0 for one that no image shows. Among
+equals those that show the class come last, so that a model that maps all images to one point does not score by their
+order in the test set.
 
 Shapes: N images, C classes, D width.
 """
@@ -32,7 +34,7 @@ def rank_images(image_ND: NDArray[np.float32], class_CD: NDArray[np.float32], la
     value, without_N = 0.0, np.zeros(n)
     for c in range(classes):
         likeness = torch.from_numpy(image_ND) @ torch.from_numpy(class_CD[c])
-        order = torch.sort(likeness, descending=True, stable=True).indices.numpy()
+        order = np.lexsort((labels_NC[:, c], -likeness.numpy()))
         precision, left_out = average_precision(labels_NC[order, c])
         value += precision / classes
         without_N[order] += left_out / classes
@@ -59,3 +61,20 @@ def average_precision(shown: NDArray[np.bool_]) -> tuple[float, NDArray[np.float
     ahead = own.cumsum() - own
     left_out = np.where(shown, (ahead + after_fewer) / max(total - 1, 1), (ahead + after_moved) / total)
     return float(own.sum() / total), left_out
+
+
+def random_precision(images: int, shown: NDArray[np.int64]) -> float:
+    """Mean average precision of images in random order: what guessing gives.
+
+    Of n images, p of which show the class, the one at rank k shows it with p/n, and then so does each before it with
+    (p-1)/(n-1). For few images or rare classes that is far above the share p/n.
+
+    Args:
+        images: how many.
+        shown: `[C]`, how many of them show each class; 0 where none does.
+    """
+    if images == 1:
+        return float((shown > 0).mean())
+    harmonic = float((1 / np.arange(1, images + 1)).sum())
+    found = (harmonic + (images - harmonic) * (shown - 1) / (images - 1)) / images
+    return float(np.where(shown > 0, found, 0.0).mean())

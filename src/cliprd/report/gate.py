@@ -11,8 +11,8 @@ from cliprd.report.markdown import literal, text
 
 def points(interval: Mapping[str, float]) -> str:
     """`+1.70 [+0.60, +2.80]`: a difference of shares in points."""
-    value, low, high = (100 * interval[key] for key in ("value", "low", "high"))
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    value, low, high = (f"{100 * interval[key]:{'+' if interval[key] else ''}.2f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def markdown(decision: Mapping[str, Any]) -> str:

@@ -81,6 +81,7 @@ def _protocol(page: Page, protocol: str, styles: Mapping[str, palette.Style]) ->
         "contender": contender,
         "badge": contender and verdicts.badge(scores, contender),
         "nothing": verdicts.nothing(scores),
+        "leaders": verdicts.leaders(scores),
         "headline": scores["headline"],
         "notes": notes(comparison, protocol),
         "scores": scores,

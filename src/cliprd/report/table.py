@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cliprd.report import verdicts
 from cliprd.report.charts.forest import points, spread
 from cliprd.report.markdown import text
 from cliprd.statistics.aggregate import EXAMPLES
@@ -30,14 +31,14 @@ def markdown_table(comparison: Mapping[str, Any], protocol: str | None = None) -
     protocol = protocol or comparison["protocol"]
     block = comparison["protocols"][protocol]
     reference = comparison["reference"]
-    tasks = list(comparison["tasks"])
+    tasks, leaders = list(comparison["tasks"]), verdicts.leaders(block)
     head = ["model", "mean", f"Δ to {reference}", "of teacher", *tasks]
     rows = [["**teacher**", _mean(block["teacher"]), "", "", *_cells(block["teacher"], tasks)]]
     for method in comparison["methods"]:
         entry = block["methods"][method]
         difference = spread(entry["difference"]["mean"], sign=True) if "difference" in entry else "reference"
         share = f"{entry['kept']['value']:.0%}" if entry["kept"] else "–"
-        name = f"**{method}**" if method in block["leaders"] and entry["above_guessing"]["mean"] else method
+        name = f"**{method}**" if method in leaders else method
         rows.append([name, _mean(entry), difference, share, *_cells(entry, tasks)])
     floor = block["floor"]["tasks"]
     for rate, label in RATES.items():
@@ -89,12 +90,15 @@ def coverage(comparison: Mapping[str, Any]) -> str:
         )
     if comparison["interval_covers"] == EXAMPLES:
         return (
-            f"{len(seeds)} seeds with the same scores: nothing is known of training noise, and the intervals cover the "
+            f"{len(seeds)} seeds with the same mean: nothing is known of training noise, and the intervals cover the "
             "choice of test examples only."
         )
+    methods = comparison["protocols"][comparison["protocol"]]["methods"]
+    same = [method for method, entry in methods.items() if entry.get("covers") == EXAMPLES]
     return (
         f"{len(seeds)} seeds: the intervals cover the choice of test examples, and training noise by Student's t with "
         "the seeds' degrees of freedom."
+        + (f" Seeds with the same mean, which show no training noise: {', '.join(same)}." if same else "")
     )
 
 

@@ -28,8 +28,11 @@ def against(ours: str, theirs: str, difference: Mapping[str, Any]) -> str:
     """
     ours, theirs = (named(name, difference["covers"]) for name in (ours, theirs))
     mean = difference["mean"]
-    size = points(abs(mean["value"]))
-    word = verdict(mean)
+    size, word = points(abs(mean["value"])), verdict(mean)
+    if mean["value"] == 0:
+        return f"{ours} and {theirs} have the same mean"
+    if size == points(0):
+        size = "less than 0.1"
     if word == "open":
         side = "ahead of" if mean["value"] >= 0 else "behind"
         return f"{ours} is {side} {theirs} by {size} points, within the uncertainty"
@@ -69,6 +72,8 @@ def _winner(block: Mapping[str, Any], best: str, reference: str) -> str:
     if not others:
         return f"{best} is the only method here"
     covers = SEEDS if all(difference["covers"] == SEEDS for difference in others.values()) else ""
+    if all(difference["mean"]["value"] == 0 for difference in others.values()):
+        return f"{_listed([best, *others])} have the same mean"
     undecided = [m for m, difference in others.items() if verdict(difference["mean"]) == "open"]
     if undecided:
         those = _listed(undecided) if covers else f"that of {' and of '.join(undecided)}"
@@ -81,6 +86,12 @@ def nothing(block: Mapping[str, Any]) -> str:
     if not block["teacher"]["above_guessing"]["mean"]:
         return "distil"
     return "" if any(entry["above_guessing"]["mean"] for entry in block["methods"].values()) else "promote"
+
+
+def leaders(block: Mapping[str, Any]) -> list[str]:
+    """Methods to mark as best: the highest mean and those not significantly below it; none where nothing is to do."""
+    above = [method for method in block["leaders"] if block["methods"][method]["above_guessing"]["mean"]]
+    return [] if nothing(block) else above
 
 
 def badge(block: Mapping[str, Any], method: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cliprd.report import gate
+from cliprd.report import gate, verdicts
 from cliprd.report.charts.forest import spread
 from cliprd.report.markdown import fence, literal, text
 from cliprd.retrain import pictures
@@ -75,7 +75,7 @@ def _changes(changes: Sequence[Mapping[str, Any]], champion: str | None, place: 
 
 def _scores(report: Mapping[str, Any]) -> list[str]:
     scores, decision = report["scores"], report["decision"]
-    differences = {"mean": decision["mean"], **decision["tasks"]} if decision.get("mean") else {}
+    differences = {"mean": decision["mean"], **decision.get("tasks", {})} if decision.get("mean") else {}
     lines = []
     if scores:
         rows = []
@@ -100,13 +100,15 @@ def _cell(side: Mapping[str, Any] | None, label: str) -> str:
 
 
 def _gate(decision: Mapping[str, Any]) -> list[str]:
-    guards = decision.get("guards") or []
-    if not guards:
+    guards, standing = decision.get("guards") or [], decision.get("standing")
+    if not guards and not standing:
         return []
     broken = sum(guard["ok"] is False for guard in guards)
-    told = f"{broken} of {len(guards)} guards broken" if broken else f"none of {len(guards)} guards broken"
+    low = standing and not standing["above_guessing"]
+    told = f"{broken or 'none'} of {len(guards)} guards broken" if guards else "no guards"
+    told = f"{verdicts.NOT_ABOVE}; {told}" if low else told
     return [
-        f"<details{' open' if broken else ''}><summary>The gate's figures: {told}</summary>",
+        f"<details{' open' if broken or low else ''}><summary>The gate's figures: {told}</summary>",
         "",
         gate.markdown(decision),
         "</details>",

@@ -19,7 +19,7 @@ All are shares or correlations (0.42, not 42).
     {"schema": 2,
      "model": {"id", "weights_sha256", "stage": "teacher"|"distill", "dim", "logit_scale", "tokenizer",
                "image": ImageSpec, "method": str|null, "seed": int|null},     # method, seed: of a distilled student
-     "reference": null | {"id", "weights_sha256", "fingerprint", "above_guessing": bool | null},   # of schema 1: null
+     "reference": null | {"id", "weights_sha256", "fingerprint", "above_guessing": {PROTOCOL: bool}},
      "precision": "fp32",
      "bootstrap": {"resamples", "confidence", "seed"},
      "cost": {"parameters", "image_parameters", "text_parameters", "image_macs", "text_macs"},     # per image, per text
@@ -92,7 +92,7 @@ from cliprd.benchmark import fidelity, prompts, speed
 from cliprd.benchmark.cost import cost
 from cliprd.benchmark.embed import Embeddings, embed_once, load
 from cliprd.benchmark.examples import write_examples
-from cliprd.benchmark.multilabel import rank_images
+from cliprd.benchmark.multilabel import random_precision, rank_images
 from cliprd.benchmark.prompts import Protocol
 from cliprd.benchmark.retrieval import retrieve
 from cliprd.benchmark.selection import select
@@ -198,7 +198,7 @@ def _write(
         and {
             **_identity(reference.results),
             "fingerprint": reference.fingerprint,
-            "above_guessing": _above(reference.results, section.protocols[0]),
+            "above_guessing": _above(reference.results),
         },
         "precision": PRECISION,
         "bootstrap": {
@@ -282,9 +282,8 @@ def _standing(
     return found
 
 
-def _above(results: Mapping[str, Any], protocol: str) -> bool | None:
-    found: bool | None = results.get("standing", {}).get(protocol, {}).get("above_guessing", {}).get("mean")
-    return found
+def _above(results: Mapping[str, Any]) -> dict[str, bool]:
+    return {protocol: stands["above_guessing"]["mean"] for protocol, stands in results.get("standing", {}).items()}
 
 
 def _verdict(stands: Mapping[str, Any], stage: str) -> str:
@@ -311,7 +310,7 @@ def _outcomes(task: Task, protocol: Protocol, embeddings: Embeddings) -> Outcome
 def _chance(task: Task) -> float:
     """What guessing would give of the primary metric."""
     if task.kind == "multilabel":
-        return float(task.labels.mean())  # images in random order: a class's precision is its share of them
+        return random_precision(len(task), task.labels.sum(axis=0))
     if task.kind == "image_caption_selection":
         return float(np.mean([1 / len(captions) for captions in task.captions]))
     return 1 / (len(task.classnames) or len(task))

@@ -76,13 +76,12 @@ def _write(work: Workspace, params: Params, grid: Grid, reference: str, sections
         shown = {**sections, "compare": {**sections["compare"], "reference": reference}}
         file.write(render(gather(grid, content, shown)))
     block = content["protocols"][params.compare.protocol]
-    best = block["best"]
     for name, scores in _metrics(block).items():
         write_json(work.path / METRICS_DIR / f"{name}.json", scores)
-    facts = {"best": best, "mean": block["methods"][best]["mean"]["value"], "protocol": params.compare.protocol}
+    facts: dict[str, Any] = {"protocol": params.compare.protocol, "runs": len(grid.runs)}
     if content["left_out"]:
         facts["left_out"] = left_out(content["left_out"])
-    return work.finish(facts={**facts, "runs": len(grid.runs), "verdict": block["headline"]})
+    return work.finish(facts={**facts, "verdict": block["headline"]})  # no figure without it
 
 
 def _track(params: Params, grid: Grid, output: Location) -> None:

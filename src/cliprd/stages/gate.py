@@ -205,7 +205,7 @@ def _decide(
     shown = {"mean": stands["mean"], "floor": stands["floor"]["mean"], "above_guessing": above["mean"], "tasks": rates}
     found |= {"standing": shown, "overrides": []}
     faults = []
-    if (candidates[0].results.get("reference") or {}).get("above_guessing") is False:
+    if any(_teacher_above(run, params.compare.protocol) is False for run in candidates):
         faults.append("nothing to distil: the candidate's teacher is not above guessing")
     if not above["mean"]:
         why = verdicts.standing(stands["mean"], stands["floor"]["mean"], False)
@@ -217,6 +217,12 @@ def _decide(
         overridden = {"overrides": [ALLOW], "reason": f"{found['reason']}; {told}, which {ALLOW} overrides"}
         return {**found, **(overridden if found["passed"] else {})}
     return {**found, **_answer("not above guessing", told)}
+
+
+def _teacher_above(run: Run, protocol: str) -> bool | None:
+    """Whether the teacher that a student was benchmarked against is above guessing; None where that is not known."""
+    found = (run.results.get("reference") or {}).get("above_guessing") or {}
+    return found.get(protocol)
 
 
 def _compared(
@@ -272,7 +278,8 @@ def _compare(candidates: Sequence[Run], reigning: Sequence[Run], params: Params,
     told = f"{report.points(found['mean'])} points, {ours} against the champion{'' if recipes else ' in use'}"
     failed = [guard for guard in guarded if guard.ok is False]
     if word != "better":
-        answer = _answer("not better", f"{told}: {'surely worse' if word == 'worse' else 'not surely better'}")
+        much = "significantly worse" if word == "worse" else "not significantly better"
+        answer = _answer("not better", f"{told}: {much}")
     elif failed:
         names = ", ".join(f"{guard.kind} {guard.name}" for guard in failed)
         answer = _answer("worse elsewhere", f"{told}, but it may be worse by more than the margin in: {names}")
@@ -300,7 +307,7 @@ def _about_seeds(ours: int, theirs: int, recipes: bool) -> list[str]:
     if ours + theirs == 2:
         return ["One seed a side: the intervals speak of these two students; another seed may do otherwise."]
     if not recipes:
-        return ["All seeds of a side have the same scores: nothing is known of training noise."]
+        return ["All seeds of a side have the same mean: nothing is known of training noise."]
     if 1 in (ours, theirs):
         return [f"The {'candidate' if ours == 1 else 'champion'}'s one seed is taken to vary as the other side's do."]
     return []

@@ -42,19 +42,22 @@ def track(params: Params, student: Path, written: Manifest, opened: Callable[[],
 
 
 def summary(run: Run) -> dict[str, Mapping[str, Any]]:
-    """Every score with its interval: `mean` and `<task>` of the primary metric, `<task>/<protocol>/<metric>` of all.
+    """Every score with its interval: `mean` and `<task>` of the primary metric by the first protocol of all tasks,
+    `mean/<protocol>` by each of these, `<task>/<protocol>/<metric>` of all.
 
-    A task has its rates of `guessing` and `majority` too; the mean has the `floor` that they make, and its `standing`.
+    A task has its rates of `guessing` and `majority` too; a mean has the `floor` that they make, and its `standing`.
     """
     results = run.results
-    protocol = _protocol(results)
     found: dict[str, Mapping[str, Any]] = {}
-    if protocol is not None:
+    for protocol in _protocols(results):
         stands = standing.standing([run], protocol, Settings.of(results))
         floor, above = stands["floor"], stands["above_guessing"]["mean"]
         said = verdicts.standing(stands["mean"], floor["mean"], above)
-        found = {"mean": {**stands["mean"], "floor": floor["mean"], "standing": said}}
-        found |= {name: {**score, **floor["tasks"][name]} for name, score in stands["tasks"].items()}
+        mean = {**stands["mean"], "floor": floor["mean"], "standing": said}
+        if not found:
+            found = {"mean": mean}
+            found |= {name: {**score, **floor["tasks"][name]} for name, score in stands["tasks"].items()}
+        found[f"mean/{protocol}"] = mean
     for name, task in results["tasks"].items():
         parts: dict[str, Any] = {**task["protocols"], **({"fidelity": task["fidelity"]} if task["fidelity"] else {})}
         for part, entry in parts.items():
@@ -62,17 +65,17 @@ def summary(run: Run) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _protocol(results: Mapping[str, Any]) -> str | None:
-    """The one that all tasks were scored by, `standard` before `paper`."""
+def _protocols(results: Mapping[str, Any]) -> list[str]:
+    """Those that all tasks were scored by, `standard` before `paper`."""
     tasks = results["tasks"].values()
-    return next((p for p in ("standard", "paper") if tasks and all(p in task["protocols"] for task in tasks)), None)
+    return [p for p in ("standard", "paper") if tasks and all(p in task["protocols"] for task in tasks)]
 
 
 def _draw(folder: Path, run: Run, teacher: Run) -> None:
     from cliprd.stages.compare import build  # which has missed scores logged by what is here
 
     method, _, seed = run.name.rpartition("-")
-    protocol = _protocol(run.results)
+    protocol = next(iter(_protocols(run.results)), None)
     if protocol is None:
         return
     grid = Grid(teacher, {method: [run]}, (int(seed),))

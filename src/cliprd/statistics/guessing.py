@@ -63,7 +63,9 @@ def above(
     }
     highest: dict[str | None, float] = {task: max(rate.values()) for task, rate in tasks.items()}
     any_side = next(iter(sides.values()))
-    luck: dict[str | None, float] = {task: rows.shape[1] * math.log(highest[task]) for task, rows in any_side.items()}
+    luck: dict[str | None, float] = {
+        task: rows.shape[1] * math.log(highest[task] or 1) for task, rows in any_side.items()
+    }  # a rate of 0: nobody can score there
     highest[None], luck[None] = floor(tasks), sum(luck.values())
     found: dict[Key, dict[str | None, bool]] = {model: dict.fromkeys(luck, True) for model in sides}
     for (model, _), drawn in draw(runs, settings).items():

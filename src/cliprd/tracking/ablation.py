@@ -75,10 +75,11 @@ def tables(params: Params) -> list[Table]:
     parents = election.every(client, place, f"tags.`{KIND}` = 'ablation'")
     found = []
     for parent in sorted(parents, key=lambda run: -run.info.start_time):
-        runs = [_row(client, run) for run in election.children(client, place, parent.info.run_id)]
+        verdicts = json.loads(parent.data.tags.get(scores.VERDICTS, "{}"))
+        protocol = verdicts.get("protocol", "")
+        runs = [_row(run, protocol) for run in election.children(client, place, parent.info.run_id)]
         if runs:
             note = parent.data.tags.get("mlflow.note.content", "").split(". Its children")[0]
-            verdicts = json.loads(parent.data.tags.get(scores.VERDICTS, "{}"))
             found.append(
                 Table(
                     name=parent.info.run_name, note=note, runs=_sorted(runs), about=_about(verdicts),
@@ -236,13 +237,15 @@ def _nothing(params: Params) -> InputError:
     )
 
 
-def _row(client: Any, run: Any) -> Row:
+def _row(run: Any, protocol: str) -> Row:
+    """A training; its mean by the protocol of the last comparison, so that both tables speak of the same scores."""
     metrics = run.data.metrics
+    by = f"/{protocol}" if f"score/mean/{protocol}" in metrics else ""
     terms = {key.removeprefix("loss/"): value for key, value in metrics.items() if key.startswith("loss/")}
     steps = [metric.step for metric in run.data._metric_objs if metric.key == "loss/total"]
-    low = NOT_ABOVE if NOT_ABOVE in run.data.tags.get(scores.STANDING, "") else ""
+    low = NOT_ABOVE if NOT_ABOVE in run.data.tags.get(scores.STANDING + by.replace("/", "."), "") else ""
     return Row(
-        name=run.info.run_name, status=run.info.status, score=_interval(metrics, "mean"), terms=terms, verdict=low,
+        name=run.info.run_name, status=run.info.status, score=_interval(metrics, f"mean{by}"), terms=terms, verdict=low,
         step=max(steps, default=0),
     )  # fmt: skip
 
@@ -251,8 +254,10 @@ def _methods(metrics: Mapping[str, float], verdicts: Mapping[str, Any]) -> Itera
     """The models of the last comparison; metrics of earlier ones, of other methods or another reference, may remain."""
     if not verdicts:
         return
+    nothing = "teacher" in verdicts["not_above_guessing"]
     for name in ("teacher", *verdicts["methods"]):
         word = verdicts["methods"].get(name, "")
+        word = "nothing to distil" if nothing and word not in ("", "reference") else word
         difference = None if word in ("", "reference") else _interval(metrics, f"difference/{name}")
         low = f"{word + ', ' if word else ''}{NOT_ABOVE}"
         yield Row(
@@ -265,7 +270,8 @@ def _about(verdicts: Mapping[str, Any]) -> str:
     if not verdicts:
         return ""
     speak = "" if verdicts["covers"] == SEEDS else ": they speak of these trainings, not of methods"
-    return f"{100 * verdicts['confidence']:g}% intervals over {verdicts['covers']}{speak}."
+    by = f"Protocol {verdicts['protocol']}; " if "protocol" in verdicts else ""
+    return f"{by}{100 * verdicts['confidence']:g}% intervals over {verdicts['covers']}{speak}."
 
 
 def _interval(metrics: Mapping[str, float], name: str) -> dict[str, float] | None:

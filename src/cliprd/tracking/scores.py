@@ -24,7 +24,7 @@ from cliprd.tracking.runs import flush
 BENCHMARK = "cliprd.benchmark"  # tag: fingerprint of the benchmark that was logged
 LEFT_OUT = "cliprd.left_out"  # tag: tasks that were not scored, each with its reason
 COMPARISON = "cliprd.comparison"  # tag: fingerprint of the comparison that was logged
-STANDING = "cliprd.standing"  # tag of a training: whether its scores are above guessing, in words
+STANDING = "cliprd.standing"  # tag of a training: whether its mean is above guessing, in words; `.<protocol>`: by each
 HEADLINE = "cliprd.verdict"  # tag of an ablation: the comparison's headline
 VERDICTS = "cliprd.verdicts"  # tag of an ablation: `_verdicts` as JSON
 MOST = 1000  # metrics in one request: MLflow's limit
@@ -42,8 +42,8 @@ def log_scores(params: Params, student: Path, benchmark: str, draw: Draw, left_o
         benchmark: fingerprint of its benchmark.
         draw: writes the files to log into a folder and gives the scores, name → {"value", "low", "high"} (`mean`,
             `<task>`, `<task>/<protocol>/<metric>`): the metrics `score/<name>`, `low/<name>` and `high/<name>`, and
-            `guessing/<task>`, `majority/<task>` and `floor/mean` where they have these. The `standing` of `mean` is the
-            run's tag. Called only where they are not logged yet.
+            `guessing/<task>`, `majority/<task>` and `floor/mean` where they have these. A mean's `standing` becomes a
+            tag of the run. Called only where they are not logged yet.
         left_out: tasks that were not scored, in words.
     """
     try:
@@ -57,8 +57,9 @@ def log_scores(params: Params, student: Path, benchmark: str, draw: Draw, left_o
             found = draw(Path(folder))
             _log_metrics(client, run_id, score_metrics(found))
             client.log_artifacts(run_id, folder)
-        if standing := found.get("mean", {}).get("standing"):
-            client.set_tag(run_id, STANDING, standing)
+        for name, score in found.items():
+            if "standing" in score:
+                client.set_tag(run_id, STANDING + name.removeprefix("mean").replace("/", "."), score["standing"])
         _tag_left_out(client, run_id, left_out)
         client.set_tag(run_id, BENCHMARK, benchmark)
     except Exception as error:  # whatever a server or network can raise: the benchmark is worth more than its log
@@ -122,10 +123,12 @@ def _means(content: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
 
 
 def _verdicts(content: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"confidence", "covers", "reference", "seeds": n, "methods": {METHOD: word}, "not_above_guessing": [MODEL]}`."""
+    """`{"protocol", "confidence", "covers", "reference", "seeds": n, "methods": {METHOD: word},
+    "not_above_guessing": [MODEL]}`."""
     block = content["protocols"][content["protocol"]]
     models = {"teacher": block["teacher"], **block["methods"]}
     return {
+        "protocol": content["protocol"],
         "confidence": content["confidence"],
         "covers": content["interval_covers"],
         "reference": content["reference"],

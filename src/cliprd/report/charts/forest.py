@@ -26,8 +26,8 @@ class Row:
 
 
 def points(value: float, *, sign: bool = False) -> str:
-    """A share of 1 as percentage points with one decimal and a true minus."""
-    return f"{100 * value:{'+' if sign else ''}.1f}".replace("-", "−")
+    """A share of 1 as percentage points with one decimal and a true minus; without a sign only zero itself."""
+    return f"{100 * value:{'+' if sign and value else ''}.1f}".replace("-", "−")
 
 
 def spread(interval: Mapping[str, float], *, sign: bool = False) -> str:
