@@ -156,7 +156,8 @@ def read(folder: storage.Location, *, stage: str | None = None) -> Manifest:
     data = storage.read_bytes(path)
     if data is None:
         there = bool(storage.list_folder(folder)) if storage.is_s3(folder) else Path(folder).is_dir()
-        state = "has no manifest.json, so it was never finished" if there else "does not exist"
+        absent = "is no folder" if not storage.is_s3(folder) and Path(folder).exists() else "does not exist"
+        state = "has no manifest.json, so it was never finished" if there else absent
         raise InputError(f"{folder} {state}.", rerun)
     try:
         raw = json.loads(data)

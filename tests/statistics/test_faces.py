@@ -258,7 +258,7 @@ def test_the_first_student_is_refused_below_guessing_unless_that_is_overridden(g
     code, said, decision = promoted(tmp_path, grid, "--allow-guessing")
     assert (code, decision["passed"], decision["verdict"]) == (0, True, "first")
     assert decision["overrides"] == ["promote.allow_guessing"]
-    assert "there is no champion yet; not above guessing: " in said
+    assert "there is no champion yet; nothing to promote: the candidate is not above guessing: " in said
     assert "which promote.allow_guessing overrides" in said
     assert "**Overridden**: promote.allow_guessing." in (tmp_path / "decision" / "decision.md").read_text()
     assert "Not above guessing on: captions, photos." in (tmp_path / "decision" / "decision.md").read_text()

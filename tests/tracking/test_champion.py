@@ -287,6 +287,50 @@ def test_a_version_that_holds_another_student_is_refused(registry, made):
     assert rollback(registry, to="1") == "1"
 
 
+@pytest.mark.parametrize(
+    ("tag", "texts"),
+    {
+        "cliprd.benchmarks": ["", "x", "0", "-1", "1e3", "٣"],
+        "cliprd.marks": ["", "[", "{}", "[1]", "[" * 100_000],
+    }.items(),
+)
+def test_a_tag_that_was_damaged_is_named(registry, made, tag, texts):
+    client, name = client_of(registry)
+    publish(registry, made["baseline-0"])
+    publish(registry, made["clip_kd-0"])
+    for text in texts:
+        client.set_model_version_tag(name, "2", tag, text[:1000])
+        with pytest.raises(InputError, match=f"models:/{name}: tag {tag} of version 2 is damaged"):
+            version(registry)
+    assert rollback(registry, to="1") == "1"
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1.5", "[]"])
+def test_a_damaged_way_back_does_not_hide_the_champions(registry, made, text):
+    client, name = client_of(registry)
+    publish(registry, made["baseline-0"])
+    publish(registry, made["clip_kd-0"])
+    client.set_model_version_tag(name, "1", "cliprd.before", text)
+    with pytest.raises(InputError, match=r"version 9 was never champion\. Those were 2, 1"):
+        rollback(registry, to="9")
+    assert rollback(registry) == "1"
+
+
+def test_tags_that_two_write_at_once_are_written(registry, made):
+    """MLflow's database refuses the second of two that insert one tag at the same time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from cliprd.tracking import registry as backend
+
+    publish(registry, made["baseline-0"])
+    place = backend._Registry(registry[0], candidates.params(*registry))
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(20):
+            tags = {f"both{number}": "the same"}
+            list(pool.map(lambda _, tags=tags: place.tag("1", **tags), range(2)))
+    assert sum(key.startswith("cliprd.both") for key in place.version("1").tags) == 20
+
+
 def test_what_is_registered_twice_at_once_is_one_version(registry, made):
     from concurrent.futures import ThreadPoolExecutor
 

@@ -30,9 +30,9 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cliprd import files, manifest, storage
 from cliprd.errors import InputError, ParamsError, RetryableError
@@ -45,6 +45,7 @@ from cliprd.tracking.runs import run_of
 if TYPE_CHECKING:
     from cliprd.tracking.champion import Champion, Package
 
+Parsed = TypeVar("Parsed")
 SCHEME = "models:/"
 CHAMPION, CANDIDATE = "champion", "candidate"
 SCHEMA = "1"  # of the tags
@@ -110,7 +111,7 @@ class _Registry:
             )
             if beside or ("cliprd.before" in tags and "cliprd.schema" not in tags):
                 found.add(str(version.version))
-            found |= {number for number in (tags.get("cliprd.before"), _held_in(tags)) if number}
+            found |= {number for number in (tags.get("cliprd.before", ""), _held_in(tags)) if number.isdecimal()}
         return sorted(found, key=int, reverse=True)
 
     def _way_back(self) -> str:
@@ -134,7 +135,7 @@ class _Registry:
         """Tags `cliprd.<name>`, `_` standing for a point."""
         for key, value in tags.items():
             text = visible(value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False))
-            self.client.set_model_version_tag(self.name, version, f"cliprd.{key}", text)
+            _written(functools.partial(self.client.set_model_version_tag, self.name, version, f"cliprd.{key}", text))
 
     def fetch(self, version: Any, part: str) -> Path:
         """A folder of a version's package, here and checked; kept for the next time."""
@@ -163,17 +164,19 @@ def current(place: str, params: Params) -> Champion | None:
         held = registry.champion()
         if held is None:
             return None
-        names = champion_versions.benchmark_names(int(held.tags.get("cliprd.benchmarks", "1")))
+        names = champion_versions.benchmark_names(_tag(held, "cliprd.benchmarks", _count, "1"))
         benchmarks = tuple(registry.fetch(held, name) for name in names)
         _check_package(registry, held, benchmarks)
-        gone = [found.tags for found in registry.versions() if "cliprd.rolled_back" in found.tags]
+        gone = [found for found in registry.versions() if "cliprd.rolled_back" in found.tags]
+        marks = _tag(held, "cliprd.marks", _strings, "[]")
+        withdrawn = [mark for version in gone for mark in _tag(version, "cliprd.marks", _strings, "[]")]
     lineage = benchmarks[0] / registry_package.LINEAGE
     return Champion(
         version=str(held.version),
         benchmarks=benchmarks,
         lineage=json.loads(lineage.read_text(encoding="utf-8")) if lineage.is_file() else None,
         student=functools.partial(_student, registry, held),
-        withdrawn=tuple(mark for tags in gone for mark in _marks(tags) if mark not in _marks(held.tags)),
+        withdrawn=tuple(mark for mark in withdrawn if mark not in marks),
     )
 
 
@@ -299,7 +302,8 @@ def note(place: str, params: Params, name: str, content: Mapping[str, Any]) -> N
         registry = _Registry(place, params)
         _ensure(registry)
         text = json.dumps(dict(content), sort_keys=True, ensure_ascii=False)
-        registry.client.set_registered_model_tag(registry.name, f"cliprd.run/{name}", text)
+        tag = f"cliprd.run/{name}"
+        _written(lambda: registry.client.set_registered_model_tag(registry.name, tag, text))
 
 
 def noted(place: str, params: Params, name: str) -> dict[str, Any] | None:
@@ -317,7 +321,7 @@ def _register(registry: _Registry, package: Package, decision: Mapping[str, Any]
     number = _registered(registry, package) or _upload(registry, package, decision)
     champion = registry.champion()
     if champion is None or str(champion.version) != number:
-        registry.client.set_registered_model_alias(registry.name, CANDIDATE, number)
+        _written(lambda: registry.client.set_registered_model_alias(registry.name, CANDIDATE, number))
     return number
 
 
@@ -395,13 +399,13 @@ def _settle(registry: _Registry, version: str) -> None:
             registry.client.delete_registered_model_alias(registry.name, CANDIDATE)
 
 
-def _held_in(tags: Mapping[str, str]) -> str | None:
-    """The champion that a version was compared with."""
+def _held_in(tags: Mapping[str, str]) -> str:
+    """The champion that a version was compared with; empty where that is not known."""
     try:
         found = json.loads(tags.get("cliprd.gate", "{}"))["champion"]
     except (ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, str) and found.isdecimal() else None
+        return ""
+    return found if isinstance(found, str) else ""
 
 
 def _check_package(registry: _Registry, version: Any, benchmarks: tuple[Path, ...]) -> None:
@@ -416,8 +420,32 @@ def _check_package(registry: _Registry, version: Any, benchmarks: tuple[Path, ..
         )
 
 
-def _marks(tags: Mapping[str, str]) -> list[str]:
-    found: list[str] = json.loads(tags.get("cliprd.marks", "[]"))
+def _tag(version: Any, name: str, parse: Callable[[str], Parsed], absent: str) -> Parsed:
+    """A tag's value; of a version without the tag that of `absent`.
+
+    Raises:
+        InputError: it is damaged, or was edited by hand.
+    """
+    text = version.tags.get(name, absent)
+    try:
+        return parse(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{SCHEME}{version.name}: tag {name} of version {version.version} is damaged: {visible(text[:40])!r}.",
+            "Mend the tag, or choose another champion: `cliprd rollback --to VERSION`.",
+        ) from error
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _strings(text: str) -> list[str]:
+    found = json.loads(text)
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise ValueError(text)
     return found
 
 
@@ -497,6 +525,18 @@ def _whole(folder: Path) -> bool:
     except InputError:
         return False
     return True
+
+
+def _written(write: Callable[[], None]) -> None:
+    """Set a tag or an alias. Two that insert a new one at once collide in MLflow's database; again, it is an update."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write()
+    except MlflowException as error:
+        if not re.search(r"UniqueViolation|UNIQUE constraint|Duplicate entry", str(error)):
+            raise
+        write()
 
 
 def _unless_missing(call: Any) -> Any | None:

@@ -13,6 +13,7 @@ import importlib.metadata
 import io
 import json
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 CARD, LINEAGE = "MODEL_CARD.md", "lineage.json"
 SERVED = Path(__file__).with_name("served_model.py")
+_SAVING = threading.Lock()  # MLflow keeps the model of a code file in a global
 REQUIRED = ("mlflow", "torch", "torchvision", "open_clip_torch", "pillow", "numpy", "pandas", "safetensors")
 
 
@@ -46,14 +48,15 @@ def write(package: Package, params: Params, decision: Mapping[str, Any], folder:
     with files.temporary_folder(storage.scratch("packages"), "student") as place:
         student = place / "student"
         storage.put_folder(package.student, student)
-        mlflow.pyfunc.save_model(
-            path=str(folder),
-            python_model=str(SERVED),
-            artifacts={"student": str(student)},
-            signature=_signature(),
-            input_example=_example(),
-            pip_requirements=requirements(student),
-        )
+        with _SAVING:
+            mlflow.pyfunc.save_model(
+                path=str(folder),
+                python_model=str(SERVED),
+                artifacts={"student": str(student)},
+                signature=_signature(),
+                input_example=_example(),
+                pip_requirements=requirements(student),
+            )
     _without_places(folder / "MLmodel")
     names = champion_versions.benchmark_names(len(package.benchmarks))
     for name, source in zip(names, package.benchmarks, strict=True):
