@@ -18,7 +18,8 @@ from _record import save
 from numpy.typing import NDArray
 
 from cliprd.params import Margins
-from cliprd.statistics import aggregate, guards
+from cliprd.stages import guards
+from cliprd.statistics import aggregate
 from cliprd.statistics.bootstrap import Settings
 
 Array = NDArray[np.float64]

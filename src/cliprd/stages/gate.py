@@ -19,26 +19,23 @@ candidate that cannot be compared with the champion is refused.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cliprd import lineage, manifest, storage
 from cliprd.errors import InputError, ParamsError
 from cliprd.manifest import Manifest, atomic_write, write_json
-from cliprd.params import Margins, Params
+from cliprd.params import Params
 from cliprd.report import gate as report
 from cliprd.report import verdicts
 from cliprd.report.runs import Run, read_json
 from cliprd.report.standing import side, standing
 from cliprd.report.table import left_out
-from cliprd.statistics import aggregate, guards
+from cliprd.stages.guards import guards
+from cliprd.statistics import aggregate
 from cliprd.statistics.aggregate import SEEDS
 from cliprd.statistics.bootstrap import Settings
-from cliprd.statistics.guards import Guard
 from cliprd.storage import Location
 from cliprd.tracking import champion
 from cliprd.workspace import Workspace
@@ -48,8 +45,6 @@ VERDICTS = (
     "first", "better", "rescored",  # these pass
     "champion", "not better", "worse elsewhere", "not above guessing", "not comparable", "withdrawn", "no place",
 )  # fmt: skip
-FIDELITY = "cross_rank"  # defined whatever the widths, and nearest to what zero-shot scores are made of
-COSTS = ("parameters", "image_macs", "text_macs")
 ALLOW = "promote.allow_guessing"
 
 
@@ -272,7 +267,7 @@ def _incomparable(candidate: Run, reigning: Run, protocol: str) -> str:
 def _compare(candidates: Sequence[Run], reigning: Sequence[Run], params: Params, settings: Settings) -> dict[str, Any]:
     protocol, tasks = params.compare.protocol, sorted(reigning[0].results["tasks"])
     found = aggregate.differences(side(candidates, protocol, tasks), side(reigning, protocol, tasks), settings)
-    guarded = [*_guards(candidates, reigning, found["tasks"], params, settings)]
+    guarded = guards(candidates, reigning, found["tasks"], params.promote.margins, settings)
     word, recipes = aggregate.verdict(found["mean"]), found["covers"] == SEEDS
     ours = verdicts.named(candidates[0].results["model"].get("method") or "candidate", found["covers"])
     told = f"{report.points(found['mean'])} points, {ours} against the champion{'' if recipes else ' in use'}"
@@ -311,73 +306,3 @@ def _about_seeds(ours: int, theirs: int, recipes: bool) -> list[str]:
     if 1 in (ours, theirs):
         return [f"The {'candidate' if ours == 1 else 'champion'}'s one seed is taken to vary as the other side's do."]
     return []
-
-
-def _guards(
-    candidates: Sequence[Run],
-    reigning: Sequence[Run],
-    tasks: Mapping[str, Mapping[str, float]],
-    params: Params,
-    settings: Settings,
-) -> list[Guard]:
-    margins: Margins = params.promote.margins
-    found: list[Guard] = []
-    if margins.tasks != "none":
-        found += [guards.not_worse(name, "tasks", task, margins.tasks / 100) for name, task in tasks.items()]
-    if margins.fidelity != "none":
-        found.append(_fidelity(candidates, reigning, sorted(tasks), margins.fidelity, settings))
-    if margins.latency != "none":
-        found += [_latency(tower, candidates, reigning, margins.latency) for tower in ("image", "text")]
-    if margins.size != "none":
-        ours, theirs = candidates[0].results["cost"], reigning[0].results["cost"]
-        found += [guards.not_more(name, "size", ours[name], theirs[name], margins.size) for name in COSTS]
-    return found
-
-
-def _fidelity(
-    candidates: Sequence[Run], reigning: Sequence[Run], tasks: Sequence[str], margin: float, settings: Settings
-) -> Guard:
-    """Mean over the tasks on which both were held against one teacher."""
-    name, kind = FIDELITY, "fidelity"
-    teachers = {(run.results.get("reference") or {}).get("weights_sha256") for run in (*candidates, *reigning)}
-    if len(teachers) > 1 and None not in teachers:
-        return guards.untold(name, kind, margin, "candidate and champion have different teachers")
-
-    def values(runs: Sequence[Run]) -> dict[str, Any]:
-        tensors = {task: [run.tensors("outcomes", task) for run in runs] for task in tasks}
-        return {
-            task: np.stack([each[f"fidelity.{name}"].astype(np.float64) for each in found])
-            for task, found in tensors.items()
-            if all(f"fidelity.{name}" in each for each in found)
-        }
-
-    ours, theirs = values(candidates), values(reigning)
-    if not theirs:
-        return guards.untold(name, kind, margin, "the champion was not held against its teacher")
-    if absent := sorted(set(theirs) - set(ours)):
-        why = f"the candidate was not held against the teacher on {', '.join(absent)}, as the champion was"
-        return Guard(name=name, kind=kind, margin=margin, ok=False, note=why)
-    common = {task: rows for task, rows in ours.items() if task in theirs}
-    if any(common[task].shape[1] != theirs[task].shape[1] for task in common):
-        return guards.untold(name, kind, margin, "it was measured over other examples (benchmark.fidelity_samples)")
-    found = aggregate.differences(common, theirs, settings, most=2.0)["mean"]  # of correlations
-    return guards.not_worse(name, kind, found, margin)
-
-
-def _latency(tower: str, candidates: Sequence[Run], reigning: Sequence[Run], margin: float) -> Guard:
-    sides = []
-    for runs in (candidates, reigning):
-        if damaged := [run.name for run in runs if run.damaged("speed.json")]:
-            return guards.untold(tower, "latency", margin, f"the timings of the {damaged[0]} are damaged")
-        paths = [path for run in runs if (path := run.volatile("speed.json"))]
-        if not paths:
-            return guards.untold(tower, "latency", margin, f"the {runs[0].name} was not timed")
-        sides.append([read_json(path) for path in paths])
-    machines = {(timed["device"], timed["threads"]) for timed in (*sides[0], *sides[1])}
-    if len(machines) > 1:
-        return guards.untold(tower, "latency", margin, "they were timed on different machines")
-    if candidates[0].results["cost"] == reigning[0].results["cost"]:
-        why = "both have the same parameters and operations, so a difference would be the machine's"
-        return guards.untold(tower, "latency", margin, why)
-    ours, theirs = (statistics.median(timed[tower]["latency_ms"]["median"] for timed in side) for side in sides)
-    return guards.not_more(tower, "latency", ours, theirs, margin)

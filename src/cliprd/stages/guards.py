@@ -1,0 +1,142 @@
+"""Guarded figures of the gate: a candidate that is better in the mean must be nowhere much worse than the champion."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cliprd.params import Margins
+from cliprd.report.runs import Run, read_json
+from cliprd.statistics import aggregate
+from cliprd.statistics.bootstrap import Settings
+
+FIDELITY = "cross_rank"  # defined whatever the widths, and nearest to what zero-shot scores are made of
+COSTS = ("parameters", "image_macs", "text_macs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """A guarded figure, candidate against champion.
+
+    Attributes:
+        name: what is guarded, such as a task's name or `parameters`.
+        kind: `tasks`, `fidelity`, `latency` or `size`, as in `promote.margins`.
+        value, low, high: candidate − champion with its interval (tasks, fidelity), or the share by which it is more
+            (latency, size; without an interval). None where it cannot be told.
+        margin: by how much it may be worse, in the same unit.
+        ok: whether it is not worse by more; None where it cannot be told, which `note` explains and refuses nothing.
+        note: what is to be said of it.
+    """
+
+    name: str
+    kind: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    margin: float
+    ok: bool | None
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        return asdict(self)
+
+
+def not_worse(name: str, kind: str, difference: Mapping[str, float], margin: float) -> Guard:
+    """A score whose interval must end above −margin."""
+    value, low, high = (difference[key] for key in ("value", "low", "high"))
+    return Guard(name=name, kind=kind, value=value, low=low, high=high, margin=margin, ok=low > -margin)
+
+
+def not_more(name: str, kind: str, candidate: float, champion: float, margin: float) -> Guard:
+    """A cost that may be more than the champion's by the share `margin`."""
+    if not champion > 0:
+        return untold(name, kind, margin, "the champion's is not positive")
+    share = round(candidate / champion - 1, 6)
+    return Guard(name=name, kind=kind, value=share, margin=margin, ok=share <= margin)
+
+
+def untold(name: str, kind: str, margin: float, why: str) -> Guard:
+    """A guard that cannot be told; it refuses nothing."""
+    return Guard(name=name, kind=kind, margin=margin, ok=None, note=why)
+
+
+def guards(
+    candidates: Sequence[Run],
+    reigning: Sequence[Run],
+    tasks: Mapping[str, Mapping[str, float]],
+    margins: Margins,
+    settings: Settings,
+) -> list[Guard]:
+    """Every guarded figure of two sides of a comparison.
+
+    Args:
+        candidates, reigning: benchmarks of candidate and champion, one a seed.
+        tasks: task → its difference.
+        margins: by how much each kind may be worse.
+        settings: of the intervals.
+    """
+    found: list[Guard] = []
+    if margins.tasks != "none":
+        found += [not_worse(name, "tasks", task, margins.tasks / 100) for name, task in tasks.items()]
+    if margins.fidelity != "none":
+        found.append(_fidelity(candidates, reigning, sorted(tasks), margins.fidelity, settings))
+    if margins.latency != "none":
+        found += [_latency(tower, candidates, reigning, margins.latency) for tower in ("image", "text")]
+    if margins.size != "none":
+        ours, theirs = candidates[0].results["cost"], reigning[0].results["cost"]
+        found += [not_more(name, "size", ours[name], theirs[name], margins.size) for name in COSTS]
+    return found
+
+
+def _fidelity(
+    candidates: Sequence[Run], reigning: Sequence[Run], tasks: Sequence[str], margin: float, settings: Settings
+) -> Guard:
+    """Mean over the tasks on which both were held against one teacher."""
+    name, kind = FIDELITY, "fidelity"
+    teachers = {(run.results.get("reference") or {}).get("weights_sha256") for run in (*candidates, *reigning)}
+    if len(teachers) > 1 and None not in teachers:
+        return untold(name, kind, margin, "candidate and champion have different teachers")
+
+    def values(runs: Sequence[Run]) -> dict[str, Any]:
+        tensors = {task: [run.tensors("outcomes", task) for run in runs] for task in tasks}
+        return {
+            task: np.stack([each[f"fidelity.{name}"].astype(np.float64) for each in found])
+            for task, found in tensors.items()
+            if all(f"fidelity.{name}" in each for each in found)
+        }
+
+    ours, theirs = values(candidates), values(reigning)
+    if not theirs:
+        return untold(name, kind, margin, "the champion was not held against its teacher")
+    if absent := sorted(set(theirs) - set(ours)):
+        why = f"the candidate was not held against the teacher on {', '.join(absent)}, as the champion was"
+        return Guard(name=name, kind=kind, margin=margin, ok=False, note=why)
+    common = {task: rows for task, rows in ours.items() if task in theirs}
+    if any(common[task].shape[1] != theirs[task].shape[1] for task in common):
+        return untold(name, kind, margin, "it was measured over other examples (benchmark.fidelity_samples)")
+    found = aggregate.differences(common, theirs, settings, most=2.0)["mean"]  # of correlations
+    return not_worse(name, kind, found, margin)
+
+
+def _latency(tower: str, candidates: Sequence[Run], reigning: Sequence[Run], margin: float) -> Guard:
+    sides = []
+    for runs in (candidates, reigning):
+        if damaged := [run.name for run in runs if run.damaged("speed.json")]:
+            return untold(tower, "latency", margin, f"the timings of the {damaged[0]} are damaged")
+        paths = [path for run in runs if (path := run.volatile("speed.json"))]
+        if not paths:
+            return untold(tower, "latency", margin, f"the {runs[0].name} was not timed")
+        sides.append([read_json(path) for path in paths])
+    machines = {(timed["device"], timed["threads"]) for timed in (*sides[0], *sides[1])}
+    if len(machines) > 1:
+        return untold(tower, "latency", margin, "they were timed on different machines")
+    if candidates[0].results["cost"] == reigning[0].results["cost"]:
+        why = "both have the same parameters and operations, so a difference would be the machine's"
+        return untold(tower, "latency", margin, why)
+    ours, theirs = (statistics.median(timed[tower]["latency_ms"]["median"] for timed in side) for side in sides)
+    return not_more(tower, "latency", ours, theirs, margin)
