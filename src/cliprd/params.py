@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cliprd import document
 from cliprd.document import DocumentError
@@ -59,6 +68,15 @@ def parse_method(spec: str) -> tuple[str, ScaleMode | None]:
     if name not in METHODS or (dash and mode not in ("raw", "exp")):
         raise ValueError(f"'{spec}' is no method: allowed are {', '.join(METHODS)}, each optionally with -raw or -exp")
     return name, typing.cast(ScaleMode, mode) if dash else None
+
+
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{twice[0]!r} stands there twice")
+    return values
+
+
+Once = AfterValidator(_once)  # a seed that counts twice would pass for two trainings
 
 
 class Section(BaseModel):
@@ -284,8 +302,13 @@ class Distill(Section):
 class Ablation(Section):
     """The grid that `dvc repro` and the ablation pipeline train."""
 
-    methods: Annotated[tuple[str, ...], Field(min_length=1)] = ("baseline", "clip_kd", "clip_rd-raw", "clip_rd-exp")
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)] = (0,)
+    methods: Annotated[tuple[str, ...], Field(min_length=1), Once] = (
+        "baseline",
+        "clip_kd",
+        "clip_rd-raw",
+        "clip_rd-exp",
+    )
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), Once] = (0,)
 
     @field_validator("methods")
     @classmethod
@@ -300,9 +323,9 @@ class Benchmark(Section):
 
     tasks: str = "data/demo/benchmark"
     """Folder whose subfolders are tasks in CLIP_benchmark's WebDataset layout; local or s3://."""
-    names: tuple[str, ...] | None = None
+    names: Annotated[tuple[str, ...], Once] | None = None
     """Tasks to run; null runs all found."""
-    protocols: Annotated[tuple[Literal["standard", "paper"], ...], Field(min_length=1)] = ("standard", "paper")
+    protocols: Annotated[tuple[Literal["standard", "paper"], ...], Field(min_length=1), Once] = ("standard", "paper")
     batch_size: Rows = 128
     bootstrap: Many = 1000
     """Resamples behind each interval, the gate's too; fewer than 1000 are for trying out."""
@@ -376,20 +399,13 @@ class Retrain(Section):
 
     method: str = "clip_rd-exp"
     """As `distill.method`; for `--runner dvc` one of `ablation.methods`."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), Once] = (0,)
     """The first seed's student is the one that is promoted; further ones tell the gate how much is chance."""
 
     @field_validator("method")
     @classmethod
     def _method(cls, value: str) -> str:
         parse_method(value)
-        return value
-
-    @field_validator("seeds")
-    @classmethod
-    def _once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(value)) < len(value):
-            raise ValueError("a seed stands there twice")
         return value
 
 

@@ -105,7 +105,7 @@ def test_a_new_shard_is_trained_and_promoted_and_said_beforehand(repo):
     room.tar(repo, 1)
     before, old = room.outside(repo.parent), champion(repo)
     _, dry = room.retrain(repo, "--dry-run")
-    assert "| data | 00001.tar | – |" in dry
+    assert "| data | `00001.tar` | – |" in dry
     assert "`distill@baseline-0`, `benchmark@baseline-0`" in dry
     assert room.outside(repo.parent) == before
     assert room.ran(repo) == []

@@ -52,6 +52,14 @@ def rewrite(folder, change):
     manifest.write(folder, stage=sealed.stage, params=sealed.params, inputs=sealed.inputs)
 
 
+def test_a_training_under_a_second_name_is_no_second_seed(own, tmp_path):
+    for kind in own.values():
+        shutil.rmtree(kind / "clip_kd-1")
+        shutil.copytree(kind / "clip_kd-0", kind / "clip_kd-1")
+    with pytest.raises(InputError, match=r"clip_kd-1 holds the training clip_kd-0, not clip_kd-1"):
+        run(params(), own, tmp_path / "out")
+
+
 def test_it_writes_json_table_and_page(compared):
     sealed, output = compared
     assert set(sealed.files) == {"comparison.json", "comparison.md", "index.html"} | {

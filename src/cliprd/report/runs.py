@@ -85,7 +85,7 @@ def open_grid(methods: Sequence[str], seeds: Sequence[int], benchmarks: Location
     """Open methods × seeds and the teacher; other runs in the folders are not looked at.
 
     Raises:
-        InputError: a run is missing or damaged, or its benchmark is of another student than `students` holds.
+        InputError: a run is missing, damaged or another's, or its benchmark is of another student than it holds.
     """
     where = storage.join(benchmarks, TEACHER)
     teacher = _folder(where)
@@ -122,6 +122,11 @@ def _open_run(method: str, seed: int, benchmarks: Location, students: Location) 
         )
     opened = manifest.verify(benchmark, stage="benchmark")
     trained = manifest.verify(student, stage="distill")
+    if (held := trained.facts.get("run", name)) != name:  # one training under two names would pass for two seeds
+        raise InputError(
+            f"{student_at} holds the training {held}, not {name}.",
+            f"Give it its own name again, and train {name} with `cliprd distill`.",
+        )
     if opened.inputs.get("model", trained.fingerprint) != trained.fingerprint:
         raise InputError(
             f"{benchmark_at} is of another student than {student_at} holds now.",
