@@ -139,7 +139,7 @@ def with_scores(tree: Mapping[str, Any], scores: Mapping[str, Any], tasks: Mappi
     """A student's lineage with what a benchmark found.
 
     Args:
-        scores: task → protocol → metric → value. tasks: task → fingerprint (`benchmark.task_set.versions`).
+        scores: task → protocol → metric → value. tasks: task → fingerprint (`benchmark.task_folders.versions`).
     """
     return {**tree, "scores": dict(scores), "tasks": dict(tasks)}
 

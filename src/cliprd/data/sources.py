@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from cliprd import storage
 from cliprd.data import archives, tables
-from cliprd.data.raw import PICTURES, Part, Raw, assembled, is_companion, printable, safe_key
+from cliprd.data.endings import PICTURES
+from cliprd.data.raw import Part, Raw, assembled, is_companion, printable, safe_key
 from cliprd.data.unpacking import OTHER_OUTPUTS
 from cliprd.errors import InputError
 from cliprd.params import Data
