@@ -28,7 +28,7 @@ def parse(items: Sequence[str]) -> dict[str, Any]:
     for item in items:
         name, equals, text = item.partition("=")
         if not equals or not name.strip():
-            raise ParamsError(f"--input {item}: expected NAME=VALUE.", "For example --input method=vrd-exp")
+            raise ParamsError(f"--input {item[:100]}: expected NAME=VALUE.", "For example --input method=vrd-exp")
         try:
             given[name.strip()] = document.parse(text) if text.strip() else ""
         except DocumentError as error:
@@ -51,7 +51,7 @@ def check(given: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str,
             near = difflib.get_close_matches(name, list(definitions), n=1, cutoff=0.5)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise ParamsError(
-                f"--input {name}: the pipeline has no such input.{hint}", f"It has {_names(definitions)}."
+                f"--input {name[:100]}: the pipeline has no such input.{hint}", f"It has {_names(definitions)}."
             )
     if missing := [name for name, value in definitions.items() if not value.get("isOptional") and name not in given]:
         raise ParamsError(f"Input '{missing[0]}' has no default.", f"Give --input {missing[0]}=VALUE")

@@ -110,6 +110,8 @@ def parse(text: str) -> Any:
     Raises:
         DocumentError: it is none, or holds what JSON could not say.
     """
+    if any("\udc80" <= character <= "\udcff" for character in text):  # Python's own sign for such a byte
+        raise DocumentError("it has bytes that are not UTF-8, which parameters cannot hold: rename the file")
     loader = _Loader("")
     try:
         loader = _Loader(text)
@@ -284,7 +286,10 @@ def check(tree: Any) -> None:
         elif isinstance(value, float):
             if not math.isfinite(value):
                 raise DocumentError(f"{_key(path)} = {value}: a finite number is needed")
-        elif not isinstance(value, bool | int | None):
+        elif isinstance(value, int):
+            if value not in INT64:
+                raise DocumentError(f"{_key(path)}: an integer is of 64 bits")
+        elif value is not None:
             raise DocumentError(f"{_key(path)} is a {type(value).__name__}, which JSON does not have")
 
 

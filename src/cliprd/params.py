@@ -57,7 +57,9 @@ def parse_method(spec: str) -> tuple[str, ScaleMode | None]:
     """`clip_rd-exp` → ("clip_rd", "exp"); without a suffix the scale mode is None (take `distill.scale_mode`)."""
     name, dash, mode = spec.partition("-")
     if name not in METHODS or (dash and mode not in ("raw", "exp")):
-        raise ValueError(f"'{spec}' is no method: allowed are {', '.join(METHODS)}, each optionally with -raw or -exp")
+        raise ValueError(
+            f"'{_cut(spec)}' is no method: allowed are {', '.join(METHODS)}, each optionally with -raw or -exp"
+        )
     return name, typing.cast(ScaleMode, mode) if dash else None
 
 
@@ -406,6 +408,10 @@ class Tracking(Section):
         if uri.startswith(("http://", "https://")) and "@" in uri.split("/")[2]:
             raise ValueError("credentials belong into MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN")
         return uri
+
+    def in_pods(self) -> Tracking:
+        """The section as a pod can use it: of addresses only a server's, as a file is another one in each pod."""
+        return self if self.uri.startswith(("http://", "https://")) else self.model_copy(update={"uri": ""})
 
 
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[kMGTPE]i?)?$")]

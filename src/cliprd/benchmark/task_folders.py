@@ -56,7 +56,8 @@ def local(place: str, names: Sequence[str] | None) -> dict[str, Path]:
     """
     root = Path(place)
     if not root.is_dir():
-        raise InputError(f"benchmark.tasks: folder {root} does not exist.", "Set benchmark.tasks in params.yaml.")
+        what = "is no folder" if root.exists() else "does not exist"
+        raise InputError(f"benchmark.tasks: {root} {what}.", "Set benchmark.tasks to the folder that holds the tasks.")
     if broken := [p.name for p in root.iterdir() if p.is_symlink() and not p.exists()]:
         raise InputError(f"{root / broken[0]} is a link to nothing.", "Mend or remove it.")
     below = [path for pattern in ("*", "*/*", "*/*/*") for path in root.glob(pattern) if path.is_dir()]

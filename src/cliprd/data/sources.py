@@ -130,8 +130,8 @@ def listed(data: Data, *, report: bool = False) -> list[str]:
 def _name(place: str, path: str) -> str:
     """`place` below the part of `data.path` that is no pattern."""
     plain = storage.literal_part(path)
-    if place == path.rstrip("/"):
-        return place.rsplit("/", 1)[-1]
+    if place.rstrip("/") == path.rstrip("/"):
+        return place.rstrip("/").rsplit("/", 1)[-1]
     base = plain if plain == path else _folder_of(plain)
     return place.removeprefix(base).lstrip("/") if storage.is_s3(place) else os.path.relpath(place, base or ".")
 
