@@ -38,7 +38,7 @@ PARTS = {
     "teacher_cache": ("teacher_cache", "stages/cache.py"),
     "losses": ("losses",),
     "distill": ("distill", "stages/distill.py"),
-    "benchmark": ("benchmark", "stages/benchmark.py"),
+    "benchmark": ("benchmark", "statistics", "stages/benchmark.py"),
 }
 """The code that matters: what dvc.yaml names as dependencies of the stages, below src/cliprd (a test holds the two
 together)."""
