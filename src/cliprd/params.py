@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from cliprd import document
 from cliprd.document import DocumentError
 from cliprd.errors import ParamsError
-from cliprd.names import one_line
+from cliprd.names import shortened
 
 Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
 """Steps, rows, seconds: a billion is more than any machine does."""
@@ -58,7 +58,7 @@ def parse_method(spec: str) -> tuple[str, ScaleMode | None]:
     name, dash, mode = spec.partition("-")
     if name not in METHODS or (dash and mode not in ("raw", "exp")):
         raise ValueError(
-            f"'{_cut(spec)}' is no method: allowed are {', '.join(METHODS)}, each optionally with -raw or -exp"
+            f"'{shortened(spec)}' is no method: allowed are {', '.join(METHODS)}, each optionally with -raw or -exp"
         )
     return name, typing.cast(ScaleMode, mode) if dash else None
 
@@ -565,7 +565,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, written: Mapping[str, str
     if not isinstance(tree, dict):
         raise ParamsError(f"{path} holds a {type(tree).__name__}, not a tree of parameters.", "Mend the file.")
     written = written or {}
-    given = [_Override.of(item, written.get(item, f"--set {_cut(item, 100)}")) for item in overrides]
+    given = [_Override.of(item, written.get(item, f"--set {shortened(item, 100)}")) for item in overrides]
     merged = tree
     for override in given:
         merged = override.applied(merged)
@@ -598,7 +598,7 @@ def without_effect(given: Mapping[str, Any], params: Params) -> list[str]:
         unused = plain[key == "distill.scale_mode"][section][name]
         differs = value if not isinstance(value, Mapping) else {k: v for k, v in value.items() if v != unused.get(k)}
         if differs not in (None, {}, unused):
-            lines.append(f"{key} = {_cut(str(differs))} has no effect: {reason}.")
+            lines.append(f"{key} = {shortened(str(differs))} has no effect: {reason}.")
     return lines
 
 
@@ -675,7 +675,7 @@ class _Override:
         try:
             return cls(path, _value(text, _type_at(path)), shown)
         except DocumentError as error:
-            key = _cut(".".join(path))
+            key = shortened(".".join(path))
             raise ParamsError(f"{shown}: the value of '{key}' is not valid: {error}.") from error
 
     def applied(self, tree: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
@@ -750,7 +750,7 @@ def _explain(item: Any) -> str:
     )  # an unknown key is the user's word, whatever it looks like; the others are pydantic's
     steps = ("function-", "constrained-", "literal[")
     location = [str(part) for i, part in enumerate(item["loc"]) if i == own or not str(part).startswith(steps)]
-    key = _cut(".".join(location), 200) or "(top level)"
+    key = shortened(".".join(location), 200) or "(top level)"
     if unknown:
         siblings = sorted(_section_at(location[:-1]).model_fields)
         near = difflib.get_close_matches(location[-1], siblings, n=1, cutoff=0.5)
@@ -758,12 +758,7 @@ def _explain(item: Any) -> str:
         return f"unknown key '{key}'{'; ' + hint if hint else ''} (allowed here: {', '.join(siblings)})"
     message = item["msg"].removeprefix("Value error, ")
     shown = re.sub(r"(://)[^/@\s]*@", r"\1…@", repr(item["input"]))  # what may be a password stays out of logs
-    return f"'{key}' = {_cut(shown)}: {_cut(message, 400)}"
-
-
-def _cut(text: str, most: int = 60) -> str:
-    text = one_line(text)
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return f"'{key}' = {shortened(shown)}: {shortened(message, 400)}"
 
 
 def _section_at(path: Sequence[str]) -> type[Section]:

@@ -53,8 +53,6 @@ class Source:
 def inventory(data: Data) -> list[Source]:
     """All sources that `data` names, in their order. Those here are read for it, those in S3 are asked about.
 
-    A table in S3 is identified by itself alone; replacing an image under an unchanged name there is not seen.
-
     Raises:
         InputError: the source is missing or empty, or a table is damaged. RetryableError: the store failed.
     """
