@@ -76,7 +76,11 @@ def test_quiet_and_whole_as_a_program(server, tmp_path):
     """kfp prints, warns and logs; none of it reaches the user."""
     command = [sys.executable, "-m", "cliprd.cli", "pipeline", "submit", "distill", "--image", IMAGE]
     result = subprocess.run(
-        [*command, "--host", server.host], cwd=ROOT, capture_output=True, text=True, env={"HOME": str(tmp_path)}
+        [*command, "--host", server.host, "--set", "tracking.uri="],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"HOME": str(tmp_path)},
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert len(result.stdout.splitlines()) == 2
