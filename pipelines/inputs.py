@@ -10,6 +10,7 @@ from cliprd import document
 from cliprd.component import whole_numbers
 from cliprd.document import DocumentError
 from cliprd.errors import ParamsError
+from cliprd.names import shortened
 from cliprd.params import Params, check_runs, parse_method, validate
 
 KINDS: dict[str, tuple[type, ...]] = {
@@ -28,11 +29,13 @@ def parse(items: Sequence[str]) -> dict[str, Any]:
     for item in items:
         name, equals, text = item.partition("=")
         if not equals or not name.strip():
-            raise ParamsError(f"--input {item}: expected NAME=VALUE.", "For example --input method=vrd-exp")
+            raise ParamsError(
+                f"--input {shortened(item, 100)}: expected NAME=VALUE.", "For example --input method=vrd-exp"
+            )
         try:
             given[name.strip()] = document.parse(text) if text.strip() else ""
         except DocumentError as error:
-            raise ParamsError(f"--input {item[:100]}: the value is not valid YAML: {error}.") from error
+            raise ParamsError(f"--input {shortened(item, 100)}: the value is not valid YAML: {error}.") from error
     return given
 
 
@@ -51,7 +54,8 @@ def check(given: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str,
             near = difflib.get_close_matches(name, list(definitions), n=1, cutoff=0.5)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise ParamsError(
-                f"--input {name}: the pipeline has no such input.{hint}", f"It has {_names(definitions)}."
+                f"--input {shortened(name, 100)}: the pipeline has no such input.{hint}",
+                f"It has {_names(definitions)}.",
             )
     if missing := [name for name, value in definitions.items() if not value.get("isOptional") and name not in given]:
         raise ParamsError(f"Input '{missing[0]}' has no default.", f"Give --input {missing[0]}=VALUE")
@@ -88,7 +92,7 @@ def _right_kind(name: str, value: Any, kind: str) -> None:
     allowed: tuple[type, ...] = KINDS.get(kind, (object,))
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed and object not in allowed):
         raise ParamsError(
-            f"--input {name}={repr(value)[:100]}: expected {_word(kind)}.",
+            f"--input {name}={shortened(repr(value), 100)}: expected {_word(kind)}.",
             f"For example --input {_example(name, kind)}",
         )
 

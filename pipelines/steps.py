@@ -35,8 +35,7 @@ DESCRIBED = (  # sections that the plan is made of
 
 def defaults(params: Params) -> dict[str, Any]:
     """The sections as defaults of a pipeline's inputs: without nulls, which KFP cannot carry and which are defaults."""
-    if not params.tracking.uri.startswith(("http://", "https://")):  # a file would be another one in every pod
-        params = params.model_copy(update={"tracking": params.tracking.model_copy(update={"uri": ""})})
+    params = params.model_copy(update={"tracking": params.tracking.in_pods()})
     found = params.model_dump(mode="json", exclude_none=True)
     if validate(found, where="pipeline") != params:
         raise ParamsError("A key is null whose default is not, and KFP carries no null.", "Leave such keys out.")

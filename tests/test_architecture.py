@@ -65,6 +65,13 @@ def test_imports_go_downwards(path):
         assert allowed or ground, f"{path} imports cliprd.{target}, which is not below {room}"
 
 
+def test_a_look_at_inputs_loads_next_to_nothing():
+    """It is in every `dvc repro` of an unchanged repository."""
+    code = "import sys, cliprd.inputs\nprint(' '.join(sys.modules))"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "open_clip", "numpy", "PIL", "boto3", "tqdm", "scipy", "pandas"} & set(modules)
+
+
 def test_losses_know_torch_only():
     for path in (SRC / "losses").glob("*.py"):
         assert imports(path) <= {"losses"}

@@ -106,6 +106,24 @@ def test_a_reader_that_goes_away_is_no_error():
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["inputs", "--output"],
+        ["retrain", "--dry-run", "--output"],
+        ["pipeline", "compile", "distill", "--output"],
+        ["pipeline", "run", "distill", "--local", "process", "--root"],
+    ],
+)
+def test_what_cannot_lie_in_s3_makes_no_folder_of_that_name(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*command, "s3://bucket/x"])
+    assert stopped.value.code == 2
+    assert "s3://bucket/x must be on this machine" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_options_are_not_abbreviated(capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["prepare", "--out", "x"])

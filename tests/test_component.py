@@ -12,7 +12,7 @@ from tests.data.pictures import pairs, write_tar
 from tests.integration.test_dvc_inputs import write_task
 
 
-def testwhole_numbers_come_back_from_doubles():
+def test_whole_numbers_come_back_from_doubles():
     """KFP's parameters are protobuf's Struct, which knows doubles only."""
     tree = {"a": 5.0, "b": [1.0, 0.5, True, "1.0", None], "c": {"d": 2000.0}}
     found = component.whole_numbers(tree)
@@ -26,6 +26,17 @@ def test_wrong_parameters_are_one_line_and_an_exit_code(tmp_path, capsys):
     line = capsys.readouterr().err
     assert line.startswith("cliprd: error: prepare: unknown key 'data.pth'; did you mean 'data.path'?")
     assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [1e300, 2.0**63, 10**5000], ids=["1e300", "2**63", "5,000 digits"])
+def test_a_number_that_is_too_large_is_one_line(number, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        component.run("prepare", {"data": {"samples_per_shard": number}}, {}, str(tmp_path / "out"))
+    assert end.value.code == 2
+    line = capsys.readouterr().err
+    assert "'data.samples_per_shard'" in line
+    assert line.count("\n") == 1
+    assert len(line) < 500
 
 
 def test_a_grid_with_holes_is_refused_before_hours_of_training():

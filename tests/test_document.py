@@ -73,6 +73,7 @@ def test_values_are_those_of_yaml_1_2(text, value):
         ("!!set {a}", ["!!set"]),
         ('"\\0"', ["U+0000"]),
         ('"\\ud800"', ["surrogate"]),
+        ("/data/\udcff.tar", ["not UTF-8", "rename"]),
         ('{"\\ud800": 1}', ["surrogate"]),
         ('"\\UFFFFFFFF"', ["escape"]),
         ("a\n---\nb", ["another document"]),

@@ -6,6 +6,7 @@ import boto3
 import pytest
 
 from cliprd import inputs, params
+from cliprd.errors import InputError
 from cliprd.stages import prepare
 from cliprd.storage import s3
 from tests import s3_server
@@ -168,6 +169,36 @@ def test_tasks_and_teacher(repo):
             "touched weights": (lambda: touched(repo.outside / "teacher.pt"), NOTHING),
         },
     )
+
+
+@pytest.mark.parametrize("weights", ["/nowhere/t.pt", "sub/t", "t.safetensors"])
+def test_weights_that_are_missing_are_an_error(repo, weights):
+    write_tar(repo.outside / "raw/0.tar", pairs(2))
+    repo.put("data", path=str(repo.outside / "raw"))
+    repo.put("teacher", name=f"open_clip:ViT-T-16:{weights}")
+    with pytest.raises(InputError, match=f"weights {weights} do not exist"):
+        repo.look()
+
+
+@pytest.mark.parametrize("name", ["aligned", "open_clip:RN50:openai"])
+def test_a_name_alone_identifies_weights(repo, name, monkeypatch):
+    write_tar(repo.outside / "raw/0.tar", pairs(2))
+    repo.put("data", path=str(repo.outside / "raw"))
+    repo.put("teacher", name=name)
+    monkeypatch.chdir(repo.outside)
+    (repo.outside / "aligned").write_text("a user's own file")
+    assert repo.look()["teacher"] == b"{}\n"
+
+
+def test_a_slash_at_the_end_means_the_same_folder(repo):
+    folder = repo.outside / "x"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png(0))
+    (folder / "a.txt").write_text("a")
+    repo.put("data", kind="folder", path=str(folder))
+    plain = repo.look()
+    repo.put("data", path=f"{folder}/")
+    assert repo.look() == plain
 
 
 @pytest.fixture(scope="module")

@@ -203,6 +203,9 @@ def test_the_code_that_matters_is_what_dvc_yaml_names():
         assert named == {f"src/cliprd/{path}" for part in parts for path in lineage.PARTS[part]}, stage
         assert all((ROOT / path).exists() for path in named)
     assert set().union(*of_stage.values()) == set(lineage.PARTS)
+    # intervals and verdicts stand in the results of both
+    for stage in ("benchmark", "benchmark-teacher", "compare"):
+        assert "src/cliprd/statistics" in stages[stage]["deps"]
 
 
 def test_a_part_of_the_code_changes_with_its_own_files_only(tmp_path, monkeypatch):
@@ -214,7 +217,12 @@ def test_a_part_of_the_code_changes_with_its_own_files_only(tmp_path, monkeypatc
     manifest.code_digest.cache_clear()
     before = lineage.code_parts()
     assert set(before) == set(lineage.PARTS)
-    for file, part in (("stages/cache.py", "teacher_cache"), ("losses/weights.py", "losses"), ("report/page.py", None)):
+    for file, part in (
+        ("stages/cache.py", "teacher_cache"),
+        ("losses/weights.py", "losses"),
+        ("statistics/bootstrap.py", "benchmark"),
+        ("report/page.py", None),
+    ):
         with (copy / file).open("a") as code:
             code.write("# changed\n")
         manifest.code_digest.cache_clear()

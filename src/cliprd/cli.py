@@ -71,7 +71,7 @@ def parser() -> _Parser:
     outside = command(
         "inputs", _inputs, "look at data, benchmark tasks and teacher's weights, for DVC to see what changed outside"
     )
-    outside.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for a small file of each")
+    outside.add_argument("--output", type=_here, required=True, metavar="DIR", help="folder for a small file of each")
     stage("prepare", "pack image-caption pairs into checked shards (params: data)")
     stage("teacher", "make the teacher ready, training the demo one (params: teacher)", shards="!|folder of `prepare`")
     cache = stage(
@@ -143,7 +143,7 @@ def parser() -> _Parser:
     again.add_argument("--dry-run", action="store_true", help="say what would be done and why; change nothing")
     again.add_argument("--runner", choices=("dvc", "kfp"), default="dvc", help="who trains (default: dvc)")
     again.add_argument("--no-promote", action="store_true", help="train and gate only, as for a pull request")
-    again.add_argument("--output", type=Path, default=Path("work/retrain"), metavar="DIR", help="folder of the report")
+    again.add_argument("--output", type=_here, default=Path("work/retrain"), metavar="DIR", help="folder of the report")
     again.add_argument("--reason", default="", metavar="TEXT", help="kept with the decision; default: CI's run")
     kfp = again.add_argument_group("with --runner kfp")
     kfp.add_argument("--host", metavar="URL", help="of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT")
@@ -169,10 +169,10 @@ def parser() -> _Parser:
         return sub
 
     made = action("compile", _pipeline_compile, "write the pipeline as YAML for Kubeflow Pipelines")
-    made.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    made.add_argument("--output", type=_here, metavar="FILE", help="default: standard output")
     here = action("run", _pipeline_run, "run the pipeline on this machine; finished steps are not run again")
     here.add_argument("--local", choices=("docker", "process"), required=True, help="steps in containers or processes")
-    here.add_argument("--root", type=Path, default=Path("work/pipeline"), metavar="DIR", help="outputs and cache")
+    here.add_argument("--root", type=_here, default=Path("work/pipeline"), metavar="DIR", help="outputs and cache")
     here.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="an input of the pipeline")
 
     def remote(name: str, call: Callable[[argparse.Namespace], int], text: str) -> _Parser:
@@ -267,6 +267,14 @@ def _folder(text: str) -> Location:
         return parse(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _here(text: str) -> Path:
+    """A path that cannot lie in S3."""
+    place = _folder(text)
+    if not isinstance(place, Path):
+        raise argparse.ArgumentTypeError(f"{text[:100]} must be on this machine, not in S3")
+    return place
 
 
 def _count(text: str) -> int:
@@ -463,6 +471,11 @@ def _parameters_and_image(options: argparse.Namespace) -> tuple[Params, str]:
     from pipelines.image import choose
 
     tree = _load(options)
+    if tree.tracking != tree.tracking.in_pods():
+        from cliprd.tracking.server import shown
+
+        uri = visible(shown(tree.tracking.uri))
+        print(f"cliprd: not tracked: pods cannot use tracking.uri = {uri}, only an http(s) address", file=sys.stderr)
     return tree, choose(options.image, tree.kubernetes, allow_mutable=options.allow_mutable_image)
 
 

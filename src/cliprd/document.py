@@ -20,13 +20,12 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from cliprd.errors import ParamsError
-from cliprd.names import one_line
+from cliprd.names import one_line, shortened
 
 MOST_BYTES = 1 << 20  # of a file
 MOST_DEEP = 64  # levels
 MOST_NODES = 100_000  # with every alias written out
 INT64 = range(-(2**63), 2**63)
-_SHOWN = 60  # characters of a user's text in a message
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -110,6 +109,8 @@ def parse(text: str) -> Any:
     Raises:
         DocumentError: it is none, or holds what JSON could not say.
     """
+    if any("\udc80" <= character <= "\udcff" for character in text):  # Python's own sign for such a byte
+        raise DocumentError("it has bytes that are not UTF-8, which parameters cannot hold: rename the file")
     loader = _Loader("")
     try:
         loader = _Loader(text)
@@ -197,9 +198,8 @@ def _name(key: Node, path: tuple[str, ...]) -> str:
         return "<<"
     if key.tag != f"{_TAG}str":
         kind = key.tag.removeprefix(_TAG)
-        raise DocumentError(
-            f"the key '{_cut(key.value)}' in {_key(path)} is {kind}, not text: write it in quotes{_at(key.start_mark)}"
-        )
+        shown, where = shortened(key.value), _at(key.start_mark)
+        raise DocumentError(f"the key '{shown}' in {_key(path)} is {kind}, not text: write it in quotes{where}")
     return _text(key.value, key, (*path, key.value))
 
 
@@ -220,9 +220,9 @@ def _scalar(node: ScalarNode, path: tuple[str, ...]) -> Any:
     except DocumentError as error:
         if kind == "str":
             raise
-        raise DocumentError(f"{_key(path)} = {_cut(value)}: {error}{_at(node.start_mark)}") from error
+        raise DocumentError(f"{_key(path)} = {shortened(value)}: {error}{_at(node.start_mark)}") from error
     except (KeyError, ValueError) as error:
-        raise DocumentError(f"{_key(path)} = {_cut(value)} is no {kind}{_at(node.start_mark)}") from error
+        raise DocumentError(f"{_key(path)} = {shortened(value)} is no {kind}{_at(node.start_mark)}") from error
 
 
 def _integer(value: str) -> int:
@@ -272,7 +272,7 @@ def check(tree: Any) -> None:
         if isinstance(value, Mapping):
             for key in value:
                 if not isinstance(key, str):
-                    raise DocumentError(f"the key {_cut(repr(key))} in {_key(path)} is no text")
+                    raise DocumentError(f"the key {shortened(repr(key))} in {_key(path)} is no text")
                 if fault := _unusable(key):
                     raise DocumentError(f"a key in {_key(path)} {fault}")
             waiting += [(item, (*path, key)) for key, item in value.items()]
@@ -284,21 +284,19 @@ def check(tree: Any) -> None:
         elif isinstance(value, float):
             if not math.isfinite(value):
                 raise DocumentError(f"{_key(path)} = {value}: a finite number is needed")
-        elif not isinstance(value, bool | int | None):
+        elif isinstance(value, int):
+            if value not in INT64:
+                raise DocumentError(f"{_key(path)}: an integer is of 64 bits")
+        elif value is not None:
             raise DocumentError(f"{_key(path)} is a {type(value).__name__}, which JSON does not have")
 
 
 def _key(path: tuple[str, ...]) -> str:
-    return f"'{_cut('.'.join(path))}'" if path else "the value"
-
-
-def _cut(text: str) -> str:
-    shown = one_line(text)
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+    return f"'{shortened('.'.join(path))}'" if path else "the value"
 
 
 def _tag_name(node: Node) -> str:
-    return _cut(node.tag.replace(_TAG, "!!"))
+    return shortened(node.tag.replace(_TAG, "!!"))
 
 
 def _at(mark: Any) -> str:

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cliprd.benchmark.task_set import versions
+from cliprd.benchmark.task_folders import versions
 from cliprd.data.sources import inventory
 from cliprd.errors import EnvironmentError_
 from cliprd.manifest import atomic_write

@@ -38,7 +38,7 @@ PARTS = {
     "teacher_cache": ("teacher_cache", "stages/cache.py"),
     "losses": ("losses",),
     "distill": ("distill", "stages/distill.py"),
-    "benchmark": ("benchmark", "stages/benchmark.py"),
+    "benchmark": ("benchmark", "statistics", "stages/benchmark.py"),
 }
 """The code that matters: what dvc.yaml names as dependencies of the stages, below src/cliprd (a test holds the two
 together)."""
@@ -139,7 +139,7 @@ def with_scores(tree: Mapping[str, Any], scores: Mapping[str, Any], tasks: Mappi
     """A student's lineage with what a benchmark found.
 
     Args:
-        scores: task → protocol → metric → value. tasks: task → fingerprint (`benchmark.task_set.versions`).
+        scores: task → protocol → metric → value. tasks: task → fingerprint (`benchmark.task_folders.versions`).
     """
     return {**tree, "scores": dict(scores), "tasks": dict(tasks)}
 

@@ -52,6 +52,12 @@ def one_line(error: BaseException | str) -> str:
     return visible(" ".join(str(error).split()))
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """A user's text in one line of a message, cut to `most` characters."""
+    text = one_line(text)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def key(name: str) -> str:
     """A name of `/`-separated parts that MLflow takes for metrics, parameters and artifacts, and file systems too.
 

@@ -31,7 +31,7 @@ from pydantic import (
 from cliprd import document
 from cliprd.document import DocumentError
 from cliprd.errors import ParamsError
-from cliprd.names import one_line
+from cliprd.names import shortened
 
 Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
 """Steps, rows, seconds: a billion is more than any machine does."""
@@ -66,7 +66,9 @@ def parse_method(spec: str) -> tuple[str, ScaleMode | None]:
     """`clip_rd-exp` → ("clip_rd", "exp"); without a suffix the scale mode is None (take `distill.scale_mode`)."""
     name, dash, mode = spec.partition("-")
     if name not in METHODS or (dash and mode not in ("raw", "exp")):
-        raise ValueError(f"'{spec}' is no method: allowed are {', '.join(METHODS)}, each optionally with -raw or -exp")
+        raise ValueError(
+            f"'{shortened(spec)}' is no method: allowed are {', '.join(METHODS)}, each optionally with -raw or -exp"
+        )
     return name, typing.cast(ScaleMode, mode) if dash else None
 
 
@@ -423,6 +425,10 @@ class Tracking(Section):
             raise ValueError("credentials belong into MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN")
         return uri
 
+    def in_pods(self) -> Tracking:
+        """The section as a pod can use it: of addresses only a server's, as a file is another one in each pod."""
+        return self if self.uri.startswith(("http://", "https://")) else self.model_copy(update={"uri": ""})
+
 
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[kMGTPE]i?)?$")]
 """As Kubernetes writes it: `4`, `500m`, `16Gi`."""
@@ -575,7 +581,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, written: Mapping[str, str
     if not isinstance(tree, dict):
         raise ParamsError(f"{path} holds a {type(tree).__name__}, not a tree of parameters.", "Mend the file.")
     written = written or {}
-    given = [_Override.of(item, written.get(item, f"--set {_cut(item, 100)}")) for item in overrides]
+    given = [_Override.of(item, written.get(item, f"--set {shortened(item, 100)}")) for item in overrides]
     merged = tree
     for override in given:
         merged = override.applied(merged)
@@ -608,7 +614,7 @@ def without_effect(given: Mapping[str, Any], params: Params) -> list[str]:
         unused = plain[key == "distill.scale_mode"][section][name]
         differs = value if not isinstance(value, Mapping) else {k: v for k, v in value.items() if v != unused.get(k)}
         if differs not in (None, {}, unused):
-            lines.append(f"{key} = {_cut(str(differs))} has no effect: {reason}.")
+            lines.append(f"{key} = {shortened(str(differs))} has no effect: {reason}.")
     return lines
 
 
@@ -685,7 +691,7 @@ class _Override:
         try:
             return cls(path, _value(text, _type_at(path)), shown)
         except DocumentError as error:
-            key = _cut(".".join(path))
+            key = shortened(".".join(path))
             raise ParamsError(f"{shown}: the value of '{key}' is not valid: {error}.") from error
 
     def applied(self, tree: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
@@ -760,7 +766,7 @@ def _explain(item: Any) -> str:
     )  # an unknown key is the user's word, whatever it looks like; the others are pydantic's
     steps = ("function-", "constrained-", "literal[")
     location = [str(part) for i, part in enumerate(item["loc"]) if i == own or not str(part).startswith(steps)]
-    key = _cut(".".join(location), 200) or "(top level)"
+    key = shortened(".".join(location), 200) or "(top level)"
     if unknown:
         siblings = sorted(_section_at(location[:-1]).model_fields)
         near = difflib.get_close_matches(location[-1], siblings, n=1, cutoff=0.5)
@@ -768,12 +774,7 @@ def _explain(item: Any) -> str:
         return f"unknown key '{key}'{'; ' + hint if hint else ''} (allowed here: {', '.join(siblings)})"
     message = item["msg"].removeprefix("Value error, ")
     shown = re.sub(r"(://)[^/@\s]*@", r"\1…@", repr(item["input"]))  # what may be a password stays out of logs
-    return f"'{key}' = {_cut(shown)}: {_cut(message, 400)}"
-
-
-def _cut(text: str, most: int = 60) -> str:
-    text = one_line(text)
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return f"'{key}' = {shortened(shown)}: {shortened(message, 400)}"
 
 
 def _section_at(path: Sequence[str]) -> type[Section]:

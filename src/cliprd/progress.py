@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from tqdm import tqdm
-
 from cliprd.names import visible
 
 SECONDS_PER_LINE = 15.0
@@ -30,6 +28,8 @@ class _Lines:
 
 def bar(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
     """`tqdm` with the same options; where stderr is no terminal, a line at most every 15 seconds and one at the end."""
+    from tqdm import tqdm  # a tenth of the start of a command that shows no bar
+
     if "desc" in options:
         options["desc"] = visible(options["desc"])
     if sys.stderr.isatty():

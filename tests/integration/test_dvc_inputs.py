@@ -173,9 +173,15 @@ def test_in_s3(repo, store):
 FAULTS = {
     "data": ("data", {"path": "/nowhere/{0..1}.tar"}, 3, "/nowhere/0.tar does not exist."),
     "a glob": ("data", {"path": "/nowhere/*.tar"}, 3, "/nowhere/*.tar holds no file that ends in .tar"),
-    "tasks": ("benchmark", {"tasks": "/nowhere"}, 3, "benchmark.tasks: folder /nowhere does not exist."),
+    "tasks": ("benchmark", {"tasks": "/nowhere"}, 3, "benchmark.tasks: /nowhere does not exist."),
     "a task": ("benchmark", {"names": ["tow"]}, 2, "benchmark.names: no task 'tow'"),
     "weights in s3": ("teacher", {"name": "open_clip:ViT-T-16:s3://bucket/none.pt"}, 3, "s3://bucket/none.pt does not"),
+    "weights here": (
+        "teacher",
+        {"name": "open_clip:ViT-T-16:/nowhere/t.pt"},
+        3,
+        "The teacher's weights /nowhere/t.pt do",
+    ),
     "a bucket": ("data", {"path": "s3://none/x"}, 3, "s3://none/x/: no such bucket"),
 }
 

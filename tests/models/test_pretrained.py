@@ -12,18 +12,24 @@ import torch
 from open_clip import factory, pretrained
 
 from cliprd import params
+from cliprd import plan as planning
+from cliprd.data.count import Pairs
 from cliprd.errors import EnvironmentError_, InputError, ParamsError, RetryableError
 from cliprd.models import hub, student, text
 from cliprd.models.identity import shaping, weights_version
 from cliprd.models.load import load_encoder
 from cliprd.models.pretrained import resolve
 from cliprd.params import Preprocess, Teacher
-from cliprd.plan import plan
 from cliprd.stages import teacher as stage
 from tests.models import hub_files
 
 OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 PLAIN = {**OPENAI, "interpolation": "bicubic", "resize_mode": "shortest"}
+
+
+def plan(tree):
+    """`cliprd plan` for one pair."""
+    return planning.plan(tree, Pairs(1, "as given"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cliprd import params
+from cliprd import cli, params
 from cliprd.errors import ParamsError
 from pipelines.compile import NAMES, compile_pipeline
 from pipelines.image import CONTENT, check, choose, content_tag
@@ -219,3 +219,24 @@ def test_the_tag_changes_with_the_content(tmp_path):
     assert content_tag("cpu", tmp_path) == first
     (tmp_path / "src" / "a.py").write_text("y")
     assert content_tag("cpu", tmp_path) != first
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        (
+            "sqlite:///x.db",
+            "cliprd: not tracked: pods cannot use tracking.uri = sqlite:///x.db, only an http(s) address\n",
+        ),
+        ("postgresql://me:secret@db/x", "tracking.uri = postgresql://…@db/x, only"),
+        ("http://mlflow:5000", ""),
+        ("", ""),
+    ],
+)
+def test_an_address_that_pods_cannot_use_is_dropped_aloud(uri, said, tmp_path, capsys):
+    output = tmp_path / "x.yaml"
+    command = ["pipeline", "compile", "distill", "--params", str(ROOT / "params.yaml"), "--output", str(output)]
+    assert cli.main([*command, "--set", f"tracking.uri={uri}"]) == 0
+    error = capsys.readouterr().err
+    assert said in error if said else error == ""
+    assert "secret" not in error + output.read_text(encoding="utf-8")

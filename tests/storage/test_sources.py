@@ -18,6 +18,25 @@ def test_braces():
     assert storage.expand_braces("plain.tar") == ["plain.tar"]
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    ["{5..3}", "{05..3}", "{1..5..2}", "{5..1..2}", "{0..10}", "{08..11}", "{1..010}", "{x,y}{0..1}", "{0..0}"],
+)
+def test_braces_are_those_of_webdataset(pattern):
+    from braceexpand import braceexpand
+
+    assert storage.expand_braces(pattern) == list(braceexpand(pattern))
+
+
+@pytest.mark.parametrize("pattern", ["/x/{0..99999999999}.tar", "{0..999}{0..999}{0..9}"])
+def test_braces_beyond_all_bounds(pattern, monkeypatch):
+    from cliprd.storage import listing
+
+    monkeypatch.setattr(listing, "MOST_FILES", 1000)
+    with pytest.raises(InputError, match="more than 1,000 files"):
+        storage.list_files(pattern, (".tar",))
+
+
 def test_listing_is_sorted_and_any_case(tmp_path):
     for name in ("b.TAR", "a.tar", "c.txt", "d.tar.gz"):
         (tmp_path / name).touch()

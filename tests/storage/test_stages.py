@@ -297,7 +297,8 @@ def test_the_version_of_tasks_in_s3_changes_with_them_and_nothing_is_brought_her
 
 def test_a_set_in_s3_is_read_as_one_here(bucket, url, scratch, tmp_path):
     """Nested tasks, kinds that are left out, notes beside them; and no training data is brought here."""
-    from cliprd.benchmark.task_set import fetch_tasks, load_tasks, versions
+    from cliprd.benchmark.task_folders import versions
+    from cliprd.benchmark.task_set import fetch_tasks, load_tasks
     from tests.benchmark.tools import classification, retrieval
 
     classification(tmp_path / "tasks", "imagenet", n=6, tars=1)

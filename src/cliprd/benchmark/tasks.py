@@ -22,11 +22,10 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprd import storage
 from cliprd.benchmark.tar import members
-from cliprd.data.images import EXTENSIONS
+from cliprd.benchmark.task_folders import CLASSES, SPLIT, TEMPLATES, TYPE, fingerprint
+from cliprd.data.endings import EXTENSIONS
 from cliprd.errors import InputError
-from cliprd.manifest import digest
 
 Kind = Literal["classification", "multilabel", "retrieval", "image_caption_selection"]
 LABELS: dict[Kind, str] = {
@@ -40,8 +39,6 @@ KINDS: dict[str, Kind] = {
     "zeroshot_classification": "classification",  # CLIP_benchmark's names of its tasks
     "zeroshot_retrieval": "retrieval",
 }
-CLASSES, TEMPLATES, TYPE, SPLIT = "classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt", "test"
-TEXTS = (CLASSES, TEMPLATES, TYPE)
 IMAGES = frozenset(extension.removeprefix(".") for extension in EXTENSIONS)
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # WebDataset: the key ends at the first dot of the file's name
 # CLIP_benchmark's converter writes these as `retrieval`, and its evaluation tells them by their name alone: each
@@ -168,13 +165,6 @@ def _check_name(folder: Path, name: str) -> None:
         raise InputError(f"Task {folder}: its name is not UTF-8.", "Rename the folder.") from error
     if name == "mean":
         raise InputError(f"Task {folder}: results call the mean over all tasks so.", "Rename the folder.")
-
-
-def fingerprint(folder: Path) -> str:
-    """sha256 of all files of a task's folder that count, whatever its kind; nothing is loaded."""
-    parts = [folder / name for name in (*TEXTS, f"{SPLIT}/nshards.txt") if (folder / name).is_file()]
-    files = storage.fingerprints(str(path) for path in (*parts, *sorted((folder / SPLIT).glob("*.tar"))))
-    return digest({os.path.relpath(path, folder): content for path, content in files.items()})
 
 
 def _kind(folder: Path, name: str) -> Kind:

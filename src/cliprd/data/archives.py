@@ -7,15 +7,19 @@ be found and named. The layout is the same.
 
 from __future__ import annotations
 
+import functools
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from cliprd import storage
 from cliprd.data.raw import APART, Part, Raw, assembled, is_companion, shown
 from cliprd.data.unpacking import DAMAGED, unpacked
 from cliprd.errors import InputError
+
+T = TypeVar("T")
 
 
 class _Member(tarfile.TarInfo):
@@ -41,35 +45,65 @@ def samples(url: str) -> Iterator[Raw]:
         try:
             plain = unpacked(url, file)
             with tarfile.open(fileobj=plain, mode="r|", tarinfo=_Member) as tar:
-                yield from _with_apart(_grouped(url, tar))
+                yield from _with_apart(
+                    assembled(f"{url}:{key}", key, parts, ("skipped",) * skipped)
+                    for key, parts, skipped in _groups(tar, functools.partial(_part, tar))
+                )
             while plain.read(1 << 20):  # a compressed file's checksum stands at the very end
                 pass
         except (tarfile.TarError, *DAMAGED) as error:
-            raise InputError(f"{url} is damaged or cut short: {error}.", "Fetch or build this tar again.") from error
+            raise _damaged(url, error) from error
 
 
-def _grouped(url: str, tar: tarfile.TarFile) -> Iterator[Raw]:
-    """WebDataset's rule: neighbours with the same name up to the first dot of the base name are one sample."""
-    key, parts = None, dict[str, Part]()
-    notes: tuple[str, ...] = ()
+def names(url: str) -> Iterator[dict[str, bool]]:
+    """Of each sample of a tar: ending → whether it is a file and no link. Contents are passed over.
+
+    Raises:
+        As `samples`.
+    """
+    with storage.open_stream(url) as file:
+        try:
+            plain = unpacked(url, file)
+            seekable = plain is file and not storage.is_s3(url)
+            with tarfile.open(fileobj=plain, mode="r:" if seekable else "r|", tarinfo=_Member) as tar:
+                for _, parts, _ in _groups(tar, lambda entry, name: entry.isfile()):
+                    yield parts
+        except (tarfile.TarError, *DAMAGED) as error:
+            raise _damaged(url, error) from error
+
+
+def _groups(tar: tarfile.TarFile, read: Callable[[tarfile.TarInfo, str], T]) -> Iterator[tuple[str, dict[str, T], int]]:
+    """WebDataset's rule: neighbours with the same name up to the first dot of the base name are one sample.
+
+    Args:
+        read: what to take from an entry, which has this base name.
+
+    Yields:
+        Name; ending in small letters → what was read; how many companions of other files were skipped.
+    """
+    key, parts, skipped = None, dict[str, T](), 0
     for entry in tar:
         tar.members.clear()  # type: ignore[attr-defined]  # it remembers every entry: a gigabyte for a million samples
         if entry.isdir():
             continue
         if is_companion(entry.name):
-            notes += ("skipped",)
+            skipped += 1
             continue
         path = PurePosixPath(entry.name)
         base, _, extension = path.name.partition(".")
         extension = f".{extension.lower()}"
         name = str(path.with_name(base)) if base else path.name
         if key is not None and (name != key or extension in parts):  # a part again: another sample of the same key
-            yield assembled(f"{url}:{key}", key, parts, notes)
-            parts, notes = {}, ()
+            yield key, parts, skipped
+            parts, skipped = {}, 0
         key = name
-        parts[extension] = _part(tar, entry, path.name)
+        parts[extension] = read(entry, path.name)
     if key is not None:
-        yield assembled(f"{url}:{key}", key, parts, notes)
+        yield key, parts, skipped
+
+
+def _damaged(url: str, error: Exception) -> InputError:
+    return InputError(f"{url} is damaged or cut short: {error}.", "Fetch or build this tar again.")
 
 
 def _part(tar: tarfile.TarFile, entry: tarfile.TarInfo, name: str) -> Part:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import tarfile
-from pathlib import PurePosixPath
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from cliprd import manifest, storage
-from cliprd.data import sources, tables
-from cliprd.data.images import EXTENSIONS
-from cliprd.data.raw import is_companion
-from cliprd.data.unpacking import DAMAGED, unpacked
+from cliprd.data import archives, sources, tables
+from cliprd.data.endings import EXTENSIONS
 from cliprd.errors import CliprdError, InputError
 from cliprd.params import Data
 from cliprd.storage import Location
@@ -73,7 +70,7 @@ def _found(data: Data) -> tuple[int | None, str]:
     here = [place for place in places if not storage.is_s3(place)]
     if len(here) < len(places) and sum(_sizes(places).values()) > MOST_READ:
         return None, f"{data.path} is large, and in S3 it would have to be read through"
-    return sum(_of_tar(place) for place in places), found
+    return sum(_is_pair(parts) for place in places for parts in archives.names(place)), found
 
 
 def _of_table(place: str, data: Data) -> int:
@@ -98,33 +95,7 @@ def _sizes(places: list[str]) -> dict[str, int]:
     return {place: listed[place] for place in places if place in listed}
 
 
-def _of_tar(place: str) -> int:
-    """Samples with an image and a caption by the names of their files; contents here are passed over, not read."""
-    try:
-        if not storage.is_s3(place):
-            with tarfile.open(place, mode="r:*") as tar:
-                return _samples(tar)
-        with storage.open_stream(place) as file, tarfile.open(fileobj=unpacked(place, file), mode="r|") as tar:
-            return _samples(tar)
-    except (tarfile.TarError, *DAMAGED) as error:
-        raise InputError(f"{place} is damaged or cut short: {error}.", "Fetch or build this tar again.") from error
-
-
-def _samples(tar: tarfile.TarFile) -> int:
-    number, key, parts = 0, "", set[str]()
-    for entry in tar:
-        tar.members.clear()  # type: ignore[attr-defined]  # it remembers every entry
-        if not entry.isfile() or is_companion(entry.name):
-            continue
-        path = PurePosixPath(entry.name)
-        base, _, extension = path.name.partition(".")
-        name = str(path.with_name(base)) if base else path.name
-        if name != key or f".{extension.lower()}" in parts:
-            number += _is_pair(parts)
-            key, parts = name, set()
-        parts.add(f".{extension.lower()}")
-    return number + _is_pair(parts)
-
-
-def _is_pair(parts: set[str]) -> bool:
-    return not parts.isdisjoint(EXTENSIONS) and not parts.isdisjoint((".txt", ".json"))
+def _is_pair(parts: Mapping[str, bool]) -> bool:
+    """Whether the files of a sample hold an image and a caption, by their names."""
+    there = {ending for ending, is_file in parts.items() if is_file}
+    return not there.isdisjoint(EXTENSIONS) and not there.isdisjoint((".txt", ".json"))

@@ -32,13 +32,6 @@ FORMATS = (
     "ICNS",
     "DDS",
 )
-EXTENSIONS = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-    *(".jpe", ".jfif", ".jif", ".mpo", ".apng", ".avif", ".jp2", ".j2k", ".jpx", ".jpc", ".j2c", ".jpf", ".ico"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".psd", ".qoi", ".sgi", ".rgb", ".icns", ".dds"),
-)
-FOREIGN_EXTENSIONS = (".heic", ".heif", ".hif", ".svg", ".svgz", ".jxl", ".tga", ".eps", ".dng", ".cr2", ".nef", ".arw")
-"""Endings of pictures that cannot be read here: rejected as such, not as missing."""
 # What downloads often hold instead, recognised by their first bytes so that the reason says more than "not an image".
 _FOREIGN = {
     "AVIF with features that this build of Pillow does not decode": rb"^....ftypavi[fs]",

@@ -9,9 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cliprd.data.images import EXTENSIONS, FOREIGN_EXTENSIONS
+from cliprd.data.endings import PICTURES
 
-PICTURES = (*EXTENSIONS, *FOREIGN_EXTENSIONS)
 APART = "parts_apart"
 _NAMED = 8  # files that a detail names
 _COMPANIONS = (".ds_store", "thumbs.db", "desktop.ini")

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from cliprd import storage
 from cliprd.data import archives, tables
-from cliprd.data.raw import PICTURES, Part, Raw, assembled, is_companion, printable, safe_key
+from cliprd.data.endings import PICTURES
+from cliprd.data.raw import Part, Raw, assembled, is_companion, printable, safe_key
 from cliprd.data.unpacking import OTHER_OUTPUTS
 from cliprd.errors import InputError
 from cliprd.params import Data
@@ -51,8 +52,6 @@ class Source:
 
 def inventory(data: Data) -> list[Source]:
     """All sources that `data` names, in their order. Those here are read for it, those in S3 are asked about.
-
-    A table in S3 is identified by itself alone; replacing an image under an unchanged name there is not seen.
 
     Raises:
         InputError: the source is missing or empty, or a table is damaged. RetryableError: the store failed.
@@ -129,8 +128,8 @@ def listed(data: Data, *, report: bool = False) -> list[str]:
 def _name(place: str, path: str) -> str:
     """`place` below the part of `data.path` that is no pattern."""
     plain = storage.literal_part(path)
-    if place == path.rstrip("/"):
-        return place.rsplit("/", 1)[-1]
+    if place.rstrip("/") == path.rstrip("/"):
+        return place.rstrip("/").rsplit("/", 1)[-1]
     base = plain if plain == path else _folder_of(plain)
     return place.removeprefix(base).lstrip("/") if storage.is_s3(place) else os.path.relpath(place, base or ".")
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import IO
 
 from cliprd import storage
-from cliprd.data.raw import PICTURES, Raw, printable, safe_key
+from cliprd.data.endings import PICTURES
+from cliprd.data.raw import Raw, printable, safe_key
 from cliprd.data.unpacking import DAMAGED, unpacked
 from cliprd.errors import InputError
 from cliprd.params import Data

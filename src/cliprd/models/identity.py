@@ -6,9 +6,11 @@ import os
 from typing import Any
 
 from cliprd import storage
+from cliprd.errors import InputError
 from cliprd.manifest import digest
 from cliprd.params import Teacher
 
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz")  # of weights files, as people name them
 CONFIGS = ("open_clip_config.json", "config.json")  # beside the weights: what decides how they are to be taken
 
 
@@ -18,14 +20,27 @@ def weights_version(name: str) -> str:
     Configs that lie beside a file belong to it.
 
     Raises:
-        InputError: a file in S3 is missing, or one is forbidden. RetryableError: the network or the store failed.
+        InputError: a file is missing or forbidden. RetryableError: the network or the store failed.
     """
+    if name == "aligned":
+        return ""
     pretrained = name.split(":", 2)[-1]
     if not (storage.is_s3(pretrained) or os.path.isfile(pretrained)):
+        refuse_missing(pretrained)
         return ""
     version = storage.fingerprints([pretrained])[pretrained]
     configs = [data for config in CONFIGS if (data := storage.read_bytes(beside(pretrained, config))) is not None]
     return digest([version, *(data.decode("latin-1") for data in configs)]) if configs else version
+
+
+def refuse_missing(weights: str) -> None:
+    """Refuse what can only be a path, and leads to nothing here.
+
+    Raises:
+        InputError: it does so.
+    """
+    if ("/" in weights or weights.endswith(SUFFIXES)) and not os.path.exists(weights):
+        raise InputError(f"The teacher's weights {weights} do not exist.", "Mend the path in teacher.name.")
 
 
 def beside(weights: str, name: str) -> str:

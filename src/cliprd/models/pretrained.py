@@ -24,10 +24,9 @@ from cliprd import storage
 from cliprd.errors import InputError, ParamsError
 from cliprd.image_spec import ImageSpec
 from cliprd.models import config as configs
-from cliprd.models.identity import beside
+from cliprd.models.identity import beside, refuse_missing
 from cliprd.params import Preprocess, Teacher
 
-_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz"}
 _KEYS = ("mean", "std", "interpolation", "resize_mode")
 
 
@@ -249,8 +248,7 @@ def _exists(weights: str) -> bool:
 
 
 def _refuse(arch: str, weights: str) -> None:
-    if "/" in weights or Path(weights).suffix in _SUFFIXES:
-        raise InputError(f"The teacher's weights {weights} do not exist.", "Mend the path in teacher.name.")
+    refuse_missing(weights)
     tags = open_clip.list_pretrained_tags_by_model(arch)
     near = difflib.get_close_matches(weights.lower(), tags, n=1, cutoff=0.4)
     hint = f"Did you mean '{near[0]}'? " if near else ""

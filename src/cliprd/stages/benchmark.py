@@ -96,8 +96,8 @@ from cliprd.benchmark.multilabel import random_precision, rank_images
 from cliprd.benchmark.prompts import Protocol
 from cliprd.benchmark.retrieval import retrieve
 from cliprd.benchmark.selection import select
+from cliprd.benchmark.task_folders import versions as task_versions
 from cliprd.benchmark.task_set import TaskSet, fetch_tasks
-from cliprd.benchmark.task_set import versions as task_versions
 from cliprd.benchmark.tasks import Task
 from cliprd.benchmark.towers import Towers, read_projections
 from cliprd.benchmark.zeroshot import classify

@@ -4,33 +4,59 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import itertools
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from cliprd.errors import InputError
+from cliprd.names import shortened
 from cliprd.storage.paths import SCHEME, is_s3, refuse_other_scheme, split
 from cliprd.storage.transfer import keys
 
+MOST_FILES = 1_000_000  # that a brace pattern may name
+_NUMBERS = re.compile(r"(\d{1,18})\.\.(\d{1,18})(?:\.\.(\d{1,18}))?")
 _WILD = re.compile(r"[*?\[]")
 _SPECIAL = re.compile(r"[*?\[{]")
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """WebDataset's brace notation: `a{00..02}.tar` and `{x,y}`, several ones multiplied left to right."""
+    """WebDataset's brace notation: `a{00..02}.tar`, `{2..0}`, `{0..8..2}` and `{x,y}`, several multiplied in order.
+
+    Raises:
+        InputError: these are more than `MOST_FILES`.
+    """
+    found = list(itertools.islice(_expanded(pattern), MOST_FILES + 1))
+    if len(found) > MOST_FILES:
+        raise InputError(
+            f"{shortened(pattern, 200)} names more than {MOST_FILES:,} files.",
+            "Pack them into fewer, or mend the braces.",
+        )
+    return found
+
+
+def _expanded(pattern: str) -> Iterator[str]:
     found = re.search(r"\{([^{}]*)\}", pattern)
     if not found:
-        return [pattern]
-    body = found.group(1)
-    if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", body):
-        width = len(numbers.group(1))
-        options = [f"{n:0{width}d}" for n in range(int(numbers.group(1)), int(numbers.group(2)) + 1)]
-    else:
-        options = body.split(",")
-    return [
-        url for option in options for url in expand_braces(pattern[: found.start()] + option + pattern[found.end() :])
-    ]
+        yield pattern
+        return
+    for option in _options(found.group(1)):
+        yield from _expanded(pattern[: found.start()] + option + pattern[found.end() :])
+
+
+def _options(body: str) -> Iterator[str]:
+    numbers = _NUMBERS.fullmatch(body)
+    if not numbers:
+        yield from body.split(",")
+        return
+    ends = numbers.group(1, 2)
+    first, last = map(int, ends)
+    step = (int(numbers.group(3) or 1) or 1) * (1 if first <= last else -1)
+    width = max(map(len, ends)) if any(end.startswith("0") and len(end) > 1 for end in ends) else 1
+    for number in range(first, last + (1 if step > 0 else -1), step):
+        yield f"{number:0{width}d}"
 
 
 class NoFiles(InputError):

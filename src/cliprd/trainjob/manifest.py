@@ -210,11 +210,9 @@ def _environment(kubernetes: Kubernetes) -> list[dict[str, Any]]:
 
 def _settings(params: Params) -> list[str]:
     """The training's sections as `--set`: all that params.yaml says of it, defaults included."""
-    tracking = params.tracking
-    if not tracking.uri.startswith(("http://", "https://")):  # a file would be another one in every pod
-        tracking = tracking.model_copy(update={"uri": ""})
     sections: Mapping[str, Section] = {
-        "distill": params.distill, "student": params.student, "augmentation": params.augmentation, "tracking": tracking,
+        "distill": params.distill, "student": params.student, "augmentation": params.augmentation,
+        "tracking": params.tracking.in_pods(),
     }  # fmt: skip
     return [part for name, section in sections.items() for part in ("--set", f"{name}={_flow(section)}")]
 
