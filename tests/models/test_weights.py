@@ -425,6 +425,14 @@ def storage(offset, size, stride):
 
 PROGRAMS["negative_offset"] = storage(-1, 1, 1)
 PROGRAMS["huge_shape"] = storage(0, 2**30, 1)
+PROGRAMS["many_elements"] = (
+    storage(0, 2**30, 0)
+    .replace(b"J\0\0\0\x40\x85", b"(" + b"J\0\0\0\x40" * 3 + b"t")
+    .replace(b"J\0\0\0\0\x85\x89", b"(" + b"J\0\0\0\0" * 3 + b"t\x89")
+)
+PROGRAMS["endless_shape"] = storage(0, 1, 1).replace(b"J\1\0\0\0\x85", b"\x8a\x0a" + b"\1" * 10 + b"\x85", 1)
+PROGRAMS["storage_of_less_than_nothing"] = storage(0, 1, 1).replace(b"cpuK\x04", b"cpuJ\xff\xff\xff\xff")
+PROGRAMS["state_of_a_tensor"] = storage(0, 1, 1)[:-2] + b"](X\x01\0\0\x000NK\x01J\xf7\xff\xff\xff))ebs."
 PROGRAMS["far_stride"] = storage(0, 2, 2**30)
 PROGRAMS["beyond"] = storage(4, 1, 1)
 

@@ -42,10 +42,20 @@ def samples(url: str) -> Iterator[Raw]:
             plain = unpacked(url, file)
             with tarfile.open(fileobj=plain, mode="r|", tarinfo=_Member) as tar:
                 yield from _with_apart(_grouped(url, tar))
-            while plain.read(1 << 20):  # a compressed file's checksum stands at the very end
-                pass
+                _refuse_more(url, tar)
         except (tarfile.TarError, *DAMAGED) as error:
             raise InputError(f"{url} is damaged or cut short: {error}.", "Fetch or build this tar again.") from error
+
+
+def _refuse_more(url: str, tar: tarfile.TarFile) -> None:
+    """Read on behind the mark that ends the archive, where only zeros may follow; and a compressed file's checksum."""
+    while block := tar.fileobj.read(1 << 20):  # type: ignore[union-attr]
+        if block.strip(b"\0"):
+            raise InputError(
+                f"{url} goes on behind the mark that ends an archive.",
+                "If tars were joined by `cat`, join them by `tar --concatenate` or name them one by one; else fetch it "
+                "again.",
+            )
 
 
 def _grouped(url: str, tar: tarfile.TarFile) -> Iterator[Raw]:

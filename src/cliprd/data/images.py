@@ -31,11 +31,15 @@ FORMATS = (
     "SGI",
     "ICNS",
     "DDS",
+    "PCX",
+    "XBM",
+    "XPM",
 )
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
     *(".jpe", ".jfif", ".jif", ".mpo", ".apng", ".avif", ".jp2", ".j2k", ".jpx", ".jpc", ".j2c", ".jpf", ".ico"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".psd", ".qoi", ".sgi", ".rgb", ".icns", ".dds"),
+    *(".pcx", ".xbm", ".xpm"),
 )
 FOREIGN_EXTENSIONS = (".heic", ".heif", ".hif", ".svg", ".svgz", ".jxl", ".tga", ".eps", ".dng", ".cr2", ".nef", ".arw")
 """Endings of pictures that cannot be read here: rejected as such, not as missing."""
@@ -153,9 +157,9 @@ def pixels(image: Image.Image) -> Image.Image:
         turn = _UPRIGHT.get(_orientation(image))
         image = _rgb(image)
         return image.transpose(turn) if turn is not None else image
-    except (ValueError, OSError, MemoryError) as error:
-        if isinstance(error, BadImage):
-            raise
+    except BadImage:
+        raise
+    except Exception as error:  # conversions of hostile pixels raise whatever they trip over
         raise BadImage("unsupported_mode", f"{image.mode}: {' '.join(str(error).split())[:200]}") from error
 
 

@@ -141,9 +141,12 @@ def lines(text: bytes) -> tuple[bytes, ...]:
 def _json_captions(text: bytes) -> tuple[tuple[bytes, ...] | None, tuple[str, str] | None]:
     """img2dataset's `caption` field: a string, or a list of them."""
     try:
-        value = json.loads(text).get("caption")
-    except (ValueError, AttributeError, RecursionError) as error:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
         return None, ("broken_json", " ".join(str(error).split())[:200])
+    if not isinstance(found, dict):
+        return None, ("broken_json", f"it holds a {type(found).__name__}, not an object with a caption")
+    value = found.get("caption")
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(value, str) for value in values):
         return None, None
