@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from cliprd import storage
-from cliprd.data.raw import APART, Part, Raw, assembled, is_companion, shown
+from cliprd.data.raw import APART, Part, Raw, assembled, is_companion, shown, split_name
 from cliprd.data.unpacking import DAMAGED, unpacked
 from cliprd.errors import InputError
 
@@ -49,7 +49,7 @@ def samples(url: str) -> Iterator[Raw]:
 
 def _refuse_more(url: str, tar: tarfile.TarFile) -> None:
     """Read on behind the mark that ends the archive, where only zeros may follow; and a compressed file's checksum."""
-    while block := tar.fileobj.read(1 << 20):  # type: ignore[union-attr]
+    while block := tar.fileobj.read(1 << 20):
         if block.strip(b"\0"):
             raise InputError(
                 f"{url} goes on behind the mark that ends an archive.",
@@ -59,7 +59,7 @@ def _refuse_more(url: str, tar: tarfile.TarFile) -> None:
 
 
 def _grouped(url: str, tar: tarfile.TarFile) -> Iterator[Raw]:
-    """WebDataset's rule: neighbours with the same name up to the first dot of the base name are one sample."""
+    """Neighbours of the same key are one sample, see `raw.split_name`."""
     key, parts = None, dict[str, Part]()
     notes: tuple[str, ...] = ()
     for entry in tar:
@@ -69,15 +69,12 @@ def _grouped(url: str, tar: tarfile.TarFile) -> Iterator[Raw]:
         if is_companion(entry.name):
             notes += ("skipped",)
             continue
-        path = PurePosixPath(entry.name)
-        base, _, extension = path.name.partition(".")
-        extension = f".{extension.lower()}"
-        name = str(path.with_name(base)) if base else path.name
+        name, extension = split_name(entry.name)
         if key is not None and (name != key or extension in parts):  # a part again: another sample of the same key
             yield assembled(f"{url}:{key}", key, parts, notes)
             parts, notes = {}, ()
         key = name
-        parts[extension] = _part(tar, entry, path.name)
+        parts[extension] = _part(tar, entry, PurePosixPath(entry.name).name)
     if key is not None:
         yield assembled(f"{url}:{key}", key, parts, notes)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import tarfile
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from cliprd import manifest, storage
 from cliprd.data import sources, tables
 from cliprd.data.images import EXTENSIONS
-from cliprd.data.raw import is_companion
+from cliprd.data.raw import is_companion, split_name
 from cliprd.data.unpacking import DAMAGED, unpacked
 from cliprd.errors import CliprdError, InputError
 from cliprd.params import Data
@@ -116,13 +115,11 @@ def _samples(tar: tarfile.TarFile) -> int:
         tar.members.clear()  # type: ignore[attr-defined]  # it remembers every entry
         if not entry.isfile() or is_companion(entry.name):
             continue
-        path = PurePosixPath(entry.name)
-        base, _, extension = path.name.partition(".")
-        name = str(path.with_name(base)) if base else path.name
-        if name != key or f".{extension.lower()}" in parts:
+        name, extension = split_name(entry.name)
+        if name != key or extension in parts:
             number += _is_pair(parts)
             key, parts = name, set()
-        parts.add(f".{extension.lower()}")
+        parts.add(extension)
     return number + _is_pair(parts)
 
 
