@@ -14,6 +14,7 @@ import io
 import itertools
 import json
 import os
+import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -274,7 +275,12 @@ def _place(table: str, name: str) -> str | None:
         return None
     if name.startswith(("/", storage.SCHEME)):
         return name
-    return storage.join(table.rsplit("/", 1)[0] if "/" in table else ".", name)
+    place = storage.join(table.rsplit("/", 1)[0] if "/" in table else ".", name)
+    if storage.is_s3(place):  # a store does not resolve `..`, `.` and `//` as a file system does
+        bucket, _, key = place.removeprefix(storage.SCHEME).partition("/")
+        key = posixpath.normpath(key)
+        return place if key.startswith("..") else f"{storage.SCHEME}{bucket}/{key}"
+    return place
 
 
 def _image(row: Row) -> tuple[bytes | None, tuple[str, str] | None]:
