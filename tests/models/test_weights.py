@@ -252,6 +252,16 @@ def test_of_several_that_fit_none_is_guessed(model, tmp_path):
         weights.load(built(seed=2), tmp_path / "w.pt", arch="small", resize=False)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_of_several_files_is_named_as_such(number, model, tmp_path):
+    names = sorted(model.state_dict())
+    part = names[: len(names) // 2] if number == 1 else names[len(names) // 2 :]
+    path = tmp_path / f"model-0000{number}-of-00002.safetensors"
+    safetensors.torch.save_file({name: model.state_dict()[name] for name in part}, path)
+    with pytest.raises(InputError, match=r"one of several files: join them first"):
+        weights.load(built(), path, arch="small", resize=False)
+
+
 def test_optimisers_are_no_model(model, tmp_path):
     averages = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
     torch.save({"optimizer": {"exp_avg": averages}, "model": model.state_dict()}, tmp_path / "w.pt")
