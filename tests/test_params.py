@@ -207,6 +207,8 @@ def test_no_value_of_any_key_is_a_defect(key, tmp_path):
         ("data.csv_separator=;", ";"),
         ("data.csv_separator=|", "|"),
         ("data.csv_separator=:", ":"),
+        ("data.csv_separator= ", " "),
+        ("distill.chunk_size=  ", None),
         ("distill.lr=1e-06", 1e-6),
         ("distill.lr=.5e-3", 5e-4),
         ("distill.max_scale=+1e2", 100.0),
@@ -226,6 +228,17 @@ def test_what_a_value_on_the_command_line_means(override, value, tmp_path, capsy
         found = found[part] if isinstance(found, dict) else getattr(found, part)
     assert found == value
     assert type(found) is type(value)
+
+
+def test_a_key_that_takes_text_or_a_mapping_takes_a_mapping_from_the_command_line(tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text("teacher: {name: 'open_clip:RN50:x.pt'}", encoding="utf-8")
+    value = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    found = params.load(file, [f"teacher.preprocess={json.dumps(value)}"]).teacher
+    assert found.model_dump(mode="json")["preprocess"] == value
+    assert params.load(file, ["teacher.preprocess=openai"]).teacher.preprocess == "openai"
+    with pytest.raises(ParamsError, match="resize_mode"):
+        params.load(file, ["teacher.preprocess={mean: [0.5, 0.5, 0.5]}"])
 
 
 @pytest.mark.parametrize(

@@ -711,9 +711,14 @@ def _value(text: str, kind: Any) -> Any:
     """
     takes, bare = _takes(kind), text.strip(" ")
     if not bare:
-        return None if not takes("") and takes(None) else ""
-    literal = bare[0] not in "'\"" and bare not in NULLS
+        return next((value for value in (text, "", None) if takes(value)), "")
+    structured = bare[0] in "{[" and any(_is_structure(option) for option in typing.get_args(kind))
+    literal = bare[0] not in "'\"" and bare not in NULLS and not structured
     return bare if literal and takes(bare) else document.parse(text)
+
+
+def _is_structure(kind: Any) -> bool:
+    return typing.get_origin(kind) is not None or (isinstance(kind, type) and issubclass(kind, BaseModel))
 
 
 def _takes(kind: Any) -> Callable[[Any], bool]:

@@ -16,10 +16,9 @@ from cliprd.data.count import Pairs
 from cliprd.distill.division import Division
 from cliprd.distill.objective import build_loss, resolve_weights
 from cliprd.models import weights as weights_files
-from cliprd.models.pretrained import Source, cached, resolve
+from cliprd.models.pretrained import Source, cached
 from cliprd.models.student import (
     StudentEncoder,
-    build_model,
     build_student,
     encode_image_features,
     encode_text_features,
@@ -27,7 +26,7 @@ from cliprd.models.student import (
     student_spec,
     tokenize,
 )
-from cliprd.models.text import tokenizer_of
+from cliprd.models.teacher import keep_embedding_towers, untrained
 from cliprd.names import visible
 from cliprd.params import Params
 
@@ -112,9 +111,7 @@ def _teacher(params: Params) -> tuple[StudentEncoder | None, Source | None, str]
     """
     if params.teacher.name == "aligned":
         return None, None, ""
-    source = resolve(params.teacher)
-    tokenizer_of(source.config)
-    model = build_model(source.config, where=f"teacher.name = {params.teacher.name}")
+    source, model = untrained(params.teacher)
     path, state = None, "weights lie in S3: looked into when they are loaded"
     if source.tag:
         path = cached(source)
@@ -123,8 +120,7 @@ def _teacher(params: Params) -> tuple[StudentEncoder | None, Source | None, str]
         path, state = Path(source.weights), "weights fit the architecture"
     if path is not None:
         weights_files.check(model, path, arch=source.arch, resize=bool(source.tag))
-    if hasattr(model, "text_decoder"):
-        del model.text_decoder  # as in a loaded teacher
+    keep_embedding_towers(model)
     return StudentEncoder(model, source.config, source.image, "", Path()), source, state
 
 

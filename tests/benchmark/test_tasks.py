@@ -84,9 +84,9 @@ def test_dots_folders_cases_and_strangers_in_a_tar(tmp_path):
         ("dir/b.tiff", picture(2, "tiff")), ("dir/b.cls", b" 2\n"),
     ]  # fmt: skip
     write_tar(folder / "test" / "0.tar", [("dir/a.png", files[0][1]), *files[1:]])
-    write_tar(folder / "test" / "1.tar", [("c.gif", picture(3, "gif")), ("c.cls", b"0")])
+    write_tar(folder / "test" / "1.tar", [("_c.gif", picture(3, "gif")), ("_c.cls", b"0")])
     task = load_task(folder)
-    assert task.keys == ("dir/a", "dir/b", "c")
+    assert task.keys == ("dir/a", "dir/b", "_c")
     assert task.labels.tolist() == [1, 2, 0]
     assert [Image.open(io.BytesIO(data)).format for _, data in task.images()] == ["PNG", "TIFF", "GIF"]
 
@@ -127,7 +127,16 @@ def damage_sparse(folder):
     subprocess.run(tar, cwd=folder, check=True)
 
 
-@pytest.mark.parametrize("damage", [damage_truncated, damage_no_end_mark, damage_header, damage_garbage, damage_sparse])
+def damage_link(folder):
+    with tarfile.open(folder / "test" / "1.tar", "a") as tar:
+        entry = tarfile.TarInfo("t.png")
+        entry.type, entry.linkname = tarfile.LNKTYPE, tar.getnames()[0]
+        tar.addfile(entry)
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_link, damage_truncated, damage_no_end_mark, damage_header, damage_garbage, damage_sparse]
+)
 def test_a_damaged_tar_is_named(tmp_path, damage):
     folder = classification(tmp_path)
     damage(folder)
@@ -169,6 +178,8 @@ def tar(*files):
         (write("zeroshot_classification_templates.txt", "a photo of a {}.\n"), r"'a photo of a \{\}\.' has no \{c\}"),
         (write("test/nshards.txt", "1\n"), r"says there are 1 tars, but there is 1\.tar too"),
         (remove("test/nshards.txt"), r"nshards\.txt is missing"),
+        (write("test/nshards.txt", "9" * 5000), r"nshards\.txt holds '9{40}'"),
+        (write("test/nshards.txt", "999999999"), r"2\.tar is missing"),
         (write("test/nshards.txt", "two"), r"nshards\.txt holds 'two'"),
         (write("test/nshards.txt", "3"), r"2\.tar is missing; .* says there are 3"),
         (tar(), "has no images"),
@@ -256,6 +267,11 @@ def multilabel(root, name="several", *, labels):
         (" crane \ncrane\t\nmore", ("crane", "crane", "more")),
         ("日本\na & b <i>\n{c} %", ("日本", "a & b <i>", "{c} %")),
         ("\n\nmore\n", ("", "", "more")),
+        (
+            "a\u2028b\nc\x0cd\ne\x85\nf\x1cg\n",
+            ("a\u2028b", "c\x0cd", "e", "f\x1cg"),
+        ),  # no line ends of CLIP_benchmark's
+        ("near\rfar\rmore", ("near", "far", "more")),
     ],
 )
 def test_class_names_are_lines(tmp_path, text, names):

@@ -1,5 +1,6 @@
 """Tars as people have them: what is no sample has a reason that names the files found."""
 
+import gzip
 import io
 import json
 import pickle
@@ -120,3 +121,33 @@ def test_what_is_no_tar(tmp_path, content, words):
         outcome(tmp_path / "a.tar")
     write_tar(tmp_path / "b.tar", [])
     assert outcome(tmp_path / "b.tar") == []
+
+
+@pytest.mark.parametrize("packed", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("behind", ["tar", "text", "noise", "far"])
+def test_what_stands_behind_the_end_is_not_lost(tmp_path, behind, packed):
+    write_tar(tmp_path / "a.tar", pairs(2))
+    tar = (tmp_path / "a.tar").read_bytes()
+    more = {"tar": tar, "text": b"hello", "noise": b"\x93" * 700, "far": bytes(3 << 20) + b"x"}[behind]
+    (tmp_path / "b.tar").write_bytes(packed(tar) + packed(more))
+    with pytest.raises(InputError, match=r"b\.tar goes on behind the mark"):
+        outcome(tmp_path / "b.tar")
+    (tmp_path / "b.tar").write_bytes(packed(tar) + packed(bytes(70_000)))  # other block sizes
+    assert outcome(tmp_path / "b.tar") == [None, None]
+
+
+@pytest.mark.parametrize("value", ['"a cat"', '["a cat"]', "3", "null", "true"])
+def test_json_that_is_no_object_is_named(tmp_path, value):
+    write_tar(tmp_path / "a.tar", [("a.png", png()), ("a.json", value.encode())])
+    [(reason, detail)] = outcome(tmp_path / "a.tar")
+    assert reason == "broken_json"
+    assert "not an object with a caption" in detail
+    assert "attribute" not in detail
+
+
+@pytest.mark.parametrize("caption", ["\u200b", "\u00a0\u200b \ufeff", "\u202e\u202c", "\x01", "\u2060\n\u200d"])
+def test_a_caption_that_shows_nothing_is_empty(tmp_path, caption):
+    write_tar(tmp_path / "a.tar", [("a.png", png()), ("a.txt", caption.encode())])
+    assert outcome(tmp_path / "a.tar")[0][0] == "empty_caption"
+    write_tar(tmp_path / "a.tar", [("a.png", png()), ("a.txt", f"{caption}\N{GRINNING FACE}".encode())])
+    assert outcome(tmp_path / "a.tar") == [None]

@@ -250,6 +250,7 @@ with ThreadPoolExecutor(4) as pool:
             ("QOI", "RGB"),
             ("SGI", "RGB"),
         ),
+        *(("PCX", "RGB"), ("PCX", "P"), ("XBM", "1")),
         *(("TIFF", "CMYK"), ("PNG", "LA"), ("PNG", "1"), ("PNG", "P"), ("GIF", "P"), ("MPO", "RGB"), ("DDS", "RGBA")),
     ],
 )
@@ -260,6 +261,23 @@ def test_what_pillow_shows_is_a_picture(form, mode):
     ours = decode(data)
     assert (ours.mode, ours.size) == ("RGB", theirs.size)
     assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).mean() < 1
+
+
+@pytest.mark.parametrize(
+    "form", sorted({"ICNS", "PNG", "GIF", "TIFF", "BMP", "PCX", "ICO", "AVIF", "DDS", "SGI", "QOI"})
+)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])
+def test_every_form_and_mode_is_a_picture_or_has_a_reason(form, mode):
+    """Pillow writes a palette into an ICNS and does not find it again."""
+    grey = Image.fromarray(noise(32, 32)).convert("L")
+    try:
+        data = encoded(grey.convert(mode), form)
+    except (OSError, ValueError):
+        pytest.skip("Pillow does not write it")
+    try:
+        assert decode(data).mode == "RGB"
+    except BadImage as bad:
+        assert (bad.reason, form, mode) in {("unsupported_mode", "ICNS", "P"), ("unsupported_mode", "TIFF", "F")}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from cliprd.data.packing import pack
 from cliprd.data.raw import Raw, safe_key
 from cliprd.data.sources import fingerprint, inventory, records
 from cliprd.errors import InputError
@@ -174,6 +175,15 @@ def test_captioned_folder(tmp_path):
     assert (a.image, a.captions) == (b"A", (b"one", b"two", b""))
     assert (c.key, c.captions) == ("c", None)
     assert (lonely.key, lonely.image) == ("lonely", None)
+
+
+@pytest.mark.parametrize("beside", ["a.b.jpg.txt", "a.b.caption", "a.b.json", "a.txt", "A.b.txt"])
+def test_a_picture_without_caption_says_where_its_captions_are_read_from(tmp_path, beside):
+    (tmp_path / "a.b.jpg").write_bytes(png())
+    (tmp_path / beside).write_bytes(b"a cat")
+    reasons = [pack(raw, Data()) for raw in read(tmp_path, "folder") if raw.image]
+    assert [reason.reason for reason in reasons] == ["missing_caption"]
+    assert reasons[0].detail == "found: a.b.jpg; captions are read from a.b.txt beside it"
 
 
 def test_missing_and_empty_sources(tmp_path):

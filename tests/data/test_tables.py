@@ -168,5 +168,62 @@ def test_compressed_tables_and_other_containers(tmp_path):
 
 @pytest.mark.parametrize("separator", ["", ",,", '"', "\n", "\r", "\0"])
 def test_what_cannot_separate(separator):
-    with pytest.raises(ValidationError, match="is not one character"):
+    with pytest.raises(ValidationError, match="one character is needed"):
         Data(csv_separator=separator)
+
+
+@pytest.mark.parametrize("before", ["sep=,", '"sep=,"', "SEP=,", "", "  ", "\n\nsep=,\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_what_excel_writes_before_the_header(tmp_path, before, encoding):
+    text = f"{before}\r\nfilepath,title\r\na.png,x\r\n"
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    assert captions(tmp_path / "t.csv", ",") == [["x"]]
+    assert read(tmp_path / "t.csv", ",")[0].source.endswith(f"t.csv:{len(text.splitlines())}")
+
+
+def test_the_header_says_whether_spaces_follow_separators(tmp_path):
+    (tmp_path / "t.csv").write_text('filepath, title\na.png, "a cat, black"\nb.png, a dog\n')
+    assert captions(tmp_path / "t.csv", ",") == [["a cat, black"], ["a dog"]]
+    (tmp_path / "t.csv").write_text("title,filepath\nx, a.png\n")
+    assert read(tmp_path / "t.csv", ",")[0].name == " a.png", "a file may be called so"
+
+
+@pytest.mark.parametrize(("there", "name"), [(",", "comma"), (";", "semicolon"), ("|", "bar")])
+def test_another_separator_is_named_where_all_cells_are_in_quotes(tmp_path, there, name):
+    text = refused(tmp_path / "t.csv", there.join(['"filepath"', '"title"']) + "\n")
+    assert f"separated by a {name}" in text
+    assert "csv_quoting" not in text
+
+
+def test_a_column_of_nearly_that_name_is_proposed(tmp_path):
+    assert "'data.csv_image_key=FilePath'" in refused(tmp_path / "t.csv", "FilePath\ttitle\n")
+    assert "'data.csv_caption_key=titles'" in refused(tmp_path / "t.csv", "filepath\ttitles\n")
+    assert "first line names the columns" in refused(tmp_path / "t.csv", "# made by me\nfilepath\ttitle\n")
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        ("['a cat' 'a dog']", ["a cat", "a dog"]),  # str of a numpy array, as pandas writes parquet's lists
+        ("['a cat'\n \"the dog's\"]", ["a cat", "the dog's"]),
+        ('["a cat", null, "caf\\u00e9"]', ["a cat", "café"]),
+        ("['a\\'b', None]", ["a'b"]),
+        ("[]", []),
+        ("[ ]", []),
+        ("[nan]", []),
+        ("['a''b']", ["['a''b']"]),
+        ("[a cat]", ["[a cat]"]),
+        ("['a', 3]", ["['a', 3]"]),
+        ("['a'] and ['b']", ["['a'] and ['b']"]),
+    ],
+)
+def test_lists_as_programs_write_them(tmp_path, cell, found):
+    pandas.DataFrame([["a.png", cell]], columns=["filepath", "title"]).to_csv(tmp_path / "t.tsv", sep="\t", index=False)
+    assert captions(tmp_path / "t.tsv") == [found]
+
+
+def test_an_open_quote_is_found_by_the_pictures_it_swallows_where_names_have_no_ending(tmp_path):
+    for name in "abc":
+        (tmp_path / name).write_bytes(b"x")
+    text = refused(tmp_path / "t.csv", 'filepath,title\na,"open\nb,two\nc,three"\n', ",")
+    assert "t.csv:2: a quote that opens in this row is not closed before line 4" in text

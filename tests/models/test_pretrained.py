@@ -23,6 +23,7 @@ from cliprd.params import Preprocess, Teacher
 from cliprd.stages import teacher as stage
 from tests.models import hub_files
 
+UNKNOWN = Pairs(None, "not looked for")
 OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 PLAIN = {**OPENAI, "interpolation": "bicubic", "resize_mode": "shortest"}
 
@@ -163,7 +164,7 @@ def test_hugging_faces_config_beside_the_file_says_the_activation(vision, quick,
 def test_what_cannot_be_loaded_is_refused_by_plan(name, kind, said):
     tree = params.validate({"teacher": {"name": f"open_clip:{name}"}}, where="test")
     with pytest.raises(kind, match=said):
-        plan(tree)
+        plan(tree, UNKNOWN)
 
 
 def test_plan_looks_into_a_file(tmp_path, monkeypatch):
@@ -171,14 +172,16 @@ def test_plan_looks_into_a_file(tmp_path, monkeypatch):
     state = open_clip.create_model("RN50").state_dict()
     safetensors.torch.save_file(state, tmp_path / "w.safetensors")
     tree = params.validate({"teacher": {"name": f"open_clip:RN50:{tmp_path}/w.safetensors"}}, where="test")
-    text = plan(tree)
+    text = plan(tree, UNKNOWN)
     assert "weights fit the architecture" in text
     assert "QuickGELU; pictures: mean 0.481" in text
     assert "(all 3 tags of RN50 agree)" in text
     safetensors.torch.save_file({k: v for k, v in state.items() if k != "logit_scale"}, tmp_path / "w.safetensors")
     with pytest.raises(InputError, match="no tensor in it is called 'logit_scale'"):
-        plan(tree)
-    assert "will be downloaded" in plan(params.validate({"teacher": {"name": "open_clip:RN50:cc12m"}}, where="test"))
+        plan(tree, UNKNOWN)
+    assert "will be downloaded" in plan(
+        params.validate({"teacher": {"name": "open_clip:RN50:cc12m"}}, where="test"), UNKNOWN
+    )
 
 
 def test_the_choice_stands_in_the_teachers_folder_and_is_kept(tmp_path, monkeypatch, capsys):
@@ -213,10 +216,10 @@ def test_the_demo_teacher_takes_neither(given):
 @pytest.mark.parametrize("arch", ["coca_ViT-B-32", "coca_ViT-L-14", "coca_base", "coca_roberta-ViT-B-32"])
 def test_coca_is_no_student_and_that_is_said_by_name(arch):
     with pytest.raises(ParamsError, match=rf"{arch} is a CoCa.*can be a teacher, not a student"):
-        plan(params.validate({"student": {"arch": arch}}, where="test"))
+        plan(params.validate({"student": {"arch": arch}}, where="test"), UNKNOWN)
     config = copy.deepcopy(open_clip.get_model_config(arch))
     with pytest.raises(ParamsError, match="is a CoCa"):
-        plan(params.validate({"student": {"config": config}}, where="test"))
+        plan(params.validate({"student": {"config": config}}, where="test"), UNKNOWN)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "m2m_100", "mt5"])

@@ -252,6 +252,16 @@ def test_of_several_that_fit_none_is_guessed(model, tmp_path):
         weights.load(built(seed=2), tmp_path / "w.pt", arch="small", resize=False)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_of_several_files_is_named_as_such(number, model, tmp_path):
+    names = sorted(model.state_dict())
+    part = names[: len(names) // 2] if number == 1 else names[len(names) // 2 :]
+    path = tmp_path / f"model-0000{number}-of-00002.safetensors"
+    safetensors.torch.save_file({name: model.state_dict()[name] for name in part}, path)
+    with pytest.raises(InputError, match=r"one of several files: join them first"):
+        weights.load(built(), path, arch="small", resize=False)
+
+
 def test_optimisers_are_no_model(model, tmp_path):
     averages = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
     torch.save({"optimizer": {"exp_avg": averages}, "model": model.state_dict()}, tmp_path / "w.pt")
@@ -425,6 +435,14 @@ def storage(offset, size, stride):
 
 PROGRAMS["negative_offset"] = storage(-1, 1, 1)
 PROGRAMS["huge_shape"] = storage(0, 2**30, 1)
+PROGRAMS["many_elements"] = (
+    storage(0, 2**30, 0)
+    .replace(b"J\0\0\0\x40\x85", b"(" + b"J\0\0\0\x40" * 3 + b"t")
+    .replace(b"J\0\0\0\0\x85\x89", b"(" + b"J\0\0\0\0" * 3 + b"t\x89")
+)
+PROGRAMS["endless_shape"] = storage(0, 1, 1).replace(b"J\1\0\0\0\x85", b"\x8a\x0a" + b"\1" * 10 + b"\x85", 1)
+PROGRAMS["storage_of_less_than_nothing"] = storage(0, 1, 1).replace(b"cpuK\x04", b"cpuJ\xff\xff\xff\xff")
+PROGRAMS["state_of_a_tensor"] = storage(0, 1, 1)[:-2] + b"](X\x01\0\0\x000NK\x01J\xf7\xff\xff\xff))ebs."
 PROGRAMS["far_stride"] = storage(0, 2, 2**30)
 PROGRAMS["beyond"] = storage(4, 1, 1)
 

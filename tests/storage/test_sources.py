@@ -162,3 +162,27 @@ def test_what_the_store_refuses_is_sorted_into_what_heals_and_what_does_not(code
     with pytest.raises(kind, match=words) as caught, s3.errors("s3://a/b"):
         raise ClientError(reply, "GetObject")
     assert "hush" not in str(caught.value)
+
+
+ROWS = ["img/0.png", "./img/1.png", "../t/img/2.png", "img//3.png", "img/./4.png"]
+NO_PLACE = ["../../../x.png", "s3://pairs/a/../x.png", "s3://pairs//x.png", "s3:///x.png"]
+
+
+@pytest.mark.parametrize("where", ["here", "s3"])
+def test_paths_of_a_table_mean_the_same_here_and_in_s3(bucket, tmp_path, where):
+    table = ("filepath\ttitle\n" + "".join(f"{name}\ta cat\n" for name in [*ROWS, *NO_PLACE])).encode()
+    if where == "s3":
+        bucket.put_object(Bucket="pairs", Key="t/t.tsv", Body=table)
+        for i in range(len(ROWS)):
+            bucket.put_object(Bucket="pairs", Key=f"t/img/{i}.png", Body=png(i))
+    else:
+        (tmp_path / "t/img").mkdir(parents=True)
+        (tmp_path / "t/t.tsv").write_bytes(table)
+        for i in range(len(ROWS)):
+            (tmp_path / f"t/img/{i}.png").write_bytes(png(i))
+    place = "s3://pairs/t/t.tsv" if where == "s3" else str(tmp_path / "t/t.tsv")
+    data = Data(kind="csv", path=place)
+    assert len(inventory(data)) == 1, "a row that names nothing does not end the command"
+    found = list(records(data))
+    assert [raw.image for raw in found[: len(ROWS)]] == [png(i) for i in range(len(ROWS))]
+    assert [raw.fault and raw.fault[0] for raw in found[len(ROWS) :]] == ["missing_image"] * len(NO_PLACE)

@@ -34,6 +34,8 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]
                 end = info.offset_data + -(-info.size // _BLOCK) * _BLOCK if info.isreg() else info.offset_data
                 if info.issparse():
                     raise _damaged(path, f"{info.name} is stored as a sparse file")
+                if info.islnk() or info.issym():
+                    raise _damaged(path, f"{info.name} holds no content but points to {info.linkname}")
                 if info.isreg():
                     yield info, functools.partial(_read, tar, info, path)
                 tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header

@@ -186,19 +186,20 @@ def _tars(folder: Path) -> tuple[Path, ...]:
     if not path.is_file():
         raise InputError(f"Task {folder}: {path} is missing.", "It holds the number of tars in that folder.")
     text = _text(path).strip()
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", text):
         raise InputError(f"{path} holds {text[:40]!r}, not a number of tars.", "Write how many tars there are.")
-    tars = tuple(folder / SPLIT / f"{i}.tar" for i in range(int(text)))
-    for tar in tars:
-        if not tar.is_file():
-            raise InputError(f"{tar} is missing; {path} says there are {text} tars.", "Fetch the task again.")
+    tars: list[Path] = []
+    for number in range(int(text)):
+        tars.append(folder / SPLIT / f"{number}.tar")
+        if not tars[-1].is_file():
+            raise InputError(f"{tars[-1]} is missing; {path} says there are {text} tars.", "Fetch the task again.")
     further = sorted(each.name for each in (folder / SPLIT).glob("*.tar") if each.stem.isdigit() and each not in tars)
     if further:
         raise InputError(
             f"{path} says there are {text} tars, but there is {further[0]} too.",
             "Mend the number, or remove what an earlier export has left.",
         )
-    return tars
+    return tuple(tars)
 
 
 def _state(of: Path | IO[bytes]) -> tuple[int, int]:
@@ -215,7 +216,7 @@ def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, Place, bytes]]:
         seen: set[str] = set()
         for info, data in members(path):
             name = _NAME.match(info.name)
-            if name is None or info.name.rpartition("/")[2].startswith((".", "_")):
+            if name is None or info.name.rpartition("/")[2].startswith((".", "__")):  # WebDataset's own notes: __x__
                 continue
             if name[1] != key:
                 if parts:
@@ -313,7 +314,7 @@ def _classnames(folder: Path, least: int) -> tuple[str, ...]:
     path = folder / CLASSES
     if not path.is_file():
         raise InputError(f"{path} is missing.", "Write one class name a line: line n names class n-1.")
-    names = [line.strip() for line in _text(path).splitlines()]
+    names = _lines(path)
     if not any(names):
         raise InputError(f"{path} is empty; line n names class n-1.", "Write one class name a line.")
     while len(names) > least and not names[-1]:
@@ -325,13 +326,18 @@ def _templates(folder: Path) -> tuple[str, ...]:
     path = folder / TEMPLATES
     if not path.is_file():
         raise InputError(f"{path} is missing.", "Write one prompt a line, for example: a photo of a {c}.")
-    templates = tuple(line.strip() for line in _text(path).splitlines() if line.strip())
+    templates = tuple(filter(None, _lines(path)))
     if not templates:
         raise InputError(f"{path} is empty.", "Write one prompt a line, for example: a photo of a {c}.")
     for template in templates:
         if "{c}" not in template:
             raise InputError(f"{path}: the prompt {template[:60]!r} has no {{c}} for the class name.", "Mend the file.")
     return templates
+
+
+def _lines(path: Path) -> list[str]:
+    """Stripped; they end at line feeds alone, as in CLIP_benchmark: another character would shift the classes."""
+    return [line.strip() for line in io.StringIO(_text(path))]
 
 
 def _text(path: Path) -> str:

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from cliprd import storage
-from cliprd.data.raw import APART, Part, Raw, assembled, is_companion, shown
+from cliprd.data.raw import APART, Part, Raw, assembled, is_companion, shown, split_name
 from cliprd.data.unpacking import DAMAGED, unpacked
 from cliprd.errors import InputError
 
@@ -49,8 +49,7 @@ def samples(url: str) -> Iterator[Raw]:
                     assembled(f"{url}:{key}", key, parts, ("skipped",) * skipped)
                     for key, parts, skipped in _groups(tar, functools.partial(_part, tar))
                 )
-            while plain.read(1 << 20):  # a compressed file's checksum stands at the very end
-                pass
+                _refuse_more(url, tar)
         except (tarfile.TarError, *DAMAGED) as error:
             raise _damaged(url, error) from error
 
@@ -72,6 +71,17 @@ def names(url: str) -> Iterator[dict[str, bool]]:
             raise _damaged(url, error) from error
 
 
+def _refuse_more(url: str, tar: tarfile.TarFile) -> None:
+    """Read on behind the mark that ends the archive, where only zeros may follow; and a compressed file's checksum."""
+    while block := tar.fileobj.read(1 << 20):
+        if block.strip(b"\0"):
+            raise InputError(
+                f"{url} goes on behind the mark that ends an archive.",
+                "If tars were joined by `cat`, join them by `tar --concatenate` or name them one by one; else fetch it "
+                "again.",
+            )
+
+
 def _groups(tar: tarfile.TarFile, read: Callable[[tarfile.TarInfo, str], T]) -> Iterator[tuple[str, dict[str, T], int]]:
     """WebDataset's rule: neighbours with the same name up to the first dot of the base name are one sample.
 
@@ -89,15 +99,12 @@ def _groups(tar: tarfile.TarFile, read: Callable[[tarfile.TarInfo, str], T]) -> 
         if is_companion(entry.name):
             skipped += 1
             continue
-        path = PurePosixPath(entry.name)
-        base, _, extension = path.name.partition(".")
-        extension = f".{extension.lower()}"
-        name = str(path.with_name(base)) if base else path.name
+        name, extension = split_name(entry.name)
         if key is not None and (name != key or extension in parts):  # a part again: another sample of the same key
             yield key, parts, skipped
             parts, skipped = {}, 0
         key = name
-        parts[extension] = read(entry, path.name)
+        parts[extension] = read(entry, PurePosixPath(entry.name).name)
     if key is not None:
         yield key, parts, skipped
 

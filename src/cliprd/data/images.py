@@ -31,6 +31,9 @@ FORMATS = (
     "SGI",
     "ICNS",
     "DDS",
+    "PCX",
+    "XBM",
+    "XPM",
 )
 # What downloads often hold instead, recognised by their first bytes so that the reason says more than "not an image".
 _FOREIGN = {
@@ -146,9 +149,9 @@ def pixels(image: Image.Image) -> Image.Image:
         turn = _UPRIGHT.get(_orientation(image))
         image = _rgb(image)
         return image.transpose(turn) if turn is not None else image
-    except (ValueError, OSError, MemoryError) as error:
-        if isinstance(error, BadImage):
-            raise
+    except BadImage:
+        raise
+    except Exception as error:  # conversions of hostile pixels raise whatever they trip over
         raise BadImage("unsupported_mode", f"{image.mode}: {' '.join(str(error).split())[:200]}") from error
 
 

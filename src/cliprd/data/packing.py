@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 from dataclasses import asdict, dataclass
 
 from PIL import Image
@@ -53,17 +54,24 @@ def pack(raw: Raw, data: Data) -> Sample | Rejection:
 
 
 def _captions(raw: Raw) -> tuple[str, ...]:
-    """Captions with runs of white space made one space; empty ones and repetitions within the sample are dropped."""
+    """Captions with runs of white space made one space; repetitions within the sample are dropped.
+
+    So are those that hold nothing visible: spaces, control and format characters.
+    """
     if raw.captions is None:
         raise BadImage("missing_caption", shown(raw.found))
     try:
         texts = [caption.decode("utf-8-sig") for caption in raw.captions]
     except UnicodeDecodeError as error:
         raise BadImage("caption_not_utf8", f"{str(error)[:200]}; convert it to UTF-8 (iconv)") from error
-    captions = tuple(dict.fromkeys(clean for text in texts if (clean := " ".join(text.split()))))
+    captions = tuple(dict.fromkeys(clean for text in texts if _is_visible(clean := " ".join(text.split()))))
     if not captions:
         raise BadImage("empty_caption", shown(raw.found))
     return captions
+
+
+def _is_visible(text: str) -> bool:
+    return any(unicodedata.category(char)[0] not in "ZC" for char in text)
 
 
 def _image(data: bytes, params: Data) -> tuple[bytes, str]:

@@ -8,6 +8,8 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
 
 from cliprd.data.endings import PICTURES
 
@@ -52,6 +54,13 @@ class Part:
     name: str
     data: bytes = b""
     link: str = ""
+
+
+def split_name(path: str) -> tuple[str, str]:
+    """WebDataset's rule: a file's key, and its ending in lower case, which begins at the first dot of the base name."""
+    whole = PurePosixPath(path)
+    base, _, ending = whole.name.partition(".")
+    return str(whole.with_name(base)) if base else whole.name, f".{ending.lower()}"
 
 
 def assembled(source: str, key: str, parts: Mapping[str, Part], notes: tuple[str, ...] = ()) -> Raw:
@@ -140,9 +149,12 @@ def lines(text: bytes) -> tuple[bytes, ...]:
 def _json_captions(text: bytes) -> tuple[tuple[bytes, ...] | None, tuple[str, str] | None]:
     """img2dataset's `caption` field: a string, or a list of them."""
     try:
-        value = json.loads(text).get("caption")
-    except (ValueError, AttributeError, RecursionError) as error:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
         return None, ("broken_json", " ".join(str(error).split())[:200])
+    if not isinstance(found, dict):
+        return None, ("broken_json", f"it holds a {type(found).__name__}, not an object with a caption")
+    value: Any = found.get("caption")
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(value, str) for value in values):
         return None, None

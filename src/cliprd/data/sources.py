@@ -10,12 +10,12 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cliprd import storage
 from cliprd.data import archives, tables
 from cliprd.data.endings import PICTURES
-from cliprd.data.raw import Part, Raw, assembled, is_companion, printable, safe_key
+from cliprd.data.raw import Part, Raw, assembled, is_companion, printable, safe_key, shown
 from cliprd.data.unpacking import OTHER_OUTPUTS
 from cliprd.errors import InputError
 from cliprd.params import Data
@@ -176,7 +176,11 @@ def _folder(data: Data, places: Sequence[str]) -> Iterator[Raw]:
         if place != group[0]:
             continue
         parts = {f".{path.rsplit('.', 1)[1].lower()}": _file(path) for path in group}
-        yield assembled(place, stem.removeprefix(data.path.rstrip("/")).lstrip("/"), parts)
+        raw = assembled(place, stem.removeprefix(data.path.rstrip("/")).lstrip("/"), parts)
+        if raw.captions is None and not raw.fault:
+            detail = f"{shown(raw.found)}; captions are read from {printable(stem.rsplit('/', 1)[-1])}.txt beside it"
+            raw = replace(raw, fault=("missing_caption", detail))
+        yield raw
 
 
 def _file(place: str) -> Part:

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import ast
 import csv
+import difflib
 import io
 import itertools
+import json
 import os
-from collections.abc import Iterator, Sequence
+import posixpath
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -24,11 +28,14 @@ from cliprd.errors import InputError
 from cliprd.params import Data
 
 _SEPARATORS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
-_SETTINGS = "Set data.csv_image_key, data.csv_caption_key and data.csv_separator."
+_SETTINGS = "Its first line names the columns: set data.csv_image_key, data.csv_caption_key and data.csv_separator."
 _QUOTES = (
     "Write a cell that holds quotes in quotes, its own doubled; "
     "where quotes mean nothing in the whole table: --set data.csv_quoting=none."
 )
+_EXCEL = re.compile(r"\"?sep=.?\"?", re.IGNORECASE)  # its first line may say what separates the columns
+_ITEM = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|None|null|nan|NaN""", re.DOTALL)
+_LIST = re.compile(rf"\[\s*(?:(?:{_ITEM.pattern})(?:\s*,\s*|\s+|\s*(?=\])))*\]", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -77,14 +84,16 @@ def rows(url: str, data: Data) -> Iterator[Row]:
     with storage.open_stream(url) as raw:
         try:
             lines = _Lines(_text(url, unpacked(url, raw)))
+            first = lines.skip_to_header()
             reader = csv.reader(
                 lines,
                 delimiter=data.csv_separator,
                 quoting=csv.QUOTE_NONE if data.csv_quoting == "none" else csv.QUOTE_MINIMAL,
+                skipinitialspace=f"{data.csv_separator} " in first,
                 strict=True,
             )
-            header = [name.strip() for name in _next(url, reader, lines) or ()]
-            columns = _columns(url, header, data)
+            header = _header(url, reader, lines, first, data)
+            columns = _columns(url, header, first, data)
             while (cells := _next(url, reader, lines)) is not None:
                 if any(cell.strip() for cell in cells):
                     yield _row(url, cells, header, columns, lines, data)
@@ -115,14 +124,24 @@ class _Lines:
 
     def __init__(self, text: IO[str]) -> None:
         self._text = text
+        self._ahead = ""
         self.number = 0
         self.row: list[str] = []
 
     def __iter__(self) -> _Lines:
         return self
 
+    def skip_to_header(self) -> str:
+        """Pass over blank lines and Excel's `sep=;`. Returns the line behind them, which is still to come."""
+        for line in self._text:
+            if line.strip() and not _EXCEL.fullmatch(line.strip()):
+                self._ahead = line
+                break
+            self.number += 1
+        return self._ahead
+
     def __next__(self) -> str:
-        line = next(self._text)
+        line, self._ahead = self._ahead or next(self._text), ""
         self.number += 1
         self.row.append(line)
         return line
@@ -142,29 +161,45 @@ def _next(url: str, reader: Iterator[list[str]], lines: _Lines) -> list[str] | N
         ) from error
 
 
-def _columns(url: str, header: list[str], data: Data) -> tuple[int, int]:
+def _header(url: str, reader: Iterator[list[str]], lines: _Lines, first: str, data: Data) -> list[str]:
+    try:
+        return [name.strip() for name in _next(url, reader, lines) or ()]
+    except InputError as error:  # quotes are not where they should be if the separator is another one
+        if remedy := _other_separator(first, data):
+            raise InputError(f"{url} is not separated by {_shown(data.csv_separator)}.", remedy) from error
+        raise
+
+
+def _columns(url: str, header: list[str], first: str, data: Data) -> tuple[int, int]:
     """Places of the image's and the caption's column."""
     if not header:
         raise InputError(f"{url} is empty.", "Build this table again.")
-    wanted = (data.csv_image_key, data.csv_caption_key)
-    for column in wanted:
+    wanted = {"csv_image_key": data.csv_image_key, "csv_caption_key": data.csv_caption_key}
+    for key, column in wanted.items():
         if header.count(column) > 1:
             raise InputError(f"{url} has {header.count(column)} columns '{column}'.", "Rename all but one.")
         if column not in header:
             names = ", ".join(repr(printable(name)) for name in header[:20])
+            folded = {name.casefold(): name for name in header}
+            near = difflib.get_close_matches(column.casefold(), folded, n=1, cutoff=0.8)
+            remedy = f"Did you mean --set 'data.{key}={folded[near[0]]}'?" if near else _SETTINGS
             raise InputError(
-                f"{url} has no column '{column}'; it has {names}.", _other_separator(header, wanted, data) or _SETTINGS
+                f"{url} has no column '{column}'; it has {names}.", _other_separator(first, data) or remedy
             )
-    return header.index(wanted[0]), header.index(wanted[1])
+    return header.index(data.csv_image_key), header.index(data.csv_caption_key)
 
 
-def _other_separator(header: list[str], wanted: Sequence[str], data: Data) -> str:
-    line = data.csv_separator.join(header)
+def _other_separator(first: str, data: Data) -> str:
+    """The remedy where the table's first line has the two columns under another separator."""
     for separator, name in _SEPARATORS.items():
-        cells = [cell.strip().strip('"') for cell in line.split(separator)]
-        if separator != data.csv_separator and all(column in cells for column in wanted):
+        cells = [cell.strip().strip('"') for cell in first.split(separator)]
+        if separator != data.csv_separator and {data.csv_image_key, data.csv_caption_key} <= set(cells):
             return f"Its columns are separated by {name}: --set 'data.csv_separator=\"{repr(separator)[1:-1]}\"'"
     return ""
+
+
+def _shown(separator: str) -> str:
+    return _SEPARATORS.get(separator, repr(separator))
 
 
 def _row(url: str, cells: list[str], header: list[str], columns: tuple[int, int], lines: _Lines, data: Data) -> Row:
@@ -181,20 +216,33 @@ def _row(url: str, cells: list[str], header: list[str], columns: tuple[int, int]
         return Row(source, "", None, (), ("nul_byte", printable(str(cells))[:200]), notes)
     name = cells[columns[0]]
     captions = _listed(cells[columns[1]])
-    if captions is not None:
+    if captions is None:
+        captions = [cells[columns[1]]]
+    else:
         notes += ("caption_lists",)
-    encoded = tuple(text.encode("utf-8", "surrogateescape") for text in captions or (cells[columns[1]],))
+    encoded = tuple(
+        text.encode("utf-8", "surrogatepass" if "caption_lists" in notes else "surrogateescape") for text in captions
+    )
     return Row(source, name, _place(url, name), encoded, None if name.strip() else ("missing_image", "no name"), notes)
 
 
 def _refuse_swallowed(source: str, cells: list[str], width: int, column: int, lines: _Lines, data: Data) -> None:
     """A quote that was never meant as one ends at the next that happens to stand before a separator or a line's end.
 
-    Then more than one of the lines in between is a row by itself.
+    Then more than one of the lines in between is a row by itself: it names a picture, by its ending or by a file.
     """
+    table = source.rsplit(":", 1)[0]
     endings = (*PICTURES, *filter(None, [os.path.splitext(cells[column])[1].lower()] if column < len(cells) else []))
-    alone = [line.rstrip("\r\n").split(data.csv_separator) for line in lines.row]
-    found = sum(len(line) == width and line[column].strip('" ').lower().endswith(endings) for line in alone)
+
+    def is_row(line: str) -> bool:
+        alone = line.rstrip("\r\n").split(data.csv_separator)
+        name = alone[column].strip('" ') if len(alone) == width else ""
+        place = _place(table, name)
+        return name.lower().endswith(endings) or (
+            place is not None and not storage.is_s3(place) and os.path.isfile(place)
+        )
+
+    found = sum(map(is_row, lines.row))
     if found > 1:
         raise InputError(
             f"{source}: a quote that opens in this row is not closed before line {lines.number}, {found} rows further.",
@@ -203,15 +251,24 @@ def _refuse_swallowed(source: str, cells: list[str], width: int, column: int, li
 
 
 def _listed(text: str) -> list[str] | None:
-    """The captions in a list that was written as text (pandas and JSON do so); None where it is none."""
+    """The captions in a list that was written as text: by Python, JSON, or numpy, which writes no commas.
+
+    Missing values in it are left out. None where the text is no list.
+    """
     text = text.strip()
-    if not (text.startswith("[") and text.endswith("]")):
+    if not _LIST.fullmatch(text):
         return None
     try:
-        values = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return [_literal(item[1]) for item in _ITEM.finditer(text) if item[1]]
+    except (ValueError, SyntaxError, MemoryError):
         return None
-    return values if values and all(isinstance(value, str) for value in values) else None
+
+
+def _literal(text: str) -> str:
+    try:
+        return str(json.loads(text, strict=False))
+    except ValueError:  # Python's escapes are others
+        return str(ast.literal_eval(text))
 
 
 def _place(table: str, name: str) -> str | None:
@@ -219,7 +276,12 @@ def _place(table: str, name: str) -> str | None:
         return None
     if name.startswith(("/", storage.SCHEME)):
         return name
-    return storage.join(table.rsplit("/", 1)[0] if "/" in table else ".", name)
+    place = storage.join(table.rsplit("/", 1)[0] if "/" in table else ".", name)
+    if storage.is_s3(place):  # a store does not resolve `..`, `.` and `//` as a file system does
+        bucket, _, key = place.removeprefix(storage.SCHEME).partition("/")
+        key = posixpath.normpath(key)
+        return place if key.startswith("..") else f"{storage.SCHEME}{bucket}/{key}"
+    return place
 
 
 def _image(row: Row) -> tuple[bytes | None, tuple[str, str] | None]:
@@ -233,7 +295,10 @@ def _image(row: Row) -> tuple[bytes | None, tuple[str, str] | None]:
         return None, ("missing_image", str(error))
     if image is not None:
         return image, None
+    if row.name.startswith("file://"):
+        return None, ("missing_image", f"{printable(row.name)} is an address: write the path alone")
     if "://" in row.name and not storage.is_s3(row.name):
         return None, ("missing_image", f"{printable(row.name)} is an address: fetch the pictures first (img2dataset)")
-    relative = "" if row.name == row.image else "; a path is relative to its table"
-    return None, ("missing_image", f"{printable(place)} does not exist{relative}")
+    hint = "" if row.name == row.image else "; a path is relative to its table"
+    hint += "; the folders of a path are separated by / here" if "\\" in row.name else ""
+    return None, ("missing_image", f"{printable(place)} does not exist{hint}")

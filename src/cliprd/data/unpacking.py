@@ -17,6 +17,8 @@ _IMG2DATASET = (
 )
 _FOREIGN = {
     b"\x28\xb5\x2f\xfd": ("compressed with zstd", "Unpack it (zstd -d), or pack it with gzip or xz."),
+    b"\x04\x22\x4d\x18": ("compressed with lz4", "Unpack it (lz4 -d), or pack it with gzip or xz."),
+    b"\x1f\x9d": ("compressed with compress", "Unpack it (uncompress), or pack it with gzip or xz."),
     b"PK\x03\x04": ("a ZIP archive or an Excel sheet", "Unpack it, or export it as CSV."),
     b"PAR1": ("a Parquet file", f"Export it as CSV; {_IMG2DATASET}"),
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "Unpack it."),

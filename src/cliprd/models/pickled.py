@@ -9,6 +9,7 @@ around the tensors, of classes that are not installed. Tensors are read one at a
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import zipfile
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _STORAGES = {
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
+_MOST = 2**48  # elements of a tensor: none that is real comes near, and torch can describe it
 
 
 class Unreadable(ValueError):
@@ -31,7 +33,11 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A tensor in a file, not read yet. `offset` and `stride` count elements of the storage called `key`."""
+    """A tensor in a file, not read yet. `offset` and `stride` count elements of the storage called `key`.
+
+    Raises:
+        Unreadable: no tensor can be so.
+    """
 
     key: str
     dtype: torch.dtype
@@ -39,6 +45,15 @@ class Stored:
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        numbers = (self.numel, self.offset, *self.shape, *self.stride)
+        possible = all(isinstance(number, int) and 0 <= number < _MOST for number in numbers)
+        if not possible or len(self.shape) != len(self.stride) or math.prod(self.shape) >= _MOST:
+            raise Unreadable("a tensor of an impossible shape")
+
+    def __setstate__(self, _: Any) -> None:
+        raise Unreadable("a tensor is given a state")
 
 
 class Unknown(dict[Any, Any]):
@@ -75,11 +90,8 @@ class _Rebuild(_Constructor):
     __slots__ = ()
 
     def __call__(self, storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Stored:
-        numbers = (offset, *shape, *stride)
-        if not isinstance(storage, Stored) or len(shape) != len(stride):
+        if not isinstance(storage, Stored):
             raise Unreadable("a tensor without its storage")
-        if any(not isinstance(number, int) or number < 0 for number in numbers):
-            raise Unreadable("a tensor of an impossible shape")
         return Stored(storage.key, storage.dtype, storage.numel, offset, tuple(shape), tuple(stride))
 
 

@@ -78,6 +78,23 @@ class OpenClipTeacher:
         return count_parameters([self._model])
 
 
+def untrained(teacher: Teacher) -> tuple[Source, nn.Module]:
+    """What the section names, and its network with random weights.
+
+    Raises:
+        As `build_teacher`, but for the weights.
+    """
+    source = resolve(teacher)
+    tokenizer_of(source.config)  # small: one that cannot be had is reported before gigabytes are built or fetched
+    return source, build_model(source.config, where=f"teacher.name = {teacher.name}")
+
+
+def keep_embedding_towers(model: nn.Module) -> None:
+    """Drop CoCa's third tower, which writes captions; its weights are in the file, so only when they are compared."""
+    if hasattr(model, "text_decoder"):
+        del model.text_decoder
+
+
 def build_teacher(teacher: Teacher, *, device: torch.device | None = None) -> OpenClipTeacher:
     """Load the open_clip teacher that a section of the parameters names; a weights file may lie in S3.
 
@@ -90,13 +107,10 @@ def build_teacher(teacher: Teacher, *, device: torch.device | None = None) -> Op
         RetryableError: weights or tokenizer could not be downloaded.
         EnvironmentError_: a package that the architecture needs is not installed.
     """
-    source = resolve(teacher)
-    tokenizer_of(source.config)  # one that cannot be had is said before gigabytes are fetched
-    model = build_model(source.config, where=f"teacher.name = {teacher.name}")
+    source, model = untrained(teacher)
     path = _download(source) if source.tag else storage.fetch_file(source.weights)
     note = weights.load(model, path, arch=source.arch, resize=bool(source.tag))
-    if hasattr(model, "text_decoder"):
-        del model.text_decoder  # CoCa's third tower, which writes captions: no embedding passes it
+    keep_embedding_towers(model)
     set_model_preprocess_cfg(model, source.image.to_dict())
     return OpenClipTeacher(source, model.to(device or torch.device("cpu")), note)
 

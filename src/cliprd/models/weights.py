@@ -254,17 +254,19 @@ def _choose(file: WeightsFile, model: nn.Module, arch: str, *, resize: bool) -> 
     Raises:
         InputError: none fits, or several do and nothing tells which is meant.
     """
+    several = re.search(r"-[0-9]+-of-[0-9]+\.", file.path.name)
+    remedy = "It is one of several files: join them first, as docs/teachers.md shows." if several else _REMEDY
     if not file.parts:
         shown = ", ".join(f"'{key}'" for key in file.keys[:3]) or "none"
         raise InputError(
-            f"{file.path} holds no CLIP: no tensor in it is called '{_ANCHOR}' (its first keys: {shown}).", _REMEDY
+            f"{file.path} holds no CLIP: no tensor in it is called '{_ANCHOR}' (its first keys: {shown}).", remedy
         )
     misfits = {part: _misfit(entries, model, arch, resize=resize) for part, entries in file.parts.items()}
     fitting = [part for part, misfit in misfits.items() if misfit is None]
     if not fitting:
         part, misfit = next(iter(misfits.items()))
         where = f" (in '{part}')" if part else ""
-        raise InputError(f"{file.path} does not hold weights of {arch}: {misfit}{where}.", _REMEDY)
+        raise InputError(f"{file.path} does not hold weights of {arch}: {misfit}{where}.", remedy)
     plain = [part for part in fitting if "ema" not in part.lower()] if len(fitting) > 1 else fitting
     if len(plain) != 1:
         raise InputError(

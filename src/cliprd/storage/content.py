@@ -19,7 +19,7 @@ from typing import Any
 
 from cliprd import progress
 from cliprd.errors import CliprdError, InputError, RetryableError
-from cliprd.storage.paths import is_s3, scratch
+from cliprd.storage.paths import is_s3, names_object, scratch
 from cliprd.storage.s3 import Missing
 from cliprd.storage.transfer import etag, versions
 
@@ -48,6 +48,8 @@ def fingerprints(places: Iterable[str], *, absent: bool = False) -> dict[str, st
 
 def _in_s3(places: list[str], *, absent: bool) -> dict[str, str]:
     """One listing answers for all objects of a folder."""
+    if absent:
+        places = [place for place in places if names_object(place)]
     folders = Counter(place[: place.rfind("/") + 1] for place in places)
     listed: dict[str, str] = {}
     whole = {folder for folder, count in folders.items() if count > 1}

@@ -71,6 +71,15 @@ def split(url: str) -> tuple[str, str]:
     return bucket, key
 
 
+def names_object(url: str) -> bool:
+    """Whether `split` takes it."""
+    try:
+        split(url)
+    except BadAddress:
+        return False
+    return True
+
+
 def join(folder: Location, name: str) -> str:
     """`name` inside `folder`."""
     return f"{str(folder).rstrip('/')}/{name}"
