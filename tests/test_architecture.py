@@ -14,6 +14,7 @@ FLOORS = [
         "document",
         "files",
         "names",
+        "reading",
         "signals",
         "image_spec",
         "machine",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cliprd.data.images import EXTENSIONS, FOREIGN_EXTENSIONS
+from cliprd.reading import parse_json
 
 PICTURES = (*EXTENSIONS, *FOREIGN_EXTENSIONS)
 APART = "parts_apart"
@@ -141,8 +141,8 @@ def lines(text: bytes) -> tuple[bytes, ...]:
 def _json_captions(text: bytes) -> tuple[tuple[bytes, ...] | None, tuple[str, str] | None]:
     """img2dataset's `caption` field: a string, or a list of them."""
     try:
-        value = json.loads(text).get("caption")
-    except (ValueError, AttributeError, RecursionError) as error:
+        value = parse_json(text).get("caption")
+    except (ValueError, AttributeError) as error:
         return None, ("broken_json", " ".join(str(error).split())[:200])
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(value, str) for value in values):

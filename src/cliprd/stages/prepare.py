@@ -30,6 +30,7 @@ from cliprd.errors import InputError
 from cliprd.manifest import Manifest
 from cliprd.names import visible
 from cliprd.params import Data, Params
+from cliprd.reading import read_json
 from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
@@ -252,7 +253,7 @@ def _identity(source: Source) -> list[str]:
 
 def _read_note(output: Path, source: Source, name: str) -> dict[str, Any]:
     try:
-        note = json.loads((output / PROGRESS / f"{name}.json").read_text(encoding="utf-8"))
+        note = read_json(output / PROGRESS / f"{name}.json")
     except (OSError, ValueError):
         return {}
     return note if isinstance(note, dict) and note.get("source") == _identity(source) else {}
