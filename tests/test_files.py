@@ -125,3 +125,18 @@ def test_what_is_no_regular_file_neither_hangs_nor_leads_elsewhere(tmp_path, kin
     os.mkfifo(stray) if kind == "fifo" else stray.symlink_to(other)
     files.sweep_below(tmp_path)
     assert other.read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\u4e2d" * 85, "y" * 201, "x" * 243 + ".safetensors", "caf\udce9" * 40])
+def test_any_name_that_a_file_system_takes_can_be_written_and_swept(tmp_path, name):
+    path = tmp_path / name
+    with files.atomic_write(path) as file:
+        file.write(b"x")
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+    with files.atomic_write(path) as file:
+        (left,) = (entry for entry in tmp_path.iterdir() if entry != path)
+        other = left.with_name(left.name.replace(".tmp", "0.tmp"))
+        other.touch()
+        files.sweep_beside(path)
+        assert left.exists()
+        assert not other.exists()

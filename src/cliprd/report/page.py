@@ -82,7 +82,7 @@ def _protocol(page: Page, protocol: str, styles: Mapping[str, palette.Style]) ->
         "badge": contender and verdicts.badge(scores, contender),
         "nothing": verdicts.nothing(scores),
         "headline": scores["headline"],
-        "notes": notes(comparison, protocol),
+        "notes": [coverage(comparison), *notes(comparison, "Marked “not above guessing”")],
         "scores": scores,
         "bars": blocks.bars(comparison, protocol, styles),
         "forest": blocks.forests(comparison, protocol, styles),
