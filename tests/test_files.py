@@ -140,3 +140,22 @@ def test_any_name_that_a_file_system_takes_can_be_written_and_swept(tmp_path, na
         files.sweep_beside(path)
         assert left.exists()
         assert not other.exists()
+
+
+def test_what_ends_a_writing_names_the_file(tmp_path):
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from cliprd.files import atomic_write
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with atomic_write(Path(sys.argv[1])) as file:
+        file.write(b"x" * 100_000)
+except OSError as error:
+    print(error.filename)
+"""
+    path = tmp_path / "big"
+    run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert run.stdout == f"{path}\n", run.stderr
+    assert not list(tmp_path.iterdir())

@@ -41,8 +41,10 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), 0o644)  # mkstemp makes 0600, which another container's user could not read
             os.replace(name, path)  # before the file is closed, which ends its lock
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, name):
+            error.filename = str(path)  # a full disk names none
         raise
 
 
