@@ -168,5 +168,5 @@ def test_compressed_tables_and_other_containers(tmp_path):
 
 @pytest.mark.parametrize("separator", ["", ",,", '"', "\n", "\r", "\0"])
 def test_what_cannot_separate(separator):
-    with pytest.raises(ValidationError, match="is not one character"):
+    with pytest.raises(ValidationError, match="one character is needed"):
         Data(csv_separator=separator)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cliprd.data.images import EXTENSIONS, FOREIGN_EXTENSIONS
+from cliprd.names import visible
 from cliprd.reading import parse_json
 
 PICTURES = (*EXTENSIONS, *FOREIGN_EXTENSIONS)
@@ -83,7 +83,7 @@ def _unusable(parts: Mapping[str, Part], images: list[str]) -> tuple[str, str] |
     for part in (parts[extension] for extension in wanted if extension in parts):
         if part.link:
             return "link", (
-                f"{printable(part.name)} holds no content but points to {printable(part.link)}; {there}; "
+                f"{visible(part.name)} holds no content but points to {visible(part.link)}; {there}; "
                 "pack files: tar --dereference --hard-dereference"
             )
     if len(images) > 1:
@@ -100,19 +100,9 @@ def _unusable(parts: Mapping[str, Part], images: list[str]) -> tuple[str, str] |
 
 def shown(names: object) -> str:
     """`found: a.png, a.cls`, a few of the names."""
-    listed = [printable(str(name)) for name in names]  # type: ignore[attr-defined]
+    listed = [visible(str(name)) for name in names]  # type: ignore[attr-defined]
     more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
     return f"found: {', '.join(listed[:_NAMED]) or 'nothing'}{more}"
-
-
-def printable(name: str) -> str:
-    """A file's name as text that any file can hold: bytes that are no UTF-8 and control characters are escaped."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace") if _has_surrogates(name) else name
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def _has_surrogates(name: str) -> bool:
-    return any("\udc80" <= char <= "\udcff" for char in name)
 
 
 def is_companion(path: str) -> bool:

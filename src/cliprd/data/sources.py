@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from cliprd import storage
 from cliprd.data import archives, tables
-from cliprd.data.raw import PICTURES, Part, Raw, assembled, is_companion, printable, safe_key
+from cliprd.data.raw import PICTURES, Part, Raw, assembled, is_companion, safe_key
 from cliprd.data.unpacking import OTHER_OUTPUTS
 from cliprd.errors import InputError
+from cliprd.names import visible
 from cliprd.params import Data
 
 _SUFFIXES = {
@@ -122,7 +123,7 @@ def listed(data: Data, *, report: bool = False) -> list[str]:
         )
     twice = [place for place, count in Counter(kept).items() if count > 1]
     if twice:
-        raise InputError(f"data.path names {printable(twice[0])} twice.", "Name each file once.")
+        raise InputError(f"data.path names {visible(twice[0])} twice.", "Name each file once.")
     return kept
 
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import IO
 
 from cliprd import storage
-from cliprd.data.raw import PICTURES, Raw, printable, safe_key
+from cliprd.data.raw import PICTURES, Raw, safe_key
 from cliprd.data.unpacking import DAMAGED, unpacked
 from cliprd.errors import InputError
+from cliprd.names import visible
 from cliprd.params import Data
 
 _SEPARATORS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
@@ -150,7 +151,7 @@ def _columns(url: str, header: list[str], data: Data) -> tuple[int, int]:
         if header.count(column) > 1:
             raise InputError(f"{url} has {header.count(column)} columns '{column}'.", "Rename all but one.")
         if column not in header:
-            names = ", ".join(repr(printable(name)) for name in header[:20])
+            names = ", ".join(repr(visible(name)) for name in header[:20])
             raise InputError(
                 f"{url} has no column '{column}'; it has {names}.", _other_separator(header, wanted, data) or _SETTINGS
             )
@@ -174,10 +175,10 @@ def _row(url: str, cells: list[str], header: list[str], columns: tuple[int, int]
         notes += ("multi_line_fields",) * sum("\n" in cell or "\r" in cell for cell in cells)
         _refuse_swallowed(source, cells, len(header), columns[0], lines, data)
     if len(cells) != len(header):
-        detail = f"{len(cells)} fields, the header has {len(header)}: {printable(str(cells))[:200]}"
+        detail = f"{len(cells)} fields, the header has {len(header)}: {visible(str(cells))[:200]}"
         return Row(source, "", None, (), ("ragged_row", detail), notes)
     if any("\0" in line for line in lines.row):
-        return Row(source, "", None, (), ("nul_byte", printable(str(cells))[:200]), notes)
+        return Row(source, "", None, (), ("nul_byte", visible(str(cells))[:200]), notes)
     name = cells[columns[0]]
     captions = _listed(cells[columns[1]])
     if captions is not None:
@@ -233,6 +234,6 @@ def _image(row: Row) -> tuple[bytes | None, tuple[str, str] | None]:
     if image is not None:
         return image, None
     if "://" in row.name and not storage.is_s3(row.name):
-        return None, ("missing_image", f"{printable(row.name)} is an address: fetch the pictures first (img2dataset)")
+        return None, ("missing_image", f"{visible(row.name)} is an address: fetch the pictures first (img2dataset)")
     relative = "" if row.name == row.image else "; a path is relative to its table"
-    return None, ("missing_image", f"{printable(place)} does not exist{relative}")
+    return None, ("missing_image", f"{visible(place)} does not exist{relative}")
