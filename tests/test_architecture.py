@@ -14,6 +14,7 @@ FLOORS = [
         "document",
         "files",
         "names",
+        "reading",
         "signals",
         "image_spec",
         "machine",
@@ -34,6 +35,7 @@ FLOORS = [
     {"stages"},
     {"retrain", "trainjob"},
     {"cli", "component", "doctor", "plan"},
+    {"__main__"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Within a floor a room stands alone, but these may look at a neighbour: `models` needs to know nothing of `data`.

@@ -171,3 +171,12 @@ def test_an_output_is_no_input(output, tmp_path, monkeypatch, capsys):
         assert cli.main([*words, "--output", output]) == 2
         assert "which is read" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml", "students"]
+
+
+@pytest.mark.parametrize(("to", "code", "said"), [(">/dev/full", 5, "standard output: No space left"), (">&-", 0, "")])
+def test_an_output_that_takes_nothing(to, code, said):
+    shell = f"exec {sys.executable} -m cliprd params --schema {to}"
+    run = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+    assert run.returncode == code
+    assert said in run.stderr
+    assert len(run.stderr.splitlines()) == bool(said)

@@ -125,3 +125,37 @@ def test_what_is_no_regular_file_neither_hangs_nor_leads_elsewhere(tmp_path, kin
     os.mkfifo(stray) if kind == "fifo" else stray.symlink_to(other)
     files.sweep_below(tmp_path)
     assert other.read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\u4e2d" * 85, "y" * 201, "x" * 243 + ".safetensors", "caf\udce9" * 40])
+def test_any_name_that_a_file_system_takes_can_be_written_and_swept(tmp_path, name):
+    path = tmp_path / name
+    with files.atomic_write(path) as file:
+        file.write(b"x")
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+    with files.atomic_write(path) as file:
+        (left,) = (entry for entry in tmp_path.iterdir() if entry != path)
+        other = left.with_name(left.name.replace(".tmp", "0.tmp"))
+        other.touch()
+        files.sweep_beside(path)
+        assert left.exists()
+        assert not other.exists()
+
+
+def test_what_ends_a_writing_names_the_file(tmp_path):
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from cliprd.files import atomic_write
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with atomic_write(Path(sys.argv[1])) as file:
+        file.write(b"x" * 100_000)
+except OSError as error:
+    print(error.filename)
+"""
+    path = tmp_path / "big"
+    run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert run.stdout == f"{path}\n", run.stderr
+    assert not list(tmp_path.iterdir())

@@ -125,7 +125,8 @@ def test_every_command_names_a_hostile_folder_in_one_clean_line(name, tmp_path, 
     from cliprd import cli
 
     monkey = ["lineage", str(tmp_path / name), "--params", str(tmp_path / "none.yaml")]
-    for arguments in (["lineage", str(tmp_path / name)], monkey, ["params", "--set", f"data.path={name}: [x"]):
+    wrong = ["params", "--set", f"data.samples_per_shard={name}: [x"]
+    for arguments in (["lineage", str(tmp_path / name)], monkey, wrong):
         try:
             code = cli.main(arguments)
         except SystemExit as error:

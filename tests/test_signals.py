@@ -122,3 +122,41 @@ def test_a_step_in_a_pod_ends_alike(tmp_path):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 143
     assert errors.splitlines() == ["cliprd: error: ended by SIGTERM; the same command goes on from what is finished"]
+
+
+START = """
+import sys, time
+class Slow:  # the first import of the command line takes its time
+    def find_spec(self, name, path=None, target=None):
+        if name == "cliprd.cli":
+            print("in", flush=True)
+            time.sleep(60)
+sys.meta_path.insert(0, Slow())
+from cliprd.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_while_the_command_line_is_imported(number):
+    process = subprocess.Popen([sys.executable, "-c", START], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "in\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_signal_in_a_command_within_the_program_is_heard_by_a_main_thread_in_c_code(tmp_path):
+    program = "with signals.raised():\n    sys.exit(cli.main(['params']))\n"
+    code = COMMAND.replace('sys.exit(cli.main(["params"]))\n', program)
+    body = "".join(f"        {line}\n" for line in SWALLOWED.strip("\n").splitlines())
+    process = subprocess.Popen(
+        [sys.executable, "-c", code.format(patience=1.0, body=body), str(tmp_path / "out")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "in\n"
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "ended by SIGTERM" in errors

@@ -285,7 +285,9 @@ def _count(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code (see EPILOG)."""
-    with shown_streams():
+    from cliprd import signals
+
+    with shown_streams(), signals.raised():  # also while a failure is reported
         return _main(arguments)
 
 
@@ -306,8 +308,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     from cliprd.errors import CliprdError, of_system
 
     try:
-        with signals.raised():
-            return int(options.call(options))
+        return int(options.call(options))
     except CliprdError as error:
         if options.debug:
             raise

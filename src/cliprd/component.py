@@ -488,18 +488,18 @@ def whole_numbers(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
-    try:
-        with signals.raised():
+    with signals.raised():  # also while a failure is reported
+        try:
             yield
-    except KeyboardInterrupt as stop:
-        _report(signals.line(stop))
-        raise SystemExit(signals.exit_code(stop)) from None
-    except (CliprdError, OSError) as error:
-        known = of_system(error) if isinstance(error, OSError) else error
-        if known is None:
-            raise
-        _report(str(known))
-        raise SystemExit(known.exit_code) from None
+        except KeyboardInterrupt as stop:
+            _report(signals.line(stop))
+            raise SystemExit(signals.exit_code(stop)) from None
+        except (CliprdError, OSError) as error:
+            known = of_system(error) if isinstance(error, OSError) else error
+            if known is None:
+                raise
+            _report(str(known))
+            raise SystemExit(known.exit_code) from None
 
 
 def _report(line: str) -> None:

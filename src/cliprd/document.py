@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from cliprd.errors import ParamsError
 from cliprd.names import one_line, shortened
+from cliprd.reading import open_regular
 
 MOST_BYTES = 1 << 20  # of a file
 MOST_DEEP = 64  # levels
@@ -79,10 +79,9 @@ def read(path: Path) -> Any:
         ParamsError: it cannot be read, is no regular file, is too large, or is no document.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that nobody writes to would wait for ever
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode) and str(path) != os.devnull:
-                raise ParamsError(f"{path} cannot be read: it is no regular file.", "Name another file with --params.")
+        if str(path) == os.devnull:
+            return None
+        with open_regular(path) as file:
             data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = (error.strerror if isinstance(error, OSError) else None) or error

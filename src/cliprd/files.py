@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import glob
+import hashlib
 import os
 import shutil
 import tempfile
@@ -40,19 +41,27 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), 0o644)  # mkstemp makes 0600, which another container's user could not read
             os.replace(name, path)  # before the file is closed, which ends its lock
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, name):
+            error.filename = str(path)  # a full disk names none
         raise
 
 
 def _locked_file(path: Path) -> tuple[int, str]:
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=SUFFIX)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{_stem(path.name)}.", suffix=SUFFIX)
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, name
         os.close(handle)  # it was swept in the moment before it was locked
+
+
+def _stem(name: str) -> str:
+    """A name that leaves room for the rest of a temporary file's; file systems end at 255 bytes."""
+    data = os.fsencode(name)
+    return name if len(data) <= 200 else f"{os.fsdecode(data[:100])}-{hashlib.sha256(data).hexdigest()[:16]}"
 
 
 @contextlib.contextmanager
@@ -86,7 +95,7 @@ def sweep(paths: Iterable[Path]) -> None:
 
 def sweep_beside(path: Path) -> None:
     """Remove what killed writers of `path` have left beside it."""
-    sweep(path.parent.glob(f".{glob.escape(path.name)}.*{SUFFIX}"))
+    sweep(path.parent.glob(f".{glob.escape(_stem(path.name))}.*{SUFFIX}"))
 
 
 def sweep_below(folder: Path) -> None:

@@ -27,6 +27,7 @@ from cliprd.errors import InputError
 from cliprd.manifest import Manifest
 from cliprd.names import visible
 from cliprd.params import Params
+from cliprd.reading import parse_json
 from cliprd.storage import Location
 
 SCHEMA = 1
@@ -204,7 +205,7 @@ def _read(folder: Location) -> dict[str, Any] | None:
     if sealed and (entry is None or entry["sha256"] != hashlib.sha256(data).hexdigest()):
         raise InputError(f"{path} is damaged: it does not match the manifest beside it.", remedy)
     try:
-        tree = json.loads(data)
+        tree = parse_json(data)
         schema = tree["schema"]
         known = tree["stage"] == "distill" and {"shards", "cache"} <= tree["inputs"].keys()
     except (ValueError, KeyError, TypeError, AttributeError) as error:

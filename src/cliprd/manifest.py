@@ -19,6 +19,7 @@ from typing import Any
 from cliprd import __version__, storage
 from cliprd.errors import InputError
 from cliprd.files import atomic_write as atomic_write
+from cliprd.reading import parse_json
 
 SCHEMA = 1
 NAME = "manifest.json"
@@ -160,7 +161,7 @@ def read(folder: storage.Location, *, stage: str | None = None) -> Manifest:
         state = "has no manifest.json, so it was never finished" if there else absent
         raise InputError(f"{folder} {state}.", rerun)
     try:
-        raw = json.loads(data)
+        raw = parse_json(data)
         stored = raw.pop("digest")
         schema = raw.pop("schema")
     except (ValueError, KeyError, AttributeError) as error:

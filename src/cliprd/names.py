@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import re
 import sys
@@ -81,16 +82,30 @@ class _Shown:
     The layout of text stays: line ends, tabs, and what tqdm moves the cursor with.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, name: str) -> None:
         self._stream = stream
+        self._name = name
 
     def write(self, text: str) -> int:
         if not _CURSOR.fullmatch(text):
             head = "\r" if text.startswith("\r") else ""
             body = "\n".join("\t".join(map(visible, line.split("\t"))) for line in text[len(head) :].split("\n"))
             text = head + body
-        self._stream.write(text)
+        with self._naming():
+            self._stream.write(text)
         return len(text)
+
+    def flush(self) -> None:
+        with self._naming():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # a full disk behind it, which has no name
+            error.filename = error.filename or self._name
+            raise
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
@@ -104,13 +119,15 @@ class _Shown:
 def shown_streams() -> Iterator[None]:
     """Inside, stdout and stderr show control characters instead of sending them to the terminal.
 
-    What the streams' encoding lacks is escaped too, instead of ending the command.
+    What the streams' encoding lacks is escaped too, instead of ending the command; a closed stream (`>&-`) takes all.
     """
     before = sys.stdout, sys.stderr
-    for stream in before:
+    open_ones = [stream or io.StringIO() for stream in before]
+    for stream in open_ones:
         if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = _Shown(before[0]), _Shown(before[1])
+    names = "standard output", "standard error"
+    sys.stdout, sys.stderr = (_Shown(*each) for each in zip(open_ones, names, strict=True))
     try:
         yield
     finally:

@@ -32,6 +32,7 @@ from typing import Any
 from cliprd import files, manifest, storage
 from cliprd.errors import EnvironmentError_, InputError, of_system
 from cliprd.manifest import Manifest
+from cliprd.reading import read_json
 from cliprd.storage import Location
 from cliprd.storage.mirror import LOCK, MARKER, Mirror
 
@@ -185,7 +186,7 @@ class Workspace:
 
     def _same_leftovers(self) -> bool:
         try:
-            marker = json.loads((self.path / MARKER).read_text(encoding="utf-8"))
+            marker = read_json(self.path / MARKER)
         except (OSError, ValueError):
             return False
         self.resumed = marker == self.identity and not (self.path / manifest.NAME).exists()
@@ -195,7 +196,7 @@ class Workspace:
         if self._way is None or self._keep is None:
             return ()
         try:
-            made = json.loads((self.path / MADE).read_text(encoding="utf-8"))
+            made = read_json(self.path / MADE)
         except (OSError, ValueError):
             return ()
         return set(self._keep(self.path)) if made == self._way else ()

@@ -209,6 +209,26 @@ def test_wrong_captions_are_named(tmp_path, text, message):
         load_tasks(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mean", "call the mean"),
+        ("x" * 244, "244 bytes, more than 243"),
+        ("\u4e2d" * 82, "246 bytes"),
+        ("\udce9", "not UTF-8"),
+    ],
+)
+def test_names_that_results_cannot_have_are_refused(tmp_path, name, message):
+    classification(tmp_path, name)
+    with pytest.raises(InputError, match=message):
+        load_tasks(tmp_path)
+
+
+def test_the_longest_name(tmp_path):
+    classification(tmp_path, "x" * 243)
+    assert [task.name for task in load_tasks(tmp_path).tasks] == ["x" * 243]
+
+
 def test_wrong_roots_are_named(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_tasks(tmp_path / "none")

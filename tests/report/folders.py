@@ -375,3 +375,12 @@ def write_grid(root: Path, methods: list[str], seeds: list[int], *, only: list[T
 
 def read(path: Path):
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def leave_out(benchmarks: Path, reasons: dict[str, str]) -> None:
+    """Give all benchmark folders tasks that were not scored."""
+    for folder in benchmarks.iterdir():
+        before = manifest.read(folder)
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        manifest.write_json(folder / "results.json", {**results, "left_out": reasons})
+        manifest.write(folder, stage=before.stage, params=before.params, inputs=before.inputs, facts=before.facts)

@@ -1,6 +1,7 @@
 """Charts as markup: escaped, to scale, and with the marks that the numbers ask for."""
 
 import re
+import time
 from xml.etree import ElementTree
 
 import numpy as np
@@ -273,3 +274,18 @@ def test_class_means_and_pairs():
     np.testing.assert_allclose(geometry.class_means(rows, np.array([0, 1, 1]), 3), [[1, 0], [0.5, 0.5], [0, 0]])
     np.testing.assert_allclose(geometry.pair_similarities(rows), [0, 1, 0])
     assert geometry.pair_similarities(rows, rows[:1]).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["x" * 1_000_000, "e" + "\u0301" * 1_000_000, "\n" * 1_000_000])
+def test_names_without_end_become_labels_at_once(name):
+    from cliprd.report.charts.matrix import LONGEST, short
+    from cliprd.report.results import shown_classnames
+
+    begin = time.perf_counter()
+    (shown,) = shown_classnames([name])
+    for label in (short(name), short(shown)):
+        assert label.endswith("…")
+        assert width(label, 10.5) <= LONGEST
+        assert len(label) <= 101
+    assert len(shown) == 201
+    assert time.perf_counter() - begin < 10

@@ -89,11 +89,11 @@ def test_bold_is_what_is_not_significantly_below_the_best_and_above_guessing():
 
 
 def test_notes_name_protocol_confidence_examples_and_how_many_differences():
-    text = " ".join(notes(COMPARISON, "standard"))
+    text = markdown_table(COMPARISON)
     for part in ("`standard`", "95%", "1,000 resamples", "photos top-1 accuracy (n = 1,234)", "up to 10% of such"):
         assert part in text
-    assert "99.9% intervals" in notes({**COMPARISON, "confidence": 0.999}, "standard")[0]
-    assert "without correction" not in " ".join(notes({**COMPARISON, "methods": ["a", "b"]}, "standard"))
+    assert "99.9% intervals" in markdown_table({**COMPARISON, "confidence": 0.999})
+    assert "without correction" not in " ".join(notes({**COMPARISON, "methods": ["a", "b"]}, "In parentheses"))
 
 
 @pytest.mark.parametrize(

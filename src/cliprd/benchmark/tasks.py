@@ -39,6 +39,7 @@ KINDS: dict[str, Kind] = {
     "zeroshot_classification": "classification",  # CLIP_benchmark's names of its tasks
     "zeroshot_retrieval": "retrieval",
 }
+LONGEST = 255 - len(".safetensors")  # bytes of a task's name, which names files of results
 IMAGES = frozenset(extension.removeprefix(".") for extension in EXTENSIONS)
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # WebDataset: the key ends at the first dot of the file's name
 # CLIP_benchmark's converter writes these as `retrieval`, and its evaluation tells them by their name alone: each
@@ -160,9 +161,11 @@ def load_task(folder: Path, name: str | None = None) -> Task:
 def _check_name(folder: Path, name: str) -> None:
     """A name goes into results, file names and metrics, which are UTF-8 and have a `mean` of their own."""
     try:
-        name.encode("utf-8")
+        size = len(name.encode("utf-8"))
     except UnicodeEncodeError as error:
         raise InputError(f"Task {folder}: its name is not UTF-8.", "Rename the folder.") from error
+    if size > LONGEST:
+        raise InputError(f"Task {folder}: its name has {size} bytes, more than {LONGEST}.", "Rename the folder.")
     if name == "mean":
         raise InputError(f"Task {folder}: results call the mean over all tasks so.", "Rename the folder.")
 

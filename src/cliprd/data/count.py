@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from cliprd.data import archives, sources, tables
 from cliprd.data.endings import EXTENSIONS
 from cliprd.errors import CliprdError, InputError
 from cliprd.params import Data
+from cliprd.reading import parse_json
 from cliprd.storage import Location
 
 MOST_READ = 1 << 30  # bytes of tars in S3, which have to be read through
@@ -83,7 +83,7 @@ def _downloaded(place: str) -> int | None:
     """What img2dataset has noted beside a tar of its own."""
     try:
         noted = storage.read_bytes(f"{place.rsplit('.tar', 1)[0]}_stats.json")
-        number = json.loads(noted or b"{}").get("successes")
+        number = parse_json(noted or b"{}").get("successes")
     except (ValueError, AttributeError, CliprdError):
         return None
     return number if isinstance(number, int) and not isinstance(number, bool) and number >= 0 else None

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from PIL import Image
 
 from cliprd.data.images import BadImage, decode, is_plain, open_header
-from cliprd.data.raw import Raw, printable, shown
+from cliprd.data.raw import Raw, shown
 from cliprd.data.shards import Sample
+from cliprd.names import visible
 from cliprd.params import Data
 
 _EXTENSION = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -49,7 +50,7 @@ def pack(raw: Raw, data: Data) -> Sample | Rejection:
         captions = _captions(raw)
         image, extension = _image(raw.image, data)
     except BadImage as bad:
-        return Rejection(printable(raw.source), raw.key, bad.reason, bad.detail)
+        return Rejection(visible(raw.source), raw.key, bad.reason, bad.detail)
     return Sample(raw.key, image, extension, captions)
 
 

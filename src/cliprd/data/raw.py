@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +10,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from cliprd.data.endings import PICTURES
+from cliprd.names import visible
+from cliprd.reading import parse_json
 
 APART = "parts_apart"
 _NAMED = 8  # files that a detail names
@@ -91,7 +91,7 @@ def _unusable(parts: Mapping[str, Part], images: list[str]) -> tuple[str, str] |
     for part in (parts[extension] for extension in wanted if extension in parts):
         if part.link:
             return "link", (
-                f"{printable(part.name)} holds no content but points to {printable(part.link)}; {there}; "
+                f"{visible(part.name)} holds no content but points to {visible(part.link)}; {there}; "
                 "pack files: tar --dereference --hard-dereference"
             )
     if len(images) > 1:
@@ -108,19 +108,9 @@ def _unusable(parts: Mapping[str, Part], images: list[str]) -> tuple[str, str] |
 
 def shown(names: object) -> str:
     """`found: a.png, a.cls`, a few of the names."""
-    listed = [printable(str(name)) for name in names]  # type: ignore[attr-defined]
+    listed = [visible(str(name)) for name in names]  # type: ignore[attr-defined]
     more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
     return f"found: {', '.join(listed[:_NAMED]) or 'nothing'}{more}"
-
-
-def printable(name: str) -> str:
-    """A file's name as text that any file can hold: bytes that are no UTF-8 and control characters are escaped."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace") if _has_surrogates(name) else name
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def _has_surrogates(name: str) -> bool:
-    return any("\udc80" <= char <= "\udcff" for char in name)
 
 
 def is_companion(path: str) -> bool:
@@ -149,8 +139,8 @@ def lines(text: bytes) -> tuple[bytes, ...]:
 def _json_captions(text: bytes) -> tuple[tuple[bytes, ...] | None, tuple[str, str] | None]:
     """img2dataset's `caption` field: a string, or a list of them."""
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(text)
+    except ValueError as error:
         return None, ("broken_json", " ".join(str(error).split())[:200])
     if not isinstance(found, dict):
         return None, ("broken_json", f"it holds a {type(found).__name__}, not an object with a caption")

@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from cliprd import storage
 from cliprd.data import archives, tables
 from cliprd.data.endings import PICTURES
-from cliprd.data.raw import Part, Raw, assembled, is_companion, printable, safe_key, shown
+from cliprd.data.raw import Part, Raw, assembled, is_companion, safe_key, shown
 from cliprd.data.unpacking import OTHER_OUTPUTS
 from cliprd.errors import InputError
+from cliprd.names import visible
 from cliprd.params import Data
 
 _SUFFIXES = {
@@ -121,7 +122,7 @@ def listed(data: Data, *, report: bool = False) -> list[str]:
         )
     twice = [place for place, count in Counter(kept).items() if count > 1]
     if twice:
-        raise InputError(f"data.path names {printable(twice[0])} twice.", "Name each file once.")
+        raise InputError(f"data.path names {visible(twice[0])} twice.", "Name each file once.")
     return kept
 
 
@@ -178,7 +179,7 @@ def _folder(data: Data, places: Sequence[str]) -> Iterator[Raw]:
         parts = {f".{path.rsplit('.', 1)[1].lower()}": _file(path) for path in group}
         raw = assembled(place, stem.removeprefix(data.path.rstrip("/")).lstrip("/"), parts)
         if raw.captions is None and not raw.fault:
-            detail = f"{shown(raw.found)}; captions are read from {printable(stem.rsplit('/', 1)[-1])}.txt beside it"
+            detail = f"{shown(raw.found)}; captions are read from {visible(stem.rsplit('/', 1)[-1])}.txt beside it"
             raw = replace(raw, fault=("missing_caption", detail))
         yield raw
 

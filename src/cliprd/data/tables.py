@@ -22,9 +22,10 @@ from typing import IO
 
 from cliprd import storage
 from cliprd.data.endings import PICTURES
-from cliprd.data.raw import Raw, printable, safe_key
+from cliprd.data.raw import Raw, safe_key
 from cliprd.data.unpacking import DAMAGED, unpacked
 from cliprd.errors import InputError
+from cliprd.names import visible
 from cliprd.params import Data
 
 _SEPARATORS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
@@ -179,7 +180,7 @@ def _columns(url: str, header: list[str], first: str, data: Data) -> tuple[int, 
         if header.count(column) > 1:
             raise InputError(f"{url} has {header.count(column)} columns '{column}'.", "Rename all but one.")
         if column not in header:
-            names = ", ".join(repr(printable(name)) for name in header[:20])
+            names = ", ".join(repr(visible(name)) for name in header[:20])
             folded = {name.casefold(): name for name in header}
             near = difflib.get_close_matches(column.casefold(), folded, n=1, cutoff=0.8)
             remedy = f"Did you mean --set 'data.{key}={folded[near[0]]}'?" if near else _SETTINGS
@@ -210,10 +211,10 @@ def _row(url: str, cells: list[str], header: list[str], columns: tuple[int, int]
         notes += ("multi_line_fields",) * sum("\n" in cell or "\r" in cell for cell in cells)
         _refuse_swallowed(source, cells, len(header), columns[0], lines, data)
     if len(cells) != len(header):
-        detail = f"{len(cells)} fields, the header has {len(header)}: {printable(str(cells))[:200]}"
+        detail = f"{len(cells)} fields, the header has {len(header)}: {visible(str(cells))[:200]}"
         return Row(source, "", None, (), ("ragged_row", detail), notes)
     if any("\0" in line for line in lines.row):
-        return Row(source, "", None, (), ("nul_byte", printable(str(cells))[:200]), notes)
+        return Row(source, "", None, (), ("nul_byte", visible(str(cells))[:200]), notes)
     name = cells[columns[0]]
     captions = _listed(cells[columns[1]])
     if captions is None:
@@ -296,9 +297,9 @@ def _image(row: Row) -> tuple[bytes | None, tuple[str, str] | None]:
     if image is not None:
         return image, None
     if row.name.startswith("file://"):
-        return None, ("missing_image", f"{printable(row.name)} is an address: write the path alone")
+        return None, ("missing_image", f"{visible(row.name)} is an address: write the path alone")
     if "://" in row.name and not storage.is_s3(row.name):
-        return None, ("missing_image", f"{printable(row.name)} is an address: fetch the pictures first (img2dataset)")
+        return None, ("missing_image", f"{visible(row.name)} is an address: fetch the pictures first (img2dataset)")
     hint = "" if row.name == row.image else "; a path is relative to its table"
     hint += "; the folders of a path are separated by / here" if "\\" in row.name else ""
-    return None, ("missing_image", f"{printable(place)} does not exist{hint}")
+    return None, ("missing_image", f"{visible(place)} does not exist{hint}")

@@ -8,7 +8,6 @@ that a damaged one costs `checkpoint_every` steps and not the training.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from cliprd import files, manifest
 from cliprd.distill.optimizer import named_parameters
 from cliprd.distill.order import Position
 from cliprd.errors import InputError
+from cliprd.reading import read_json
 
 FOLDER = ".checkpoint"
 KEPT = 2
@@ -139,7 +139,7 @@ class Checkpoints:
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
-            body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            body: dict[str, Any] = read_json(path)
             stored = body.pop("digest")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise self._damaged(path, repr(error)) from error

@@ -10,7 +10,6 @@ code, and its one line.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -25,6 +24,7 @@ from cliprd import errors, manifest
 from cliprd.distill.distributed import LostContactError
 from cliprd.distill.nodes import MEET, Nodes
 from cliprd.errors import CliprdError, RetryableError
+from cliprd.reading import read_json
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 GRACE = 10  # seconds from SIGTERM to SIGKILL for the ranks that are left
@@ -105,7 +105,7 @@ def _meeting(task: Mapping[str, Any], nodes: Nodes | None) -> dict[str, Any]:
 
 def _handed_over(folder: Path) -> list[dict[str, Any]]:
     """What the ranks have left, the first first."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.rglob("error.json")]
+    found = [read_json(path) for path in folder.rglob("error.json")]
     return sorted((told["cliprd"] for told in found if "cliprd" in told), key=lambda told: float(told["time"]))
 
 

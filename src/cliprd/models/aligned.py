@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from cliprd.models.aligned_heads import AlignedHeads, conse
 from cliprd.models.efficientnet import EfficientNetLite0
 from cliprd.models.encoder import count_parameters, state_sha256
 from cliprd.models.minilm import MiniLM
+from cliprd.reading import read_json
 
 ID = "aligned:efficientnet_lite0+minilm_l6_v2"
 HEADS_FILE = "heads.safetensors"
@@ -156,7 +156,7 @@ def load(folder: Path, *, device: torch.device) -> AlignedTeacher:
     """
     remedy = "Make the teacher again with `cliprd teacher` (or `dvc repro`)."
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = read_json(folder / CONFIG_FILE)
         state = safetensors.torch.load_file(folder / HEADS_FILE)
         dim, hidden = state["image_out.weight"].shape
         heads = AlignedHeads(dim, hidden, 0.0)

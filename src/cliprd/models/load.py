@@ -15,6 +15,7 @@ from cliprd.models.encoder import Encoder, resolve_device
 from cliprd.models.student import load_student
 from cliprd.models.teacher import build_teacher
 from cliprd.params import Params, Preprocess, Teacher
+from cliprd.reading import read_json
 
 
 def load_encoder(folder: Path, params: Params, *, device: torch.device | None = None) -> Encoder:
@@ -40,7 +41,7 @@ def load_encoder(folder: Path, params: Params, *, device: torch.device | None = 
             f"{folder} was made by stage '{found.stage}': there is no model in it.",
             "Give a folder made by `cliprd teacher` or `cliprd distill`.",
         )
-    said = json.loads((folder / aligned.CONFIG_FILE).read_text(encoding="utf-8"))
+    said = read_json(folder / aligned.CONFIG_FILE)
     if said["id"] == aligned.ID:
         return aligned.load(folder, device=place)
     remedy = "Restore what was there, or delete the folder and run `cliprd teacher` again."

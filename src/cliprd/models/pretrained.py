@@ -26,6 +26,7 @@ from cliprd.image_spec import ImageSpec
 from cliprd.models import config as configs
 from cliprd.models.identity import beside, refuse_missing
 from cliprd.params import Preprocess, Teacher
+from cliprd.reading import parse_json
 
 _KEYS = ("mean", "std", "interpolation", "resize_mode")
 
@@ -234,7 +235,7 @@ def _json(weights: str, name: str) -> dict[str, Any]:
     if data is None:
         return {}
     try:
-        found = json.loads(data)
+        found = parse_json(data)
     except ValueError as error:
         raise InputError(f"{beside(weights, name)} is no JSON: {error}.", "Mend or remove it.") from error
     return found if isinstance(found, dict) else {}

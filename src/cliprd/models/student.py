@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -26,6 +25,7 @@ from cliprd.models.encoder import count_parameters
 from cliprd.models.hub import fetching
 from cliprd.models.packed import embed_images, embed_texts
 from cliprd.models.text import encode_text_features, tokenize, tokenizer_id, tokenizer_of
+from cliprd.reading import read_json
 
 __all__ = [
     "CONFIG_FILE", "WEIGHTS_FILE", "StudentEncoder", "build_model", "build_student", "encode_image_features",
@@ -242,7 +242,7 @@ def load_student(folder: Path, *, device: torch.device | None = None) -> Student
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} is missing.", remedy)
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = read_json(folder / CONFIG_FILE)
         model_cfg, preprocess = config["model_cfg"], config["preprocess_cfg"]
         configs.check(model_cfg, where=str(folder / CONFIG_FILE))
         image = ImageSpec.from_dict({**preprocess, "size": configs.image_size(model_cfg)})

@@ -105,7 +105,7 @@ def _limits(trained: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     if seen := trained["facts"].get("samples_seen"):
         yield f"It has seen {seen:,} image-text pairs, repetitions included, and knows nothing that they do not show."
     if left_out := results.get("left_out"):
-        yield f"Not scored, of the tasks that were there: {', '.join(sorted(left_out))}."
+        yield f"Not scored, of the tasks that were there: {', '.join(map(text, sorted(left_out)))}."
     yield "It was scored on the tasks above only. Other data, prompts or languages may give far lower scores."
     yield "Its biases are those of its teacher and of its training pairs; neither was examined here."
     yield "Not for decisions about people, and not for anything where a wrong answer does harm unseen."

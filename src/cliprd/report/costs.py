@@ -18,8 +18,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cliprd import manifest
+from cliprd.reading import read_json
 from cliprd.report.results import TEACHER, Cost, Measured
-from cliprd.report.runs import Grid, Run, read_json
+from cliprd.report.runs import Grid, Run
 
 WEIGHTS, ONNX = "open_clip_model.safetensors", ("image.onnx", "text.onnx")
 

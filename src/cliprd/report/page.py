@@ -83,7 +83,7 @@ def _protocol(page: Page, protocol: str, styles: Mapping[str, palette.Style]) ->
         "nothing": verdicts.nothing(scores),
         "leaders": verdicts.leaders(scores),
         "headline": scores["headline"],
-        "notes": notes(comparison, protocol),
+        "notes": [coverage(comparison), *notes(comparison, "Marked “not above guessing”")],
         "scores": scores,
         "bars": blocks.bars(comparison, protocol, styles),
         "forest": blocks.forests(comparison, protocol, styles),

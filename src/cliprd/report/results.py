@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 TEACHER = "teacher"
+LONGEST = 200  # characters of a class name on the page
 
 
 def shown_classnames(names: Sequence[str]) -> tuple[str, ...]:
-    """Class names as people see them: one that is empty, as in CLIP_benchmark's own sets, by its number."""
-    return tuple(name or f"(class {number}, no name)" for number, name in enumerate(names))
+    """Class names as people see them: one that is empty, as in CLIP_benchmark's own sets, by its number; the start of
+    one that is too long to be read, for it stands in every cell of a matrix."""
+    shown = (name or f"(class {number}, no name)" for number, name in enumerate(names))
+    return tuple(name if len(name) <= LONGEST else f"{name[:LONGEST]}…" for name in shown)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ The formats are those of the stages `benchmark` and `distill`; their docstrings 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from safetensors.numpy import load_file
 from cliprd import manifest, storage
 from cliprd.errors import InputError
 from cliprd.manifest import VOLATILE_DIR, Manifest
+from cliprd.reading import read_json
 from cliprd.report.results import TEACHER
 from cliprd.report.timings import SPEED, THROUGHPUT, intact
 from cliprd.storage import Location
@@ -37,7 +37,7 @@ class Run:
     @cached_property
     def results(self) -> dict[str, Any]:
         """The content of results.json."""
-        return read_json(self.folder / "results.json")
+        return dict(read_json(self.folder / "results.json"))
 
     def tensors(self, kind: str, task: str) -> dict[str, np.ndarray[Any, Any]]:
         """`outcomes` or `embeddings` of a task."""
@@ -45,7 +45,7 @@ class Run:
 
     def examples(self, task: str) -> dict[str, Any]:
         """The content of examples/<task>.json."""
-        return read_json(self.folder / "examples" / f"{task}.json")
+        return dict(read_json(self.folder / "examples" / f"{task}.json"))
 
     def volatile(self, name: str) -> Path | None:
         """A file of timings of the benchmark (`speed.json`) or the student (`throughput.csv`), where there is an intact
@@ -168,9 +168,3 @@ def _signature(results: Mapping[str, Any]) -> dict[str, Any]:
         "protocols": {name: sorted(tasks[name]["protocols"]) for name in sorted(tasks)},
         "bootstrap settings": results["bootstrap"],
     }
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

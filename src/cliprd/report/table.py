@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from cliprd.names import visible
 from cliprd.report import verdicts
 from cliprd.report.charts.forest import points, spread
 from cliprd.report.markdown import text
@@ -27,40 +28,47 @@ def markdown_table(comparison: Mapping[str, Any], protocol: str | None = None) -
         comparison: content of comparison.json.
         protocol: `standard` or `paper`; None takes `comparison["protocol"]`.
     """
-    comparison = _named_in_markdown(comparison)
     protocol = protocol or comparison["protocol"]
     block = comparison["protocols"][protocol]
     reference = comparison["reference"]
     tasks, leaders = list(comparison["tasks"]), verdicts.leaders(block)
-    head = ["model", "mean", f"Δ to {reference}", "of teacher", *tasks]
+    head = ["model", "mean", f"Δ to {text(reference)}", "of teacher", *map(text, tasks)]
     rows = [["**teacher**", _mean(block["teacher"]), "", "", *_cells(block["teacher"], tasks)]]
     for method in comparison["methods"]:
         entry = block["methods"][method]
         difference = spread(entry["difference"]["mean"], sign=True) if "difference" in entry else "reference"
         share = f"{entry['kept']['value']:.0%}" if entry["kept"] else "–"
-        name = f"**{method}**" if method in leaders else method
+        name = f"**{text(method)}**" if method in leaders else text(method)
         rows.append([name, _mean(entry), difference, share, *_cells(entry, tasks)])
     floor = block["floor"]["tasks"]
     for rate, label in RATES.items():
         values = [floor[task][rate] for task in tasks]
         rows.append([label, points(sum(values) / len(values)), "", "", *map(points, values)])
     lines = [_line(head), "|" + "|".join(["---", *["---:"] * (len(head) - 1)]) + "|", *map(_line, rows)]
-    return "\n".join([*lines, "", block["headline"], *notes(comparison, protocol)]) + "\n"
+    figures = (
+        f"Points (%), protocol `{protocol}`; bold: the highest mean and those that are not significantly below it; "
+        f"brackets: {100 * comparison['confidence']:g}% intervals, {comparison['resamples']:,} resamples; Δ is paired "
+        "over the same examples."
+    )
+    told = [block["headline"], figures, coverage(comparison), *notes(comparison, "In parentheses", name=text)]
+    return "\n".join([*lines, "", *told]) + "\n"
 
 
-def notes(comparison: Mapping[str, Any], protocol: str) -> list[str]:
-    """What the figures are and what their intervals cover, a sentence or two a line."""
+def notes(comparison: Mapping[str, Any], mark: str, *, name: Callable[[str], str] = str) -> list[str]:
+    """What the scores are and which count for nothing, a sentence or two a line.
+
+    Args:
+        mark: how a score that is not above guessing is marked.
+        name: the form of names and reasons.
+    """
     confidence = f"{100 * comparison['confidence']:g}%"
     examples = ", ".join(
-        f"{name} {METRICS.get(task['metric'], task['metric'])} (n = {task['examples']:,})"
-        for name, task in comparison["tasks"].items()
+        f"{name(task)} {METRICS.get(facts['metric'], facts['metric'])} (n = {facts['examples']:,})"
+        for task, facts in comparison["tasks"].items()
     )
     lines = [
-        f"Points (%), protocol `{protocol}`; bold: the highest mean and those that are not significantly below it; "
-        f"brackets: {confidence} intervals, {comparison['resamples']:,} resamples; Δ is paired over the same examples.",
-        coverage(comparison),
         f"Scores: {examples}.",
-        "In parentheses: not above guessing (a class or an image at random) or the most frequent answer (always the "
+        f"{mark}: not above guessing (a class or an image at random) or the most frequent answer (always the "
         "class with most examples, or the image with most captions), by the interval of every training.",
     ]
     differences = len(comparison["methods"]) - 1
@@ -71,13 +79,13 @@ def notes(comparison: Mapping[str, Any], protocol: str) -> list[str]:
             f"differs, up to {100 * chance:.0f}% of such tables show one that does."
         )
     if comparison.get("left_out"):
-        lines.append(f"Left out, not scored: {left_out(comparison['left_out'])}.")
+        lines.append(f"Left out, not scored: {left_out(comparison['left_out'], name=name)}.")
     return lines
 
 
-def left_out(reasons: Mapping[str, str]) -> str:
-    """Tasks that were not scored, each with its reason."""
-    return "; ".join(f"{name} ({why})" for name, why in sorted(reasons.items()))
+def left_out(reasons: Mapping[str, str], *, name: Callable[[str], str] = visible) -> str:
+    """Tasks that were not scored, each with its reason, in one line."""
+    return "; ".join(f"{name(task)} ({name(why.rstrip('.'))})" for task, why in sorted(reasons.items()))
 
 
 def coverage(comparison: Mapping[str, Any]) -> str:
@@ -113,18 +121,3 @@ def _cells(entry: Mapping[str, Any], tasks: list[str]) -> list[str]:
 
 def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def _named_in_markdown(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """The comparison with the names of tasks and methods as Markdown, wherever they stand in it."""
-    names = {name: text(name) for name in (*comparison["tasks"], *comparison["methods"])}
-
-    def renamed(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {names.get(key, key): renamed(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [renamed(item) for item in value]
-        return names.get(value, value) if isinstance(value, str) else value
-
-    found: dict[str, Any] = renamed(comparison)
-    return found

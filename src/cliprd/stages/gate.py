@@ -27,9 +27,10 @@ from cliprd import lineage, manifest, storage
 from cliprd.errors import InputError, ParamsError
 from cliprd.manifest import Manifest, atomic_write, write_json
 from cliprd.params import Params
+from cliprd.reading import read_json
 from cliprd.report import gate as report
 from cliprd.report import verdicts
-from cliprd.report.runs import Run, read_json
+from cliprd.report.runs import Run
 from cliprd.report.standing import side, standing
 from cliprd.report.table import left_out
 from cliprd.stages.guards import guards

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from cliprd.params import Margins
-from cliprd.report.runs import Run, read_json
+from cliprd.reading import read_json
+from cliprd.report.runs import Run
 from cliprd.statistics import aggregate
 from cliprd.statistics.bootstrap import Settings
 

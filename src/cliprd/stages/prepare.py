@@ -23,13 +23,14 @@ from cliprd.data.keys import KeySet
 from cliprd.data.naming import Naming, Refusal, mark
 from cliprd.data.packing import Rejection, pack
 from cliprd.data.parallel import ordered_map
-from cliprd.data.raw import APART, printable
+from cliprd.data.raw import APART
 from cliprd.data.shards import INDEX, Sample, Shard, read_keys, read_shard, write_index, write_shard
 from cliprd.data.sources import Source
 from cliprd.errors import InputError
 from cliprd.manifest import Manifest
 from cliprd.names import visible
 from cliprd.params import Data, Params
+from cliprd.reading import read_json
 from cliprd.storage import Location
 from cliprd.workspace import Workspace
 
@@ -123,8 +124,8 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
 
 def _told(source: Source, part: _Packed) -> dict[str, Any]:
     told = {
-        "name": printable(source.name),
-        "place": printable(source.place),
+        "name": visible(source.name),
+        "place": visible(source.place),
         "fingerprint": source.fingerprint,
         "stem": source.stem,
         "samples": part.samples,
@@ -175,10 +176,10 @@ def _pack_rest(
         bar.update()
         if isinstance(item, Sample):
             named = admit(item)
-            item = named if isinstance(named, Sample) else Rejection(printable(where), item.key, *astuple(named))
+            item = named if isinstance(named, Sample) else Rejection(visible(where), item.key, *astuple(named))
         if isinstance(item, Rejection):
             part.rejected.append(item)
-            bar.set_postfix(source=printable(source.name), rejected=len(part.rejected), refresh=False)
+            bar.set_postfix(source=visible(source.name), rejected=len(part.rejected), refresh=False)
             continue
         samples.append(item)
         if len(samples) == data.samples_per_shard:
@@ -247,12 +248,12 @@ def _go_on(part: _Packed, note: Mapping[str, Any]) -> None:
 
 
 def _identity(source: Source) -> list[str]:
-    return [printable(source.name), printable(source.place), source.fingerprint]
+    return [visible(source.name), visible(source.place), source.fingerprint]
 
 
 def _read_note(output: Path, source: Source, name: str) -> dict[str, Any]:
     try:
-        note = json.loads((output / PROGRESS / f"{name}.json").read_text(encoding="utf-8"))
+        note = read_json(output / PROGRESS / f"{name}.json")
     except (OSError, ValueError):
         return {}
     return note if isinstance(note, dict) and note.get("source") == _identity(source) else {}

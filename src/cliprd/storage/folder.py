@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cliprd import files, manifest
 from cliprd.errors import InputError
+from cliprd.reading import read_json
 from cliprd.storage import s3
 from cliprd.storage.paths import Location, below, is_s3, join, label, parse, scratch
 from cliprd.storage.streams import read_bytes
@@ -46,7 +47,7 @@ def resolve(location: Location) -> Location:
         return place
     remedy = "Run the steps that make it again, up to the one that reads it."
     try:
-        url = json.loads((place / POINTER).read_text(encoding="utf-8"))["url"]
+        url = read_json(place / POINTER)["url"]
         known = (place / manifest.NAME).read_bytes()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{place / POINTER} is damaged: {error!r}.", remedy) from error

@@ -24,6 +24,7 @@ from typing import Any
 
 from cliprd import manifest
 from cliprd.errors import CliprdError, InputError, RetryableError
+from cliprd.reading import parse_json, read_json
 from cliprd.storage import s3
 from cliprd.storage.paths import below, join, label, scratch
 from cliprd.storage.s3 import Missing, TakenOverError
@@ -200,7 +201,7 @@ class Mirror:
     def _work(self, there: Mapping[str, Entry]) -> Any:
         data = read_bytes(join(self.url, MARKER)) if MARKER in there else None
         try:
-            return json.loads(data or b"{}").get("work")
+            return parse_json(data or b"{}").get("work")
         except (ValueError, AttributeError):
             return None
 
@@ -208,7 +209,7 @@ class Mirror:
         """What was sent of the leftovers of the same work that are here; None where there are none."""
         sent: dict[str, tuple[Stamp, str]] = {}
         try:
-            if json.loads((self.path / MARKER).read_text(encoding="utf-8")) != identity:
+            if read_json(self.path / MARKER) != identity:
                 return None
         except (OSError, ValueError):
             return None

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from cliprd import files
 from cliprd.errors import InputError, RetryableError
+from cliprd.reading import open_regular
 from cliprd.storage import s3
 from cliprd.storage.paths import is_s3, split
 
@@ -30,8 +31,8 @@ def open_stream(url: str) -> Iterator[IO[bytes]]:
             yield stream
         return
     try:
-        file = Path(url).open("rb")  # noqa: SIM115 - opened apart from its use: the caller's own errors are not ours
-    except (*_ABSENT, PermissionError) as error:
+        file = open_regular(Path(url))  # opened apart from its use: the caller's own errors are not ours
+    except (*_ABSENT, FileExistsError, PermissionError) as error:
         kind = s3.Missing if isinstance(error, _ABSENT) else InputError
         raise kind(f"{url} cannot be read: {error.strerror}.", "Check the path and its permissions.") from error
     with file:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cliprd.errors import CliprdError
+from cliprd.reading import parse_json
 from cliprd.storage.paths import join
 from cliprd.storage.streams import read_bytes, write_bytes
 from cliprd.storage.transfer import abandon_uploads, entries, modified, remove
@@ -58,7 +59,7 @@ def _others(url: str, mine: str, now: datetime) -> Iterator[datetime]:
 def _dead(note: bytes | None) -> bool:
     """Whether it is of a process of this machine that has ended."""
     try:
-        writer = json.loads(note or b"{}")
+        writer = parse_json(note or b"{}")
         return bool(writer["machine"] == _machine() and writer != _process(int(writer["pid"])))
     except (ValueError, KeyError, TypeError):
         return False

@@ -16,7 +16,6 @@ itself that it is whole and whose it is.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from cliprd import manifest
 from cliprd.data.shards import Shard
 from cliprd.errors import InputError
+from cliprd.reading import parse_json
 
 FORMAT = 2
 SUFFIX = ".safetensors"
@@ -99,7 +99,7 @@ def proven(path: Path, shard: Shard, identity: str) -> str | None:
             written = file.read(start)
             data = hashlib.file_digest(file, "sha256").hexdigest()
         tensors = {name: header[name] for name in _TYPES}
-        new: str = json.loads(header["__metadata__"]["cliprd"])["new"]
+        new: str = parse_json(header["__metadata__"]["cliprd"])["new"]
         proof = {"cliprd": _proof(tensors, data, shard, identity, new)}
     except (InputError, KeyError, TypeError, ValueError, OSError):
         return None
@@ -161,7 +161,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             length = int.from_bytes(file.read(8), "little")
             if length > path.stat().st_size:
                 raise ValueError("the header is longer than the file")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
         if not isinstance(header, dict):
             raise ValueError("the header is no table")
     except (OSError, ValueError) as error:

@@ -8,13 +8,13 @@ was, a file stays as it is only if the same captions are new in it, and the othe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cliprd import manifest
 from cliprd.data.shards import ShardSet
+from cliprd.reading import read_json
 from cliprd.teacher_cache.format import file_name
 
 ORDER = f"{manifest.VOLATILE_DIR}/order.json"  # sha256 of the shards, as they follow each other in this cache
@@ -54,7 +54,7 @@ def settled(folder: Path) -> None:
 
 def _read(path: Path) -> list[Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return []
     return found if isinstance(found, list) else []

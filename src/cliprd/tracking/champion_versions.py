@@ -16,6 +16,7 @@ from typing import Any
 
 from cliprd import manifest, storage
 from cliprd.errors import InputError
+from cliprd.reading import parse_json
 from cliprd.tracking.champion_pointer import VERSION
 
 DECISION = "decision.json"
@@ -63,9 +64,9 @@ def read_decision(place: str, version: str) -> dict[str, Any] | None:
     if data is None:
         return None
     try:
-        found = json.loads(data)
+        found = parse_json(data)
         return found if isinstance(found["decision"], dict) else {}
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return {}
 
 

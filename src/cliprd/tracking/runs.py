@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from cliprd import manifest, storage
 from cliprd.distill.record import Record
 from cliprd.names import key, visible
 from cliprd.params import Params
+from cliprd.reading import read_json
 from cliprd.storage import Location
 from cliprd.tracking import server, spool
 from cliprd.tracking.election import found
@@ -166,7 +166,7 @@ def run_of(params: Params, folder: Path) -> str | None:
     if not params.tracking.uri:
         return None
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # an older cliprd has noted no more than this
-        if (run_id := json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["run_id"]) is not None:
+        if (run_id := read_json(folder / RUN_FILE)["run_id"]) is not None:
             return str(run_id)
     note = _Note.read(folder / RUN_FILE)
     if note is None:
@@ -190,7 +190,7 @@ class _Note:
     def read(cls, file: Path) -> _Note | None:
         """None where there is none; or, after a line, one of an older cliprd or a damaged one: nothing can be sent."""
         try:
-            body: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            body: Mapping[str, Any] = read_json(file)
             told = {**body["training"], "datasets": tuple(body["training"]["datasets"])}
             return cls(file, body["run_id"], body["experiment"], Training(**told))
         except FileNotFoundError:

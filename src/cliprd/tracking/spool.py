@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cliprd import manifest
+from cliprd.reading import parse_json
 
 Entry = Mapping[str, Any]
 COMPACT = 4 * 2**20  # bytes of acknowledged lines that are cut off although more follow
@@ -41,8 +42,8 @@ def _parsed(lines: Iterable[bytes], path: Path) -> Iterator[Entry]:
 
 def _entry(line: bytes) -> Entry | None:
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
+        found = parse_json(line)
+    except ValueError:
         return None
     return found if isinstance(found, dict) and isinstance(found.get("step", 0), int) else None
 

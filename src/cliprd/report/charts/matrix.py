@@ -12,13 +12,15 @@ from cliprd.report.svg import canvas, element, group, tip
 
 WIDTH = 300
 FONT, LONGEST = 10.5, 92.0  # of the labels, in pixels
+MOST = 100  # characters of a label: marks that combine have no width
 
 
 def short(text: str) -> str:
     """As much of a name as `LONGEST` pixels hold, the rest as an ellipsis."""
     text = visible(text)
-    if width(text, FONT) <= LONGEST:
+    if len(text) <= MOST and width(text, FONT) <= LONGEST:
         return text
+    text = text[:MOST]
     while width(text + "…", FONT) > LONGEST:
         text = text[:-1]
     return text.rstrip() + "…"
