@@ -3,6 +3,7 @@
     data        [{"name", "fingerprint"}, ...]    a raw tar, a table with its images, or a folder each, in order
     benchmark   {task: fingerprint}
     teacher     {"weights": fingerprint}          of a file, here or in S3; {} where the name alone identifies them
+    code/STAGE  {module: digest}                  what the stage can reach (`identity.closure`)
 
 Files here are identified by their sha256, objects in S3 by ETag and size (`storage.fingerprints`). Nothing else is in
 it, no place and no time: the same content gives the same bytes, on any machine.
@@ -14,6 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cliprd import identity
 from cliprd.benchmark.task_set import versions
 from cliprd.data.sources import inventory
 from cliprd.errors import EnvironmentError_
@@ -22,6 +24,7 @@ from cliprd.models.identity import weights_version
 from cliprd.params import Params
 
 PARTS = ("data", "benchmark", "teacher")
+STAGES = ("prepare", "teacher", "cache", "distill", "benchmark", "compare")
 
 
 def look(params: Params) -> dict[str, Any]:
@@ -44,21 +47,27 @@ def encode(part: Any) -> bytes:
     return (json.dumps(part, indent=1, sort_keys=True) + "\n").encode("ascii")
 
 
+def files(params: Params) -> dict[str, bytes]:
+    """Name → content of each file that `write` keeps: the parts, and `code/STAGE.json` for each stage."""
+    code = {f"code/{stage}": identity.closure(f"cliprd.stages.{stage}") for stage in STAGES}
+    return {f"{name}.json": encode(part) for name, part in {**look(params), **code}.items()}
+
+
 def write(params: Params, folder: Path) -> list[str]:
-    """Write `look` into `folder`, a file `PART.json` for each part; returns the parts that were otherwise before.
+    """Write `files` into `folder`; returns the names, without `.json`, of those that were otherwise before.
 
     Raises:
         EnvironmentError_: the folder cannot be written. Else as `look`.
     """
-    changed, found = [], look(params)
+    changed, found = [], files(params)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for stray in folder.glob(".*.tmp"):
+        for stray in folder.rglob(".*.tmp"):
             stray.unlink()  # of a process that was killed
-        for name, part in found.items():
-            path, content = folder / f"{name}.json", encode(part)
+        for name, content in found.items():
+            path = folder / name
             if not path.is_file() or path.read_bytes() != content:
-                changed.append(name)
+                changed.append(name.removesuffix(".json"))
                 with atomic_write(path) as file:
                     file.write(content)
     except OSError as error:
