@@ -17,20 +17,18 @@ from tests.distill import rooms
 from tests.integration.pipeline import ROOT
 
 SOURCE = ROOT / "src/cliprd"
-LOOK = "import json, sys; from cliprd import identity; print(json.dumps(identity.closure(sys.argv[1])))"
+LOOK = """
+import json, sys
+from cliprd import identity
+print(json.dumps({stage: identity.closure(f"cliprd.stages.{stage}") for stage in sys.argv[1:]}))
+"""
 
 
-def closure(package, stage):
-    """As a Python that has `package` on its path sees it."""
+def closures(package):
+    """Stage → closure, as a Python sees it that has `package` on its path."""
     environment = {**os.environ, "PYTHONPATH": str(package)}
-    ran = subprocess.run(
-        [sys.executable, "-c", LOOK, f"cliprd.stages.{stage}"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(ran.stdout)
+    command = [sys.executable, "-c", LOOK, *inputs.STAGES]
+    return json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.fixture
@@ -61,24 +59,23 @@ def test_a_copy_elsewhere_and_a_wheel_are_the_same_code(copy, tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "wheel")
-    for stage in inputs.STAGES:
-        here = dict(identity.closure(f"cliprd.stages.{stage}"))
-        assert closure(copy, stage) == closure(tmp_path / "wheel", stage) == here
+    here = {stage: dict(identity.closure(f"cliprd.stages.{stage}")) for stage in inputs.STAGES}
+    assert closures(copy) == closures(tmp_path / "wheel") == here
 
 
 def test_comments_docstrings_and_layout_never_count(copy):
-    before = {stage: closure(copy, stage) for stage in inputs.STAGES}
+    before = closures(copy)
     for path in (copy / "cliprd").rglob("*.py"):
         path.write_text(path.read_text() + "\n\n# a comment at the end\n")
     edit(copy, "data/keys.py", '"""', '"""Said otherwise. ')
     edit(copy, "losses/relational.py", "    return", "    # a reason\n\n    return")
-    assert {stage: closure(copy, stage) for stage in inputs.STAGES} == before
+    assert closures(copy) == before
 
 
 def test_a_tree_counts_for_the_stages_that_reach_it(copy):
     def changed(file):
         alter(copy, file)
-        now = {stage: closure(copy, stage) for stage in inputs.STAGES}
+        now = closures(copy)
         others = {
             stage: {name for name in {*now[stage], *known[stage]} if now[stage].get(name) != known[stage].get(name)}
             for stage in inputs.STAGES
@@ -86,15 +83,13 @@ def test_a_tree_counts_for_the_stages_that_reach_it(copy):
         known.update(now)
         return {stage: names for stage, names in others.items() if names}
 
-    known = {stage: closure(copy, stage) for stage in inputs.STAGES}
+    known = closures(copy)
     assert changed("losses/relational.py") == {"distill": {"cliprd.losses.relational"}}
     assert changed("report/svg.py").keys() == {"benchmark", "compare"}
     assert changed("cli.py") == {}
     assert changed("tracking/spool.py") == {}
     assert changed("__init__.py") == {}
-    assert changed("data/shards.py", "import json", "import json\nimport ast").keys() == set(inputs.STAGES) - {
-        "compare"
-    }
+    assert changed("data/shards.py").keys() == {"prepare", "teacher", "cache", "distill"}
     assert "teacher" in changed("models/configs/ViT-T-16.json")
 
 

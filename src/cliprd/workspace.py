@@ -201,8 +201,9 @@ class Workspace:
         aside = self.path / ASIDE
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        for name in (*started, MARKER):
-            os.replace(self.path / name, aside / name)
+        for entry in sorted(self.path.iterdir(), key=lambda path: path.name == MARKER):  # last: with it, all is there
+            if entry.name not in (LOCK, ASIDE):
+                os.replace(entry, aside / entry.name)
         print(
             f"cliprd: {self.path}: {difference(marker, self.identity)}: the work is restarted; what was unfinished "
             f"stays in {ASIDE} until there is a checkpoint, and is resumed if the change is taken back.",
@@ -215,9 +216,8 @@ class Workspace:
         if self._marker(aside) != self.identity or (self.path / manifest.NAME).exists():
             return False
         self._clear((ASIDE,))
-        for entry in [path for path in aside.iterdir() if path.name != MARKER]:
+        for entry in sorted(aside.iterdir(), key=lambda path: path.name == MARKER):
             os.replace(entry, self.path / entry.name)
-        os.replace(aside / MARKER, self.path / MARKER)
         aside.rmdir()
         self.resumed = True
         return True
