@@ -13,6 +13,8 @@ FLOORS = [
         "errors",
         "document",
         "files",
+        "formatting",
+        "identity",
         "names",
         "reading",
         "signals",

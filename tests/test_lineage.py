@@ -6,8 +6,9 @@ import shutil
 import pytest
 import yaml
 
-from cliprd import cli, lineage, manifest, params
+from cliprd import cli, identity, inputs, lineage, manifest, params
 from cliprd.errors import InputError
+from cliprd.retrain.wanted import wanted as made_now
 from cliprd.stages import benchmark, cache, distill, prepare
 from tests.benchmark.tools import classification
 from tests.data.pictures import pairs, write_tar
@@ -52,7 +53,8 @@ def test_it_goes_back_to_the_raw_shards(house):
     assert shards["fingerprint"] == manifest.read(house / "shards").fingerprint
     assert made["fingerprint"] == manifest.read(house / "cache").fingerprint
     assert made["inputs"]["teacher"]["fingerprint"] == manifest.read(house / "teacher").fingerprint
-    assert found["code"] == shards["code"] == made["code"] == manifest.code_version()
+    assert found["code"] == manifest.read(house / "student").code == identity.digest("cliprd.stages.distill")
+    assert (shards["code"], made["code"]) == tuple(manifest.read(house / name).code for name in ("shards", "cache"))
     assert found["params"] == manifest.read(house / "student").params
     assert "scores" not in found
 
@@ -143,9 +145,9 @@ def changes(house, wanted):
 
 
 def test_what_would_be_made_now_is_what_was_made(house, tmp_path):
-    assert changes(house, lineage.wanted(tree(house))) == []
+    assert changes(house, made_now(tree(house))) == []
     moved = shutil.copytree(house, tmp_path / "moved")
-    assert changes(house, lineage.wanted(tree(moved))) == []  # where the data lie is no difference
+    assert changes(house, made_now(tree(moved))) == []  # where the data lie is no difference
 
 
 def test_every_change_is_named(house, tmp_path):
@@ -154,7 +156,7 @@ def test_every_change_is_named(house, tmp_path):
     (moved / "raw/a.tar").unlink()
     write_tar(moved / "raw/b.tar", pairs(4, start=50))
     (moved / "tasks/flags/classnames.txt").write_text("".join(f"{c}\n" for c in "abcdef"))
-    wanted = lineage.wanted(tree(moved, distill={"epochs": 2}, cache={"views": 2}, student={"mean": [0.5, 0.5, 0.5]}))
+    wanted = made_now(tree(moved, distill={"epochs": 2}, cache={"views": 2}, student={"mean": [0.5, 0.5, 0.5]}))
     wanted["code_parts"]["losses"] = "0" * 64
     found = changes(house, wanted)
     assert [(change.kind, change.what) for change in found] == [
@@ -172,61 +174,25 @@ def test_every_change_is_named(house, tmp_path):
 
 
 def test_teachers_are_compared_by_name_weights_and_settings(house):
-    aligned = lineage.wanted(tree(house))
-    other = lineage.wanted(tree(house, teacher={"aligned": {"epochs": 3}}))
+    aligned = made_now(tree(house))
+    other = made_now(tree(house, teacher={"aligned": {"epochs": 3}}))
     (change,) = lineage.changes(aligned, other)
     assert (change.kind, change.what, change.before, change.after) == ("teacher", "aligned.epochs", 24, 3)
     weights = house / "weights.safetensors"
     weights.write_bytes(b"1")
-    one = lineage.wanted(tree(house, teacher={"name": f"open_clip:ViT-T-16:{weights}", "aligned": {"epochs": 3}}))
+    one = made_now(tree(house, teacher={"name": f"open_clip:ViT-T-16:{weights}", "aligned": {"epochs": 3}}))
     weights.write_bytes(b"2")
-    two = lineage.wanted(tree(house, teacher={"name": f"open_clip:ViT-T-16:{weights}"}))
+    two = made_now(tree(house, teacher={"name": f"open_clip:ViT-T-16:{weights}"}))
     assert [(change.kind, change.what) for change in lineage.changes(one, two)] == [("teacher", "weights")]
 
 
 def test_the_code_that_matters_is_what_dvc_yaml_names():
-    """DVC and `cliprd retrain` see the same changes: a stage's dependencies are its parts of the code."""
+    """DVC and `cliprd retrain` see the same changes: each stage depends on the code that it can reach."""
     from tests.integration.pipeline import ROOT
 
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    of_stage = {
-        "prepare": {"data"},
-        "teacher": {"models"},
-        "cache": {"teacher_cache"},
-        "distill": {"losses", "distill"},
-        "benchmark": {"benchmark"},
-        "benchmark-teacher": {"benchmark"},
-    }
-    assert set(stages) == {*of_stage, "inputs", "compare"}
-    for stage, parts in of_stage.items():
-        named = {dep for dep in stages[stage]["deps"] if dep.startswith("src/")}
-        assert named == {f"src/cliprd/{path}" for part in parts for path in lineage.PARTS[part]}, stage
-        assert all((ROOT / path).exists() for path in named)
-    assert set().union(*of_stage.values()) == set(lineage.PARTS)
-    # intervals and verdicts stand in the results of both
-    for stage in ("benchmark", "benchmark-teacher", "compare"):
-        assert "src/cliprd/statistics" in stages[stage]["deps"]
-
-
-def test_a_part_of_the_code_changes_with_its_own_files_only(tmp_path, monkeypatch):
-    from pathlib import Path
-
-    source = Path(manifest.__file__).parent
-    copy = shutil.copytree(source, tmp_path / "cliprd", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(manifest, "__file__", str(copy / "manifest.py"))
-    manifest.code_digest.cache_clear()
-    before = lineage.code_parts()
-    assert set(before) == set(lineage.PARTS)
-    for file, part in (
-        ("stages/cache.py", "teacher_cache"),
-        ("losses/weights.py", "losses"),
-        ("statistics/bootstrap.py", "benchmark"),
-        ("report/page.py", None),
-    ):
-        with (copy / file).open("a") as code:
-            code.write("# changed\n")
-        manifest.code_digest.cache_clear()
-        after = lineage.code_parts()
-        assert {name for name in before if before[name] != after[name]} == ({part} if part else set())
-        before = after
-    manifest.code_digest.cache_clear()
+    assert set(stages) == {*inputs.STAGES, "benchmark-teacher", "inputs"}
+    for stage, entry in stages.items():
+        named = [dep for dep in entry.get("deps", ()) if dep.startswith(("src/", "work/inputs/code"))]
+        assert named == ([] if stage == "inputs" else [f"work/inputs/code/{stage.removesuffix('-teacher')}.json"])
+    assert set(lineage.PARTS.values()) - {"cliprd.losses"} < {f"cliprd.stages.{stage}" for stage in inputs.STAGES}

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from cliprd import manifest
 from cliprd.errors import CliprdError, EnvironmentError_, InputError
 from cliprd.workspace import Workspace
 
@@ -64,7 +63,7 @@ def test_damaged_output_is_named_and_made_anew(tmp_path, capsys):
 def test_output_of_older_code_is_made_anew(tmp_path, monkeypatch):
     with work(tmp_path) as first:
         first.finish()
-    monkeypatch.setattr(manifest, "code_version", lambda: "0+other")
+    monkeypatch.setattr("cliprd.identity.digest", lambda module: "other")
     with work(tmp_path) as second:
         assert second.finished is None
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cliprd import manifest, params, signals, storage
+from cliprd import identity, manifest, params, signals, storage
 from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError, of_system
 from cliprd.machine import limit_threads
 from cliprd.manifest import Manifest, digest, write_json
@@ -458,7 +458,7 @@ def _address(
 
     found = {name: fingerprint(folder) for name, folder in inputs.items()}
     shaping = {name: whole_numbers(section) for name, section in sections.items() if name != "tracking"}
-    name = digest([stage, shaping, found, manifest.code_version(), *others])[:20]
+    name = digest([stage, shaping, found, identity.digest(f"cliprd.stages.{stage}"), *others])[:20]
     return storage.join(store, f"{stage}/{name}")
 
 

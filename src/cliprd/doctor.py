@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
-from cliprd import manifest
+from cliprd import __version__
 from cliprd.errors import CliprdError
 from cliprd.machine import cores
 from cliprd.names import visible
@@ -63,7 +63,7 @@ def examine(out: TextIO, load: Callable[[], Params] | None = None) -> int:
         out.write(visible(f"  {mark} {name:<34} {text}") + "\n")
 
     missing = False
-    out.write(f"cliprd {manifest.code_version()}, Python {platform.python_version()}, {platform.platform()}\n\ncore\n")
+    out.write(f"cliprd {__version__}, Python {platform.python_version()}, {platform.platform()}\n\ncore\n")
     for package in CORE:
         version = _version(package)
         missing |= version is None

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,11 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cliprd import manifest, storage
+from cliprd import identity, manifest, storage
 from cliprd.errors import InputError
 from cliprd.manifest import Manifest
 from cliprd.names import visible
-from cliprd.params import Params
 from cliprd.reading import parse_json
 from cliprd.storage import Location
 
@@ -34,15 +32,14 @@ SCHEMA = 1
 NAME = "lineage.json"
 SHOWN = 50  # sources in a text for people
 PARTS = {
-    "data": ("data", "stages/prepare.py"),
-    "models": ("models", "stages/teacher.py"),
-    "teacher_cache": ("teacher_cache", "stages/cache.py"),
-    "losses": ("losses",),
-    "distill": ("distill", "stages/distill.py"),
-    "benchmark": ("benchmark", "statistics", "stages/benchmark.py"),
+    "data": "cliprd.stages.prepare",
+    "models": "cliprd.stages.teacher",
+    "teacher_cache": "cliprd.stages.cache",
+    "losses": "cliprd.losses",
+    "distill": "cliprd.stages.distill",
+    "benchmark": "cliprd.stages.benchmark",
 }
-"""The code that matters: what dvc.yaml names as dependencies of the stages, below src/cliprd (a test holds the two
-together)."""
+"""The code that matters: each module with all that it can reach (`identity.closure`)."""
 
 
 _ELSEWHERE = defaultdict(tuple, prepare=("sources",), cache=("shards", "made_with"))  # facts told elsewhere in the tree
@@ -76,8 +73,8 @@ class Change:
 
 
 def code_parts() -> dict[str, str]:
-    """sha256 (hex) of the sources of each part of the code that matters."""
-    return {part: manifest.code_digest(*paths) for part, paths in PARTS.items()}
+    """Digest (hex) of each part of the code that matters."""
+    return {part: identity.digest(module) for part, module in PARTS.items()}
 
 
 # --- written by the stages
@@ -130,7 +127,7 @@ def of_student(params: Mapping[str, Any], facts: Mapping[str, Any], inputs: Mapp
         "stage": "distill",
         "params": dict(params),
         "facts": {name: value for name, value in facts.items() if name != "inputs"},
-        "code": manifest.code_version(),
+        "code": identity.digest("cliprd.stages.distill"),
         "code_parts": code_parts(),
         "inputs": dict(inputs),
     }
@@ -216,49 +213,6 @@ def _read(folder: Location) -> dict[str, Any] | None:
 
 
 # --- compared
-
-
-def wanted(params: Params) -> dict[str, Any]:
-    """What the lineage of a student trained now would say, as far as it can be known without making anything.
-
-    Data, tasks and weights are looked at as `cliprd.inputs` says.
-
-    Raises:
-        ParamsError, InputError: data, tasks or weights that the parameters name are missing.
-        RetryableError: the network or the store failed.
-    """
-    from cliprd import inputs
-    from cliprd.distill.sections import sections
-    from cliprd.models.identity import shaping
-
-    found = inputs.look(params)
-    tree = {
-        "schema": SCHEMA,
-        "stage": "distill",
-        "params": sections(params),
-        "code": manifest.code_version(),
-        "code_parts": code_parts(),
-        "inputs": {
-            "shards": {
-                "stage": "prepare",
-                "params": params.data.model_dump(mode="json"),
-                "sources": found["data"],
-            },
-            "cache": {
-                "stage": "cache",
-                "params": params.model_dump(mode="json", include={"cache", "augmentation"}),
-                "inputs": {
-                    "teacher": {
-                        "stage": "teacher",
-                        "params": {"teacher": shaping(params.teacher)},
-                        "inputs": found["teacher"],
-                    }
-                },
-            },
-        },
-        "tasks": found["benchmark"],
-    }
-    return dict(json.loads(manifest.canonical(tree)))
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:

@@ -1,13 +1,12 @@
 """`manifest.json`: the last file a stage writes, and what the next stage believes.
 
 A manifest names its stage, the parameters and input fingerprints it was made from, every file with size and sha256,
-and the code version. It carries its own digest, so a flipped byte anywhere in the folder, the manifest included, is
-found. Files whose content depends on the clock (timings) live under `VOLATILE_DIR` and are no part of it.
+and the code (`cliprd.identity`). It carries its own digest, so a flipped byte anywhere in the folder, the manifest
+included, is found. Files whose content depends on the clock (timings) live under `VOLATILE_DIR` and are no part of it.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cliprd import __version__, storage
+from cliprd import storage
 from cliprd.errors import InputError
 from cliprd.files import atomic_write as atomic_write
 from cliprd.reading import parse_json
@@ -42,23 +41,6 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@functools.cache
-def code_version() -> str:
-    """Package version and a digest of its sources: the same on every machine that has the same code."""
-    return f"{__version__}+{code_digest('.')[:12]}"
-
-
-@functools.cache
-def code_digest(*parts: str) -> str:
-    """sha256 (hex) of the sources in files and folders of the package."""
-    root = Path(__file__).parent
-    found = {path for part in parts for path in (root / part, *(root / part).rglob("*")) if path.is_file()}
-    sources = hashlib.sha256()
-    for path in sorted(path for path in found if path.suffix in {".py", ".json", ".j2"}):
-        sources.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return sources.hexdigest()
-
-
 def write_json(path: Path, value: Any) -> None:
     """Atomically write `value` as indented JSON; NaN is refused, since it is not JSON."""
     with atomic_write(path, "w") as file:
@@ -76,7 +58,7 @@ class Manifest:
         inputs: name → fingerprint of what was read (an input manifest's `fingerprint`, a file's sha256, ...).
         files: relative POSIX path → {"size": bytes, "sha256": hex}.
         facts: what downstream needs to know without opening the files (counts, dims, ids).
-        code: `code_version()` of the writer.
+        code: digest of the code that shapes the output (`identity.digest`).
     """
 
     stage: str
@@ -84,7 +66,7 @@ class Manifest:
     inputs: Mapping[str, str]
     files: Mapping[str, Mapping[str, Any]]
     facts: Mapping[str, Any] = field(default_factory=dict)
-    code: str = field(default_factory=code_version)
+    code: str = ""
 
     def body(self) -> dict[str, Any]:
         """Everything but the digest."""
@@ -133,13 +115,14 @@ def write(
     params: Mapping[str, Any],
     inputs: Mapping[str, str],
     facts: Mapping[str, Any] | None = None,
+    code: str = "",
 ) -> Manifest:
     """Hash every file in `folder` and write its manifest, last and atomically."""
     files = {
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_file(path)}
         for path in list_files(folder)
     }
-    manifest = Manifest(stage=stage, params=params, inputs=inputs, files=files, facts=facts or {})
+    manifest = Manifest(stage=stage, params=params, inputs=inputs, files=files, facts=facts or {}, code=code)
     body = json.loads(canonical(manifest.body()))  # what a reader will see: tuples are lists, keys are strings
     write_json(folder / NAME, {**body, "digest": digest(body)})
     return read(folder)

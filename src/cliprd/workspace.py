@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cliprd import files, manifest, storage
+from cliprd import files, identity, manifest, storage
 from cliprd.errors import EnvironmentError_, InputError, of_system
 from cliprd.manifest import Manifest
 from cliprd.reading import read_json
@@ -37,12 +37,14 @@ from cliprd.storage import Location
 from cliprd.storage.mirror import LOCK, MARKER, Mirror
 
 MADE = f"{manifest.VOLATILE_DIR}/made.json"
+ASIDE = ".aside"  # unfinished work of another identity
 
 
 class Workspace:
     """Owns `output` while a stage writes it.
 
     Args:
+        code: module of the stage: the work is other work where the code that it reaches is other (`cliprd.identity`).
         way: how files are made, beside what each is made of; with `keep`, which is asked before other work begins in a
             folder of files made in this way, and names those of its entries that are to outlive it.
         resume_files: hidden entries that only an interrupted run needs; they are removed once the manifest stands, by
@@ -65,6 +67,7 @@ class Workspace:
         stage: str,
         params: Mapping[str, Any],
         inputs: Mapping[str, str],
+        code: str = "cliprd.workspace",
         way: Mapping[str, Any] | None = None,
         keep: Callable[[Path], Iterable[str]] | None = None,
         resume_files: Collection[str] = (),
@@ -79,6 +82,7 @@ class Workspace:
         self.stage = stage
         self.params = json.loads(manifest.canonical(dict(params)))
         self.inputs = dict(inputs)
+        self.code = code
         self._way = None if way is None else json.loads(manifest.canonical(dict(way)))
         self._keep = keep
         self._resume_files = resume_files
@@ -92,7 +96,7 @@ class Workspace:
             "stage": self.stage,
             "params": self.params,
             "inputs": self.inputs,
-            "code": manifest.code_version(),
+            "code": dict(identity.closure(self.code)),
         }
 
     @property
@@ -157,10 +161,11 @@ class Workspace:
             self.finished = self._whole(self.path)
             if self.finished is not None:
                 self._tidy()
-            elif self._same_leftovers():
+            elif self._same_leftovers() or self._restored():
                 files.sweep_below(self.path)
             else:
                 self._check_is_of_a_stage()
+                self._set_aside()
                 self._clear(self._worth_keeping())
                 if self._way is not None:
                     manifest.write_json(self.path / MADE, self._way)
@@ -181,16 +186,49 @@ class Workspace:
         except InputError as damage:
             print(f"cliprd: {damage.problem} It is made anew.", file=sys.stderr)
             return None
-        same = found.params == self.params and found.inputs == self.inputs and found.code == manifest.code_version()
-        return found if same else None
+        work = (found.params, found.inputs, found.code)
+        return found if work == (self.params, self.inputs, identity.digest(self.code)) else None
 
     def _same_leftovers(self) -> bool:
-        try:
-            marker = read_json(self.path / MARKER)
-        except (OSError, ValueError):
-            return False
-        self.resumed = marker == self.identity and not (self.path / manifest.NAME).exists()
+        self.resumed = self._marker(self.path) == self.identity and not (self.path / manifest.NAME).exists()
         return self.resumed
+
+    def _set_aside(self) -> None:
+        """Keep unfinished work of another identity until the new work has something of its own; report what differs."""
+        started = [name for name in self._resume_files if (self.path / name).exists()]
+        marker = self._marker(self.path)
+        if self._mirror or self._keep or not started or not marker or (self.path / manifest.NAME).exists():
+            return
+        aside = self.path / ASIDE
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        for entry in sorted(self.path.iterdir(), key=lambda path: path.name == MARKER):  # last: with it, all is there
+            if entry.name not in (LOCK, ASIDE):
+                os.replace(entry, aside / entry.name)
+        print(
+            f"cliprd: {self.path}: {difference(marker, self.identity)}: the work is restarted; what was unfinished "
+            f"stays in {ASIDE} until there is a checkpoint, and is resumed if the change is taken back.",
+            file=sys.stderr,
+        )
+
+    def _restored(self) -> bool:
+        """Whether what was set aside is this work, which is then resumed."""
+        aside = self.path / ASIDE
+        if self._marker(aside) != self.identity or (self.path / manifest.NAME).exists():
+            return False
+        self._clear((ASIDE,))
+        for entry in sorted(aside.iterdir(), key=lambda path: path.name == MARKER):
+            os.replace(entry, self.path / entry.name)
+        aside.rmdir()
+        self.resumed = True
+        return True
+
+    @staticmethod
+    def _marker(folder: Path) -> Any:
+        try:
+            return read_json(folder / MARKER)
+        except (OSError, ValueError):
+            return None
 
     def _worth_keeping(self) -> Collection[str]:
         if self._way is None or self._keep is None:
@@ -215,7 +253,7 @@ class Workspace:
         manifest.write_json(self.path / MARKER, {})  # what a kill leaves of the folder is known as a stage's
         (self.path / manifest.NAME).unlink(missing_ok=True)  # first: what is half removed must not look finished
         for entry in self.path.iterdir():
-            if entry.name in (LOCK, MARKER) or entry.name in keep:
+            if entry.name in (LOCK, MARKER, ASIDE) or entry.name in keep:
                 continue
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
@@ -225,7 +263,10 @@ class Workspace:
     def finish(self, *, facts: Mapping[str, Any] | None = None) -> Manifest:
         """Write the manifest over all files in the folder; the work is then done."""
         files.sweep_below(self.path)
-        written = manifest.write(self.path, stage=self.stage, params=self.params, inputs=self.inputs, facts=facts)
+        written = manifest.write(
+            self.path, stage=self.stage, params=self.params, inputs=self.inputs, facts=facts,
+            code=identity.digest(self.code),
+        )  # fmt: skip
         if self._mirror:
             self._mirror.finish(written.files)
             self.finished = written
@@ -234,7 +275,7 @@ class Workspace:
 
     def _tidy(self) -> None:
         """Remove what a finished folder does not need."""
-        for name in self._resume_files:
+        for name in (ASIDE, *self._resume_files):
             shutil.rmtree(self.path / name, ignore_errors=True)
         files.sweep_below(self.path)
         (self.path / MARKER).unlink(missing_ok=True)
@@ -249,6 +290,25 @@ class Workspace:
         self._release()
         if isinstance(error, OSError):
             raise _translated(error, self.path) from error
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words, the first of what makes two works different: a parameter, an input or a module of the code."""
+    kinds = {"params": "parameter", "inputs": "input", "code": "code of"}
+    for kind, word in kinds.items():
+        old, new = (flat(tree.get(kind) or {}) for tree in (before, now))
+        if changed := sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            return f"{word} {changed[0]} has changed{more}"
+    return "it is of another stage" if before.get("stage") != now.get("stage") else "nothing that shapes it has changed"
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` → `{"a.b": 1}`."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return found
 
 
 def _translated(error: OSError, path: Path) -> Exception:

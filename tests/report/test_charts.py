@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cliprd.formatting import duration, figure, number, size
 from cliprd.report import geometry
 from cliprd.report.charts import curves, density, forest, layout, matrix, tradeoff
 from cliprd.report.charts.labels import Box, around, width
 from cliprd.report.confusion import counts, most_confused
-from cliprd.report.numbers import duration, figure, number, size
 from cliprd.report.palette import DARK, LIGHT, MARKERS, TEACHER, Style, styles
 from cliprd.report.results import Measured
 from cliprd.report.svg import Scale, element, ticks

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from cliprd import cli, lineage
+from cliprd import cli
 from cliprd.params import load
 from cliprd.retrain.plan import trained
 from tests.integration.pipeline import ROOT, run
@@ -138,8 +138,10 @@ def retrain(repo: Path, *arguments: str) -> tuple[int, str]:
 
 def prepare(repo: Path) -> None:
     """Leave the lineage of a training now where `make.py` finds it: to find it out would take each stage seconds."""
+    from cliprd.retrain.wanted import wanted
+
     with contextlib.chdir(repo):
-        tree = lineage.wanted(trained(load(Path("params.yaml"))))
+        tree = wanted(trained(load(Path("params.yaml"))))
     (repo.parent / "lineage.json").write_text(json.dumps(tree))
 
 

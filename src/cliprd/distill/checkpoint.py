@@ -8,6 +8,7 @@ that a damaged one costs `checkpoint_every` steps and not the training.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from cliprd.distill.optimizer import named_parameters
 from cliprd.distill.order import Position
 from cliprd.errors import InputError
 from cliprd.reading import read_json
+from cliprd.workspace import ASIDE
 
 FOLDER = ".checkpoint"
 KEPT = 2
@@ -91,6 +93,7 @@ class Checkpoints:
             "sha256": hashlib.sha256(data).hexdigest(),
         }
         manifest.write_json(path.with_suffix(".json"), {**body, "digest": manifest.digest(body)})
+        shutil.rmtree(self.folder.parent / ASIDE, ignore_errors=True)
         for old in self._steps()[KEPT:]:
             self._path(old).with_suffix(".json").unlink()  # first, so that what is left is no checkpoint
             self._path(old).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cliprd.errors import DivergedError
-from cliprd.report.numbers import figure
+from cliprd.formatting import figure
 
 LEARNED = ("cross_scale", "image_scale", "text_scale")
 

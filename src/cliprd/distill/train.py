@@ -33,11 +33,11 @@ from cliprd.distill.record import Record
 from cliprd.distill.rows import Batch
 from cliprd.distill.schedule import learning_rate
 from cliprd.distill.sections import sections
+from cliprd.formatting import figure
 from cliprd.losses import DistillationLoss
 from cliprd.machine import collector_spared
 from cliprd.models.student import build_student, student_config, student_spec
 from cliprd.params import Params
-from cliprd.report.numbers import figure
 from cliprd.teacher_cache import TeacherCache
 
 MAX_LOGIT_SCALE = math.log(100)  # of the student's own scale, as in open_clip

@@ -12,10 +12,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from cliprd.formatting import duration, figure, number, size
 from cliprd.names import visible
 from cliprd.report import blocks, palette, verdicts
 from cliprd.report.charts.forest import points, spread
-from cliprd.report.numbers import duration, figure, number, size
 from cliprd.report.results import Page
 from cliprd.report.table import RATES, SHORT_METRICS, coverage, notes
 

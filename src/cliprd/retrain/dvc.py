@@ -255,9 +255,9 @@ def _changed_stages(status: str, *, missing: bool) -> set[str]:
 
 
 def _changed_outside(params: Params) -> set[str]:
-    """Stages that have seen other data, tasks or weights than there are now."""
-    now = {f"{INPUTS}/{part}.json": inputs.encode(found) for part, found in inputs.look(params).items()}
-    content = {path: hashlib.md5(data, usedforsecurity=False).hexdigest() for path, data in now.items()}
+    """Stages that have seen other data, tasks, weights or code than there are now."""
+    found = inputs.files(params).items()
+    content = {f"{INPUTS}/{name}": hashlib.md5(data, usedforsecurity=False).hexdigest() for name, data in found}
     return {
         stage
         for stage, entry in _known()["stages"].items()

@@ -12,6 +12,7 @@ from cliprd.benchmark import task_set
 from cliprd.errors import InputError, ParamsError
 from cliprd.lineage import Change
 from cliprd.params import Params
+from cliprd.retrain.wanted import wanted
 from cliprd.tracking import champion
 from cliprd.tracking.champion import Champion
 
@@ -54,7 +55,7 @@ def plan(params: Params) -> Plan:
     _licence_is_there(params)
     task_set.check(params.benchmark)
     held = champion.current(place, params)
-    now = lineage.wanted(trained(params))
+    now = wanted(trained(params))
     inputs = manifest.digest([_shaping(now), list(params.retrain.seeds)])
     judged_as = manifest.digest([inputs, _judging(params)])
     if held is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from cliprd import lineage, manifest, storage, teacher_cache
+from cliprd import identity, lineage, manifest, storage, teacher_cache
 from cliprd.data.shards import ShardSet
 from cliprd.errors import ParamsError
 from cliprd.manifest import Manifest
@@ -40,13 +40,13 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, par
     stage = "cache"
     if part is not None:
         shards, stage, sections = _part(shards, part), PART_STAGE, {**sections, "part": part}
-    code = {part: sha for part, sha in lineage.code_parts().items() if part in ("data", "models", "teacher_cache")}
     with Workspace(
         output,
         stage=stage,
+        code=__name__,
         params=sections,
         inputs=fingerprints,
-        way={"code": code, "params": sections},
+        way={"code": identity.digest(__name__), "params": sections},
         keep=lambda folder: teacher_cache.keep(folder, shards),
     ) as work:
         if work.finished:

@@ -76,8 +76,13 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
         cache = TeacherCache.open(inputs["cache"], shards, params.augmentation)
         fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
         work = Workspace(
-            output, stage="distill", params=sections(params), inputs=fingerprints, resume_files=[CHECKPOINTS]
-        )
+            output,
+            stage="distill",
+            code=__name__,
+            params=sections(params),
+            inputs=fingerprints,
+            resume_files=[CHECKPOINTS],
+        )  # fmt: skip
         if machines := nodes.among():
             if whole := work.look():  # one that comes back when the others have finished would wait for them in vain
                 if machines.rank == 0:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cliprd import lineage, manifest, progress
+from cliprd import identity, manifest, progress
 from cliprd.data import sources
 from cliprd.data.keys import KeySet
 from cliprd.data.naming import Naming, Refusal, mark
@@ -87,10 +87,11 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     """
     data = params.data
     found = sources.inventory(data)
-    way = {"code": lineage.code_parts()["data"], "params": data.model_dump(mode="json", exclude={"path"})}
+    way = {"code": identity.digest(__name__), "params": data.model_dump(mode="json", exclude={"path"})}
     with Workspace(
         output,
         stage="prepare",
+        code=__name__,
         params=data.model_dump(mode="json"),
         inputs={"source": sources.combined(found)},
         way=way,

@@ -13,9 +13,9 @@ from typing import Any
 
 from cliprd import manifest
 from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
+from cliprd.formatting import figure
 from cliprd.names import visible
 from cliprd.params import Params
-from cliprd.report.numbers import figure
 from cliprd.report.verdicts import NOT_ABOVE
 from cliprd.statistics.aggregate import SEEDS
 from cliprd.tracking import election, scores, server

@@ -8,7 +8,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from cliprd import manifest
+from cliprd import __version__, identity, manifest
 
 
 def revisions(folder: Path | None = None) -> dict[str, str]:
@@ -19,7 +19,10 @@ def revisions(folder: Path | None = None) -> dict[str, str]:
     `dvc exp run`, `dvc.experiment` is its name.
     """
     folder = folder or Path.cwd()
-    tags = {"cliprd.code": manifest.code_version(), "mlflow.source.name": "cliprd distill"}
+    tags = {
+        "cliprd.code": f"{__version__}+{identity.digest('cliprd.stages.distill')[:12]}",
+        "mlflow.source.name": "cliprd distill",
+    }
     if commit := _git(folder, "rev-parse", "HEAD"):
         tags["mlflow.source.git.commit"] = tags["git.commit"] = commit
         tags["git.dirty"] = "yes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "no"

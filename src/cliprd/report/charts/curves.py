@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from cliprd.report.numbers import number
+from cliprd.formatting import number
 from cliprd.report.palette import Style
 from cliprd.report.svg import Scale, canvas, element, group, padded
 

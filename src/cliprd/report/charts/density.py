@@ -6,7 +6,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from cliprd.report.numbers import number
+from cliprd.formatting import number
 from cliprd.report.palette import Style
 from cliprd.report.svg import Scale, canvas, element
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from cliprd.report.numbers import figure
+from cliprd.formatting import figure
 from cliprd.report.palette import Style, marker
 from cliprd.report.svg import Scale, canvas, element, group, padded, tip
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from cliprd.formatting import figure, number
 from cliprd.report.charts.forest import spread
 from cliprd.report.charts.labels import Box, Place, around, place
-from cliprd.report.numbers import figure, number
 from cliprd.report.palette import Style, marker
 from cliprd.report.results import Measured
 from cliprd.report.svg import Scale, canvas, element, group, padded, tip
