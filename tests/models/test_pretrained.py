@@ -28,9 +28,9 @@ OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.261
 PLAIN = {**OPENAI, "interpolation": "bicubic", "resize_mode": "shortest"}
 
 
-def plan(tree):
-    """`cliprd plan` for one pair."""
-    return planning.plan(tree, Pairs(1, "as given"))
+def plan(tree, pairs=UNKNOWN):
+    """`cliprd plan`."""
+    return planning.plan(tree, pairs)
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def test_the_activations_are_those_of_the_training(arch, monkeypatch):
             continue
         with torch.device("meta"):
             model = build_model(resolve(Teacher(name=f"open_clip:{arch}:{tag}")).config, where="test")
-            theirs = open_clip.create_model(arch, force_quick_gelu=quick)
+            theirs = open_clip.create_model(arch, force_quick_gelu=quick, device="meta")
         kinds = [(name, type(module)) for name, module in model.named_modules()]
         assert kinds == [(name, type(module)) for name, module in theirs.named_modules()]
         found = {kind for name, kind in kinds if name.endswith("gelu")}

@@ -282,4 +282,4 @@ def test_the_first_step_of_a_pipeline_says_so(inputs, here, capsys):
     assert "MLflow no longer keeps runs in folders" in capsys.readouterr().err
     settings["tracking"]["uri"] = "http://127.0.0.1:9"
     component.plan(settings, runs_, str(here / "plan.md"))
-    assert "MLflow: experiment 'cliprd' at http://127.0.0.1:9 does not answer now" in (here / "plan.md").read_text()
+    assert "MLflow: experiment 'cliprd' at `http://127.0.0.1:9` does not answer now" in (here / "plan.md").read_text()

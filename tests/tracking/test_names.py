@@ -77,7 +77,15 @@ def test_what_mlflow_shows_as_markdown_is_text(name):
     shards = Manifest(params={"path": name}, facts={"samples": 5}, **made)
     cache = Manifest(params={"cache": {name: name}}, facts={"teacher": name}, **made)
     tree = params.validate({"tracking": {"uri": ""}}, where="test")
-    training = describe(tree, key="k", shards=shards, cache=cache, device=name, processes=1)
+    training = describe(
+        tree,
+        key="k",
+        shards=shards,
+        cache=cache,
+        device=name,
+        processes=1,
+        effective={"distill": {"weights": {"task": 1.0}}},
+    )
     check_dead(training.ablation["note"])
     told = [*training.params, *training.params.values(), *training.tags.values(), training.datasets[0]["name"]]
     assert not any(FORBIDDEN.search(text) for text in told)
