@@ -167,7 +167,9 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     fingerprints |= {f"task:{task.name}": task.fingerprint for task in found.tasks}
     fingerprints |= {f"left_out:{name}": manifest.digest(why) for name, why in found.left_out.items()}
     shaping = {"benchmark": section.model_dump(mode="json", exclude={"tasks", "names"})}  # tasks are inputs
-    with Workspace(output, stage="benchmark", code=__name__, params=shaping, inputs=fingerprints) as work:
+    with Workspace(
+        output, stage="benchmark", code="cliprd.stages.benchmark", params=shaping, inputs=fingerprints
+    ) as work:
         here = None if work.finished else work.path
         written = work.finished or _write(work, params, folder, model, found, reference)
         if model.stage == "distill":  # also what was finished before: its scores may not have got to MLflow

@@ -43,10 +43,10 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, par
     with Workspace(
         output,
         stage=stage,
-        code=__name__,
+        code="cliprd.stages.cache",
         params=sections,
         inputs=fingerprints,
-        way={"code": identity.digest(__name__), "params": sections},
+        way={"code": identity.digest("cliprd.stages.cache"), "params": sections},
         keep=lambda folder: teacher_cache.keep(folder, shards),
     ) as work:
         if work.finished:

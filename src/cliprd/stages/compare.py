@@ -59,7 +59,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
         f"student/{run.name}": run.student_manifest.fingerprint for run in grid.runs if run.student_manifest
     }
     fingerprints["timings"] = timings(grid)
-    with Workspace(output, stage="compare", code=__name__, params=sections, inputs=fingerprints) as work:
+    with Workspace(output, stage="compare", code="cliprd.stages.compare", params=sections, inputs=fingerprints) as work:
         written = work.finished or _write(work, params, grid, reference, sections)
     _track(params, grid, output)
     return written
@@ -151,7 +151,7 @@ def build(grid: Grid, *, reference: str, protocol: str) -> dict[str, Any]:
         "resamples": settings.resamples,
         "bootstrap_seed": settings.seed,
         "interval_covers": SEEDS if seeded else EXAMPLES,
-        "code": identity.digest(__name__),
+        "code": identity.digest("cliprd.stages.compare"),
         "tasks": {name: _task(task) for name, task in facts.items()},
         "left_out": {name: why for run in grid.runs for name, why in run.results.get("left_out", {}).items()},
         "protocols": blocks,

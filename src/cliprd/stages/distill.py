@@ -78,7 +78,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
         work = Workspace(
             output,
             stage="distill",
-            code=__name__,
+            code="cliprd.stages.distill",
             params=sections(params),
             inputs=fingerprints,
             resume_files=[CHECKPOINTS],

@@ -72,7 +72,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     if held:
         fingerprints["version"] = manifest.digest([held.version, held.withdrawn])
     sections = params.model_dump(mode="json", include={"promote", "compare"})
-    with Workspace(output, stage="gate", code=__name__, params=sections, inputs=fingerprints) as work:
+    with Workspace(output, stage="gate", code="cliprd.stages.gate", params=sections, inputs=fingerprints) as work:
         if work.finished:
             return work.finished
         decision = {

@@ -34,7 +34,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     teacher_cache.check_parts(shards, parts)
     first = parts[folders[0]]
     sections = {name: value for name, value in first.params.items() if name != "part"}
-    with Workspace(output, stage="cache", code=__name__, params=sections, inputs=first.inputs) as work:
+    with Workspace(output, stage="cache", code="cliprd.stages.merge", params=sections, inputs=first.inputs) as work:
         return work.finished or work.finish(facts=teacher_cache.merge(shards, parts, work.path))
 
 

@@ -87,11 +87,11 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     """
     data = params.data
     found = sources.inventory(data)
-    way = {"code": identity.digest(__name__), "params": data.model_dump(mode="json", exclude={"path"})}
+    way = {"code": identity.digest("cliprd.stages.prepare"), "params": data.model_dump(mode="json", exclude={"path"})}
     with Workspace(
         output,
         stage="prepare",
-        code=__name__,
+        code="cliprd.stages.prepare",
         params=data.model_dump(mode="json"),
         inputs={"source": sources.combined(found)},
         way=way,

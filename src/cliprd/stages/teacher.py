@@ -56,13 +56,18 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
         section = {"teacher": shaping(params.teacher)}
         made_of = {"shards": shards.fingerprint}
         with Workspace(
-            output, stage="teacher", code=__name__, params=section, inputs=made_of, resume_files=[FEATURES]
+            output,
+            stage="teacher",
+            code="cliprd.stages.teacher",
+            params=section,
+            inputs=made_of,
+            resume_files=[FEATURES],
         ) as work:
             return work.finished or work.finish(facts=_train_aligned(params, shards, work.path, device))
     section = {"teacher": shaping(params.teacher)}
     version = weights_version(params.teacher.name)
     inputs_found = {"weights": version} if version else {}
-    with Workspace(output, stage="teacher", code=__name__, params=section, inputs=inputs_found) as work:
+    with Workspace(output, stage="teacher", code="cliprd.stages.teacher", params=section, inputs=inputs_found) as work:
         if work.finished:
             return work.finished
         teacher = build_teacher(params.teacher, device=device)
