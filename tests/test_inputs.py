@@ -322,9 +322,14 @@ def test_only_what_changed_is_written(repo, tmp_path):
     write_tar(repo.outside / "x/0.tar", pairs(1))
     repo.put("data", path=str(repo.outside / "x"))
     tree = params.validate(repo.tree, where="test")
-    assert inputs.write(tree, tmp_path / "i") == list(inputs.PARTS)
-    times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "i").iterdir()}
-    assert set(times) == {"data.json", "benchmark.json", "teacher.json"}
+    names = [*inputs.PARTS, *(f"code/{stage}" for stage in inputs.STAGES)]
+
+    def times():
+        return {path: path.stat().st_mtime_ns for path in (tmp_path / "i").rglob("*.json")}
+
+    assert inputs.write(tree, tmp_path / "i") == names
+    before = times()
+    assert set(before) == {tmp_path / "i" / f"{name}.json" for name in names}
     assert inputs.write(tree, tmp_path / "i") == []
-    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "i").iterdir()} == times
+    assert times() == before
     assert str(tmp_path) not in (tmp_path / "i/data.json").read_text()  # elsewhere the same data are the same

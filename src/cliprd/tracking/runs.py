@@ -193,7 +193,7 @@ class _Note:
             body: Mapping[str, Any] = read_json(file)
             told = {**body["training"], "datasets": tuple(body["training"]["datasets"])}
             return cls(file, body["run_id"], body["experiment"], Training(**told))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             server.warn(f"{file} is damaged, or of another cliprd, and is left out", error)
