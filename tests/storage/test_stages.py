@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from cliprd import cli, component, manifest, storage
+from cliprd.benchmark.task_folders import versions
 from cliprd.data.shards import ShardSet
 from cliprd.distill.loader import Loader
 from cliprd.errors import InputError, ParamsError
@@ -280,7 +281,7 @@ def test_a_teachers_weights_may_lie_in_s3(bucket, url, tmp_path):
 
 def test_the_version_of_tasks_in_s3_changes_with_them_and_nothing_is_brought_here(bucket, url, scratch, tmp_path):
     def version(**settings):
-        return component._tasks_version(validate({"benchmark": {"tasks": url, **settings}}, where="test").benchmark)
+        return versions(validate({"benchmark": {"tasks": url, **settings}}, where="test").benchmark)
 
     for name in ("a/test/0.tar", "b/test/0.tar"):
         (tmp_path / "file").write_bytes(name.encode())
@@ -297,7 +298,6 @@ def test_the_version_of_tasks_in_s3_changes_with_them_and_nothing_is_brought_her
 
 def test_a_set_in_s3_is_read_as_one_here(bucket, url, scratch, tmp_path):
     """Nested tasks, kinds that are left out, notes beside them; and no training data is brought here."""
-    from cliprd.benchmark.task_folders import versions
     from cliprd.benchmark.task_set import fetch_tasks, load_tasks
     from tests.benchmark.tools import classification, retrieval
 
