@@ -7,8 +7,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from cliprd.formatting import number
 from cliprd.report.palette import DARK, LIGHT
-from cliprd.report.svg import Scale, canvas, element, group, number
+from cliprd.report.svg import Scale, canvas, element, group
 
 WIDTH, HEIGHT = 460, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 90, 34, 40

@@ -309,7 +309,7 @@ def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):
     assert int(first[1]) >= int(re.search(r"\d+", left[0])[0])
     assert ending() == ("promoted", "SUCCEEDED")
     champion = json.loads((root / "champion" / "champion.json").read_text())
-    assert champion["decision"]["reason"] == "there is no champion yet"
+    assert champion["decision"]["reason"].startswith("there is no champion yet")
     student = root / "champion" / champion["version"] / "student"
     assert manifest.verify(student).fingerprint == manifest.read(made / "distill" / "model").fingerprint
 

@@ -192,7 +192,7 @@ def test_push_pull_request_merge_and_the_other_events(trained, github):
     assert [comment["user"]["type"] for comment in github.comments[7]] == ["User", "Bot"]
     text = github.comments[7][1]["body"]
     assert text.startswith("<!-- cliprd retrain -->\n## Retraining: passed the gate; not promoted")
-    assert "| data | 00001.tar |" in text
+    assert "| data | `00001.tar` |" in text
     assert "●" in text
     assert f"https://github.com/{actions.REPOSITORY}/actions/runs/1" in text
 

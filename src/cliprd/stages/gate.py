@@ -212,7 +212,8 @@ def _decide(
     if params.promote.allow_guessing:
         overridden = {"overrides": [ALLOW], "reason": f"{found['reason']}; {told}, which {ALLOW} overrides"}
         return {**found, **(overridden if found["passed"] else {})}
-    return {**found, **_answer("not above guessing", told)}
+    compared = "mean" in found and not found["passed"]  # what else speaks against it
+    return {**found, **_answer("not above guessing", f"{told}; {found['reason']}" if compared else told)}
 
 
 def _teacher_above(run: Run, protocol: str) -> bool | None:
