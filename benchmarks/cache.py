@@ -173,8 +173,8 @@ def clip_retrieval(options: argparse.Namespace, shards: ShardSet, folder: Path) 
 def make_teacher(name: str, device: torch.device, folder: Path) -> Encoder:
     """The demo teacher with untrained heads, an open_clip teacher, or an architecture with random weights."""
     if name == "aligned":
-        from cliprd.models.aligned import AlignedTeacher, Backbones, image_spec
-        from cliprd.models.aligned_heads import AlignedHeads
+        from cliprd.demo_teacher.aligned import AlignedTeacher, Backbones, image_spec
+        from cliprd.demo_teacher.heads import AlignedHeads
 
         backbones = Backbones(device)
         section = Params().teacher.aligned

@@ -121,8 +121,8 @@ def break_even(once: float, cached: float, live: float) -> int | None:
 def work_of(teacher: str, student: str, *, teacher_tokens: int, student_tokens: int) -> tuple[Work, int]:
     """Counted on the architectures with random weights; and the width of the teacher's embeddings."""
     from cliprd.benchmark.cost import cost as counted
-    from cliprd.image_spec import ImageSpec
     from cliprd.models import config
+    from cliprd.models.image_spec import ImageSpec
     from cliprd.models.student import StudentEncoder, build_model
 
     found: list[float] = []

@@ -18,7 +18,7 @@ from _record import save
 from numpy.typing import NDArray
 
 from cliprd.params import Margins
-from cliprd.stages import guards
+from cliprd.promotion import guards
 from cliprd.statistics import aggregate
 from cliprd.statistics.bootstrap import Settings
 

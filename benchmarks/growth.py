@@ -159,7 +159,7 @@ def stage_of(stage: str, room: Path) -> Callable[[Path], None]:
         from cliprd.data.shards import ShardSet
         from cliprd.distill.loader import Loader
         from cliprd.distill.order import Position
-        from cliprd.image_spec import ImageSpec
+        from cliprd.models.image_spec import ImageSpec
         from cliprd.teacher_cache import TeacherCache
 
         shards = ShardSet.open(folder / "shards")

@@ -35,17 +35,17 @@ from _record import save
 from open_clip_train import data as open_clip_data
 from PIL import Image
 
-from cliprd import manifest
+from cliprd.artifact import manifest
 from cliprd.data.augment import crop_box, to_tensor, train_view
 from cliprd.data.images import decode
 from cliprd.data.quick import quick_views
 from cliprd.data.shards import Sample, ShardSet, write_shard
+from cliprd.demo_teacher.efficientnet import MEAN, STD, EfficientNetLite0
 from cliprd.distill.loader import Loader
 from cliprd.distill.order import Position
 from cliprd.distill.record import Record
 from cliprd.distill.train import train
-from cliprd.image_spec import ImageSpec
-from cliprd.models.efficientnet import MEAN, STD, EfficientNetLite0
+from cliprd.models.image_spec import ImageSpec
 from cliprd.models.student import build_student, save_student, student_config
 from cliprd.params import Params
 from cliprd.stages import cache, prepare

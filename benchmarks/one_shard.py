@@ -19,7 +19,7 @@ from pathlib import Path
 
 from _record import save
 
-from cliprd import manifest
+from cliprd.artifact import manifest
 from cliprd.params import Params
 from cliprd.stages import cache, prepare, teacher
 

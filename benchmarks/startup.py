@@ -51,7 +51,7 @@ STARTS = {
             "cliprd.stages.distill",
             "cliprd.stages.benchmark",
             "cliprd.stages.compare",
-            "cliprd.stages.promote",
+            "cliprd.promotion.promote",
         )
     },
     "cliprd retrain --dry-run": [*CLI, "retrain", "--dry-run", "--set", "promote.champion=work/no-champion"],

@@ -17,11 +17,11 @@ def benchmark_teacher(
         results: scores with intervals, outcomes and embeddings.
         scores: every score in percent.
     """
-    from cliprd import component
+    from cliprd.kubeflow import step, ui
 
-    made = component.run("benchmark", {"benchmark": settings}, {"model": model.path}, results.path)
-    results.metadata.update(component.metadata(made))
-    component.log_metrics(scores, component.scores(results.path))
+    made = step.run("benchmark", {"benchmark": settings}, {"model": model.path}, results.path)
+    results.metadata.update(ui.metadata(made))
+    ui.log_metrics(scores, ui.scores(results.path))
 
 
 def benchmark(
@@ -48,14 +48,14 @@ def benchmark(
         scores: every score in percent.
         confusion: confusion matrix of the first classification task of at most 50 classes.
     """
-    from cliprd import component
+    from cliprd.kubeflow import step, ui
 
-    made = component.run(
+    made = step.run(
         "benchmark",
         {"benchmark": settings, "tracking": tracking},
         {"model": model.path, "reference": reference.path},
         results.path,
     )
-    results.metadata.update(component.metadata(made))
-    component.log_metrics(scores, component.scores(results.path))
-    component.log_confusion(confusion, results.path)
+    results.metadata.update(ui.metadata(made))
+    ui.log_metrics(scores, ui.scores(results.path))
+    ui.log_confusion(confusion, results.path)

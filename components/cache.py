@@ -27,9 +27,9 @@ def cache(
     Returns:
         embeddings: one safetensors file a shard; with a store, a pointer to them.
     """
-    from cliprd import component
+    from cliprd.kubeflow import step, ui
 
-    made = component.run(
+    made = step.run(
         "cache",
         {"cache": settings, "augmentation": augmentation},
         {"shards": shards.path, "teacher": teacher.path},
@@ -38,7 +38,7 @@ def cache(
         keep=bool(store),
         part=part,
     )
-    embeddings.metadata.update(component.metadata(made, location=embeddings.path))
+    embeddings.metadata.update(ui.metadata(made, location=embeddings.path))
 
 
 def merge(
@@ -57,7 +57,7 @@ def merge(
     Returns:
         embeddings: one safetensors file a shard, and the cache's fingerprint; with a store, a pointer to them.
     """
-    from cliprd import component
+    from cliprd.kubeflow import step, ui
 
-    made = component.merge({}, shards.path, [part.path for part in parts], embeddings.path, store=store)
-    embeddings.metadata.update(component.metadata(made, location=embeddings.path))
+    made = step.merge({}, shards.path, [part.path for part in parts], embeddings.path, store=store)
+    embeddings.metadata.update(ui.metadata(made, location=embeddings.path))

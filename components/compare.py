@@ -33,19 +33,19 @@ def compare(
     """
     import shutil
 
-    from cliprd import component
+    from cliprd.kubeflow import step, ui
 
-    made = component.compare(
+    made = step.compare(
         {"compare": settings, "tracking": tracking},
         [result.path for result in benchmarks],
         [student.path for student in students],
         teacher.path,
         comparison.path,
     )
-    comparison.metadata.update(component.metadata(made))
+    comparison.metadata.update(ui.metadata(made))
     shutil.copyfile(f"{comparison.path}/index.html", page.path)
     shutil.copyfile(f"{comparison.path}/comparison.md", table.path)
-    component.log_metrics(scores, component.means(comparison.path))
+    ui.log_metrics(scores, ui.means(comparison.path))
 
 
 def report(
@@ -76,16 +76,16 @@ def report(
     """
     import shutil
 
-    from cliprd import component
+    from cliprd.kubeflow import step, ui
 
-    made = component.compare(
+    made = step.compare(
         {"compare": {**settings, "reference": student.metadata["method"]}, "tracking": tracking},
         [benchmark.path],
         [student.path],
         teacher.path,
         comparison.path,
     )
-    comparison.metadata.update(component.metadata(made))
+    comparison.metadata.update(ui.metadata(made))
     shutil.copyfile(f"{comparison.path}/index.html", page.path)
     shutil.copyfile(f"{comparison.path}/comparison.md", table.path)
-    component.log_metrics(scores, component.means(comparison.path))
+    ui.log_metrics(scores, ui.means(comparison.path))

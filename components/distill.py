@@ -33,9 +33,9 @@ def distill(
         model: the student: a folder that open_clip loads, with ONNX of both towers and the loss history.
         training: the last values of every loss term.
     """
-    from cliprd import component
+    from cliprd.kubeflow import step, ui
 
-    made = component.run(
+    made = step.run(
         "distill",
         {
             "distill": {**settings, "method": method, "seed": seed},
@@ -47,5 +47,5 @@ def distill(
         model.path,
         store=store,
     )
-    model.metadata.update(component.metadata(made))
-    component.log_metrics(training, made.facts["final"])
+    model.metadata.update(ui.metadata(made))
+    ui.log_metrics(training, made.facts["final"])

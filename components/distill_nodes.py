@@ -37,9 +37,9 @@ def distill_nodes(
         model: the student: a folder that open_clip loads, with ONNX of both towers and the loss history.
         training: the last values of every loss term.
     """
-    from cliprd import component
+    from cliprd.kubeflow import step, ui
 
-    made = component.distill_nodes(
+    made = step.distill_nodes(
         {
             "distill": {**settings, "method": method, "seed": seed},
             "student": student,
@@ -52,5 +52,5 @@ def distill_nodes(
         store=store,
         image=image,
     )
-    model.metadata.update(component.metadata(made))
-    component.log_metrics(training, made.facts["final"])
+    model.metadata.update(ui.metadata(made))
+    ui.log_metrics(training, made.facts["final"])

@@ -50,7 +50,7 @@ def plan(
         tasks: fingerprint of the benchmark's tasks.
         weights: fingerprint of the teacher's weights.
     """
-    from cliprd import component
+    from cliprd.kubeflow import checks
 
     sections = {
         "data": data, "teacher": teacher, "augmentation": augmentation, "cache": cache, "student": student,
@@ -59,4 +59,4 @@ def plan(
         "promote": {**promote, "champion": champion},
     }  # fmt: skip
     runs = runs or [{"method": method, "seed": seed}]
-    return component.plan(sections, runs, text.path, places=[store])
+    return checks.plan(sections, runs, text.path, places=[store])

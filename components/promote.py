@@ -30,12 +30,12 @@ def gate(
         decision: decision.json with the reason and its figures.
         gain: difference to the champion in points, where there is one.
     """
-    from cliprd import component
+    from cliprd.kubeflow import promotion, ui
 
     sections = {"promote": {**settings, "champion": champion}, "compare": compare, "tracking": tracking}
-    made = component.gate(sections, results.path, decision.path, run_name=run, publish=publish)
-    decision.metadata.update(component.metadata(made))
-    component.log_metrics(gain, component.gains(decision.path))
+    made = promotion.gate(sections, results.path, decision.path, run_name=run, publish=publish)
+    decision.metadata.update(ui.metadata(made))
+    ui.log_metrics(gain, ui.gains(decision.path))
     return bool(made.facts["passed"])
 
 
@@ -63,12 +63,12 @@ def promote(
     Returns:
         promoted: the champion's new version.
     """
-    from cliprd import component
+    from cliprd.kubeflow import promotion, ui
 
     sections = {"promote": {**settings, "champion": champion}, "tracking": tracking}
-    version = component.promote(sections, model.path, results.path, decision.path, run_name=run)
+    version = promotion.promote(sections, model.path, results.path, decision.path, run_name=run)
     promoted.metadata["version"] = version
-    component.log_metrics(promoted, component.scores(results.path))
+    ui.log_metrics(promoted, ui.scores(results.path))
 
 
 def refuse(
@@ -95,10 +95,10 @@ def refuse(
     Returns:
         refused: the student's version; none where it is the champion already.
     """
-    from cliprd import component
+    from cliprd.kubeflow import promotion, ui
 
     sections = {"promote": {**settings, "champion": champion}, "tracking": tracking}
-    version = component.refuse(sections, model.path, results.path, decision.path, run_name=run)
+    version = promotion.refuse(sections, model.path, results.path, decision.path, run_name=run)
     if version:
         refused.metadata["version"] = version
-    component.log_metrics(refused, component.scores(results.path))
+    ui.log_metrics(refused, ui.scores(results.path))

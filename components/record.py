@@ -16,8 +16,8 @@ def record(tracking: dict, champion: str, run: str, ending: Output[Markdown], st
         Output: promoted, not promoted or failed.
         ending: that, the reason, and Kubeflow's own word.
     """
-    from cliprd import component
+    from cliprd.kubeflow import promotion
 
     error = status.error_message or ""
     sections = {"promote": {"champion": champion}, "tracking": tracking}
-    return component.record(sections, ending.path, run_name=run, state=status.state, error=error)
+    return promotion.record(sections, ending.path, run_name=run, state=status.state, error=error)

@@ -15,9 +15,7 @@ def teacher(settings: dict, weights: str, store: str, shards: Input[Dataset], mo
     Returns:
         model: the teacher's folder.
     """
-    from cliprd import component
+    from cliprd.kubeflow import step, ui
 
-    made = component.run(
-        "teacher", {"teacher": settings}, {"shards": shards.path}, model.path, store=store, content=weights
-    )
-    model.metadata.update(component.metadata(made))
+    made = step.run("teacher", {"teacher": settings}, {"shards": shards.path}, model.path, store=store, content=weights)
+    model.metadata.update(ui.metadata(made))

@@ -139,7 +139,7 @@ def _configure(task: dsl.PipelineTask, step: str, kubernetes: Kubernetes) -> Non
     asked = kubernetes.steps.get(step, kubernetes.default)
     task.set_caching_options(enable_caching=step not in UNCACHED)
     # Kubeflow repeats a step whatever it failed of. `plan`, which refuses wrong parameters, fails at once; what failed
-    # later of its input says so again at once, where it could be noted (`cliprd.component`).
+    # later of its input says so again at once, where it could be noted (`cliprd.kubeflow.step`).
     if kubernetes.retries and step != "plan":
         task.set_retry(
             kubernetes.retries, backoff_duration=kubernetes.backoff, backoff_factor=2.0, backoff_max_duration=LONGEST

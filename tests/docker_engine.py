@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import docker
-from pipelines.image import content_tag
+from cliprd.kubeflow.image import content_tag
 
 
 def missing(reason: str) -> None:

@@ -8,40 +8,29 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "cliprd"
+ROOT = SRC.parents[1]
+# From the ground up; a package imports only from the layers below its own, modules of the ground also each other.
 FLOORS = [
     {
-        "errors",
-        "document",
-        "files",
-        "formatting",
-        "identity",
-        "names",
-        "reading",
-        "signals",
-        "image_spec",
-        "machine",
-        "manifest",
-        "workspace",
-        "progress",
-        "params",
-        "storage",
+        "document", "errors", "files", "formatting", "losses", "machine", "names", "params", "progress", "reading",
+        "signals", "storage",
     },
-    {"statistics"},
-    {"losses", "report"},
-    {"data", "models"},
-    {"teacher_cache", "benchmark"},
+    {"artifact", "statistics"},
+    {"data", "models", "report"},
+    {"benchmark", "demo_teacher", "teacher_cache"},
     {"distill"},
-    {"inputs"},
     {"lineage"},
     {"tracking"},
+    {"promotion"},
     {"stages"},
-    {"retrain", "trainjob"},
-    {"cli", "component", "doctor", "plan"},
+    {"plan", "doctor"},
+    {"kubeflow"},
+    {"retrain"},
+    {"cli"},
     {"__main__"},
-]
+]  # fmt: skip
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-# Within a floor a room stands alone, but these may look at a neighbour: `models` needs to know nothing of `data`.
-NEIGHBOURS = {("cli", "doctor"), ("cli", "plan"), ("component", "plan")}
+NEIGHBOURS = {("data", "models")}  # what a model takes of an image (`models.image_spec`); models know nothing of data
 
 
 def imports(path: Path) -> set[str]:
@@ -71,7 +60,7 @@ def test_imports_go_downwards(path):
 
 def test_a_look_at_inputs_loads_next_to_nothing():
     """It is in every `dvc repro` of an unchanged repository."""
-    code = "import sys, cliprd.inputs\nprint(' '.join(sys.modules))"
+    code = "import sys, cliprd.lineage.inputs\nprint(' '.join(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "open_clip", "numpy", "PIL", "boto3", "tqdm", "scipy", "pandas"} & set(modules)
 
@@ -81,18 +70,70 @@ def test_losses_know_torch_only():
         assert imports(path) <= {"losses"}
 
 
-def test_nobody_below_tracking_knows_of_mlflow_dvc_or_kfp():
+# Which packages of cliprd know of an orchestrator or tracker at all.
+WHO_KNOWS = {"mlflow": {"tracking", "promotion"}, "dvc": set(), "kfp": {"kubeflow"}, "kfp_server_api": {"kubeflow"}}
+
+
+def test_only_their_own_packages_know_of_mlflow_dvc_and_kfp():
     for path in SRC.rglob("*.py"):
         room = path.relative_to(SRC).parts[0].removesuffix(".py")
-        if room in {"tracking", "doctor"}:
+        known = {name for name, rooms in WHO_KNOWS.items() if room not in rooms}
+        assert not known & outside(path), path
+
+
+def test_the_package_never_imports_pipelines_or_components():
+    for path in SRC.rglob("*.py"):
+        assert not {"pipelines", "components", "tests"} & outside(path), path
+
+
+def outside(path: Path) -> set[str]:
+    """Top-level modules that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Lazy imports included, those for type checkers left out."""
+    names = {_name(path): path for path in SRC.rglob("*.py")}
+    graph = {name: _loads(path, names) - {name} for name, path in names.items()}
+    while leaves := {name for name, targets in graph.items() if not targets}:
+        graph = {name: targets - leaves for name, targets in graph.items() if name not in leaves}
+    assert not graph, sorted(graph)
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(SRC.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _loads(path: Path, names) -> set[str]:
+    found, waiting = set(), [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module]
-            assert not [n for n in names if n.split(".")[0] in {"mlflow", "dvc", "kfp"}], path
+        waiting += ast.iter_child_nodes(node)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found |= {whole if whole in names else node.module} & names.keys()
+    return found
+
+
+MOST_LINES = 80
+
+
+def test_functions_fit_a_screen():
+    for folder in (SRC, ROOT / "components", ROOT / "pipelines"):
+        for path in folder.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    assert node.end_lineno - node.lineno < MOST_LINES, f"{path}:{node.lineno} {node.name}"
 
 
 def test_help_imports_nothing_heavy():
@@ -103,7 +144,7 @@ def test_help_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "room", ["stages.prepare", "stages.compare", "stages.promote", "tracking", "retrain.dvc", "lineage"]
+    "room", ["stages.prepare", "stages.compare", "promotion.promote", "tracking", "retrain.dvc", "lineage"]
 )
 def test_what_touches_no_tensors_loads_no_torch(room):
     """torch and open_clip cost seconds of each start."""

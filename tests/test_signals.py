@@ -6,14 +6,15 @@ import sys
 
 import pytest
 
-from cliprd import manifest, signals
-from cliprd.workspace import Workspace
+from cliprd import signals
+from cliprd.artifact import manifest
+from cliprd.artifact.workspace import Workspace
 
 COMMAND = """
 import ctypes, sys, time
 from pathlib import Path
 from cliprd import cli, signals
-from cliprd.workspace import Workspace
+from cliprd.artifact.workspace import Workspace
 signals.PATIENCE = {patience}
 def call(options):
     with Workspace(Path(sys.argv[1]), stage="s", params={{}}, inputs={{}}) as work:
@@ -22,7 +23,7 @@ def call(options):
 {body}
         work.finish()
     return 0
-cli._params = call
+cli.inspect._params = call
 sys.exit(cli.main(["params"]))
 """
 SLEEP = "time.sleep(60)"
@@ -113,8 +114,8 @@ def test_handlers_are_given_back():
 
 def test_a_step_in_a_pod_ends_alike(tmp_path):
     code = "\n".join([
-        "import time", "from cliprd import component",
-        "with component._one_line():", "    print('in', flush=True)", "    time.sleep(60)",
+        "import time", "from cliprd.kubeflow import retry",
+        "with retry.reporting():", "    print('in', flush=True)", "    time.sleep(60)",
     ])  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "in\n"

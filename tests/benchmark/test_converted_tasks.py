@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cliprd import manifest, params
+from cliprd import params
+from cliprd.artifact import manifest
 from cliprd.benchmark.task_set import load_tasks
 from cliprd.cli import main
 from tests.benchmark.test_clip_benchmark_parity import _old_numpy, cli, clip_benchmark  # noqa: F401 — a fixture

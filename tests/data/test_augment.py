@@ -15,7 +15,7 @@ from PIL import Image
 
 from cliprd.data import augment
 from cliprd.data.augment import crop_box, eval_view, to_tensor, train_view, view_of
-from cliprd.image_spec import ImageSpec
+from cliprd.models.image_spec import ImageSpec
 from cliprd.params import Augmentation
 from tests.data.pictures import noise
 

@@ -15,8 +15,8 @@ from cliprd.data import quick
 from cliprd.data.augment import crop_box, to_tensor, train_view
 from cliprd.data.images import BadImage, decode, open_header, pixels, shrink, upright_size
 from cliprd.data.quick import MARGIN, quick_view, quick_views
-from cliprd.image_spec import ImageSpec
-from cliprd.models.efficientnet import MEAN, STD, EfficientNetLite0
+from cliprd.demo_teacher.efficientnet import MEAN, STD, EfficientNetLite0
+from cliprd.models.image_spec import ImageSpec
 from cliprd.params import Augmentation
 from tests.data.pictures import encoded, noise, png
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from cliprd.distill import distributed
-from cliprd.distill.handover import handing_over
+from cliprd.distill.error_file import handing_over
 from cliprd.errors import CliprdError, InputError
 from cliprd.machine import end_with_parent
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from cliprd import manifest
 from cliprd import params as parameters
+from cliprd.artifact import manifest
 from cliprd.data.shards import ShardSet
 from cliprd.models.student import build_student, save_student
 from cliprd.params import Params

@@ -16,7 +16,7 @@ from cliprd.distill.loader import Loader
 from cliprd.distill.order import Position
 from cliprd.distill.train import sections, train
 from cliprd.errors import EnvironmentError_, ParamsError
-from cliprd.image_spec import ImageSpec
+from cliprd.models.image_spec import ImageSpec
 from cliprd.models.student import student_config
 from tests.distill.ranks import BATCH, CASES, SAVE, STOP
 from tests.distill.rooms import SAMPLES, make_params, open_rooms

@@ -6,7 +6,8 @@ import re
 import pytest
 import torch
 
-from cliprd import lineage, manifest, params, tracking
+from cliprd import lineage, params, tracking
+from cliprd.artifact import manifest
 from cliprd.distill.device import Runtime
 from cliprd.distill.effective import effective
 from cliprd.distill.objective import build_loss

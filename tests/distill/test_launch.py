@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cliprd import manifest, params
+from cliprd import params
+from cliprd.artifact import manifest
 from cliprd.distill.launch import SIGNALS, _cause, launch
 from cliprd.errors import DivergedError, InputError, ParamsError, RetryableError
 from cliprd.stages import distill
@@ -261,7 +262,7 @@ def test_what_cannot_be_launched_is_refused_before(rooms, tmp_path):
 def test_a_failure_is_written_as_torchrun_reads_it(monkeypatch, tmp_path, error):
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-    from cliprd.distill.handover import handing_over
+    from cliprd.distill.error_file import handing_over
 
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     with pytest.raises(type(error)), handing_over():

@@ -10,7 +10,7 @@ from cliprd.distill.distributed import World
 from cliprd.distill.division import Division
 from cliprd.distill.loader import Loader
 from cliprd.distill.order import Position, caption_of, epoch_order
-from cliprd.image_spec import ImageSpec
+from cliprd.models.image_spec import ImageSpec
 from cliprd.models.student import student_config, tokenize
 from tests.distill.rooms import SAMPLES, make_params, open_rooms
 

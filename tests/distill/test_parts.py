@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cliprd.distill import device
-from cliprd.distill.guard import Guard
+from cliprd.distill.divergence import Guard
 from cliprd.distill.history import History, last_row
 from cliprd.distill.objective import build_loss, resolve_weights
 from cliprd.distill.optimizer import build_optimizer, named_parameters

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cliprd import manifest
+from cliprd.artifact import manifest
 from cliprd.errors import DivergedError, InputError
 from cliprd.models.student import load_student
 from cliprd.stages import distill

@@ -22,13 +22,13 @@ from pathlib import Path
 import torch
 
 from cliprd import storage
+from cliprd.artifact.workspace import Workspace
 from cliprd.params import validate
+from cliprd.promotion.promote import promote
 from cliprd.stages import cache, distill, prepare
-from cliprd.stages.promote import promote
 from cliprd.storage import transfer
-from cliprd.workspace import Workspace
 from tests.distill import rooms
-from tests.tracking import candidates
+from tests.promotion import candidates
 
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
 LOCKS = {".lock", ".champion.json.lock"}

@@ -217,7 +217,7 @@ def test_status_and_a_stage_of_its_own(repo):
 def test_a_dry_retraining_names_the_stages_and_writes_nothing(repo, monkeypatch):
     from cliprd import params
     from cliprd.retrain import dvc
-    from cliprd.retrain.plan import Plan
+    from cliprd.retrain.proposal import Plan
 
     write_tar(repo.outside / "raw/0.tar", pairs(2))
     repo.params["retrain"] = {"method": "baseline"}

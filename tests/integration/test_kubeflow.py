@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 import docker
-from cliprd import manifest
+from cliprd.artifact import manifest
 from tests import docker_engine, s3_server
 from tests.integration.pipeline import make, run
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import docker
-from cliprd import manifest, params
+from cliprd import params
+from cliprd.artifact import manifest
+from cliprd.kubeflow.trainjob.spec import make
 from cliprd.stages import distill
-from cliprd.trainjob.manifest import make
 from tests import docker_engine
 from tests.distill import rooms
 from tests.distill.test_distributed import assert_near, history

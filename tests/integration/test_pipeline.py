@@ -30,7 +30,7 @@ def copy(repo, tmp_path) -> Path:
 
 
 def test_every_stage_leaves_a_whole_folder_and_nothing_else(repo):
-    from cliprd import manifest
+    from cliprd.artifact import manifest
 
     found = {manifest.verify(repo / Path(name).parent).stage for name in manifests(repo)}
     assert found | {manifest.verify(repo / "reports").stage} == {

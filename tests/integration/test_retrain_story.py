@@ -16,10 +16,11 @@ import shutil
 import pytest
 import yaml
 
-from cliprd import lineage, manifest
-from cliprd.manifest import sha256_file
+from cliprd import lineage
+from cliprd.artifact import manifest
+from cliprd.files import sha256_file
 from cliprd.params import load
-from cliprd.tracking import champion
+from cliprd.promotion import champion
 from tests.integration.pipeline import ROOT, environment, run
 from tests.mlflow_server import mlflow_server  # noqa: F401 (a fixture)
 from tests.retrain import actions, room, shapes

@@ -19,10 +19,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cliprd.tracking import champion
+from cliprd.promotion import champion
 from tests.mlflow_server import free_port, mlflow_server  # noqa: F401 (a fixture)
-from tests.tracking import candidates
-from tests.tracking.candidates import ASKED
+from tests.promotion import candidates
+from tests.promotion.candidates import ASKED
 
 pytestmark = pytest.mark.integration
 LIMIT = 180.0

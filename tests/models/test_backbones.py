@@ -6,10 +6,10 @@ import onnx
 import pytest
 import torch
 
+from cliprd.demo_teacher import efficientnet, minilm
+from cliprd.demo_teacher.efficientnet import EfficientNetLite0
+from cliprd.demo_teacher.minilm import MiniLM
 from cliprd.errors import EnvironmentError_
-from cliprd.models import efficientnet, minilm
-from cliprd.models.efficientnet import EfficientNetLite0
-from cliprd.models.minilm import MiniLM
 
 CPU = torch.device("cpu")
 

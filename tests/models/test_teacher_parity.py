@@ -14,8 +14,8 @@ from torch import nn
 
 from cliprd.data.augment import eval_view, to_tensor
 from cliprd.data.images import decode
-from cliprd.image_spec import ImageSpec
 from cliprd.models import student as students
+from cliprd.models.image_spec import ImageSpec
 from cliprd.models.pretrained import resolve
 from cliprd.models.student import build_model
 from cliprd.models.teacher import build_teacher

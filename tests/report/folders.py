@@ -17,7 +17,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
 
-from cliprd import manifest
+from cliprd import files
+from cliprd.artifact import manifest
+from cliprd.files import atomic_write
 from cliprd.statistics.bootstrap import Settings
 from cliprd.statistics.outcomes import Outcomes
 
@@ -277,7 +279,7 @@ def write_benchmark(
             path.parent.mkdir(parents=True, exist_ok=True)
             picture(task, index).save(path, lossless=True)
             pictures[str(index)] = path.relative_to(folder).as_posix()
-        manifest.write_json(
+        files.write_json(
             folder / "examples" / f"{task.name}.json", {"kind": task.kind, "pictures": pictures, "protocols": blocks}
         )
         protocols = {}
@@ -294,16 +296,16 @@ def write_benchmark(
             }
         results["tasks"][task.name] = {
             "kind": task.kind,
-            "fingerprint": manifest.digest(task.name),
+            "fingerprint": files.digest(task.name),
             "images": task.images,
             "classnames": task.classes,
             "captions": len(task.captions) or None,
             "protocols": protocols,
             "fidelity": fidelity,
         }
-    manifest.write_json(folder / "results.json", results)
+    files.write_json(folder / "results.json", results)
     speed = 31.0 if teacher else 505.0 + 7 * (zlib.crc32(model.encode()) % 9)
-    manifest.write_json(
+    files.write_json(
         folder / "volatile" / "speed.json",
         {
             "device": "Example CPU @ 2.10GHz",
@@ -351,7 +353,7 @@ def write_student(folder: Path, method: str, seed: int, *, steps: int = 420) -> 
             rate = 1e-3 * min(1, step / 40) * 0.5 * (1 + math.cos(math.pi * done))
             sizes = [2.659 + (11 if s == "student_scale" else 2) * done + 0.02 * rng.normal() for s in scales]
             writer.writerow([step, int(done * 6), rate, sum(values), *values, *sizes, abs(2 + rng.normal())])
-    with manifest.atomic_write(folder / "volatile" / "throughput.csv", "w") as file:
+    with atomic_write(folder / "volatile" / "throughput.csv", "w") as file:
         file.write("step,images_per_second,data_wait\n10,180.0,0.5\n20,490.5,0.02\n30,495.1,0.01\n")
     for name, length in (("open_clip_model.safetensors", 29_950), ("image.onnx", 3_500), ("text.onnx", 26_500)):
         (folder / name).write_bytes(b"0" * length)
@@ -382,5 +384,5 @@ def leave_out(benchmarks: Path, reasons: dict[str, str]) -> None:
     for folder in benchmarks.iterdir():
         before = manifest.read(folder)
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        manifest.write_json(folder / "results.json", {**results, "left_out": reasons})
+        files.write_json(folder / "results.json", {**results, "left_out": reasons})
         manifest.write(folder, stage=before.stage, params=before.params, inputs=before.inputs, facts=before.facts)

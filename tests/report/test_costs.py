@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from cliprd import manifest
+from cliprd import files
+from cliprd.artifact import manifest
 from cliprd.params import validate
 from cliprd.report import blocks, palette
 from cliprd.report.costs import device, gather_costs, measured
@@ -53,7 +54,7 @@ def test_another_architecture_has_a_speed_of_its_own(root):
         results = folders.read(folder / "results.json")
         results["cost"] = {**results["cost"], "parameters": 9_999_999}
         sealed = manifest.read(folder)
-        manifest.write_json(folder / "results.json", results)
+        files.write_json(folder / "results.json", results)
         manifest.write(folder, stage=sealed.stage, params=sealed.params, inputs=sealed.inputs)
     costs = gather_costs(opened(root))
     assert costs["baseline"].architecture == costs["clip_rd-exp"].architecture != costs["clip_kd"].architecture

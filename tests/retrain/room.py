@@ -17,7 +17,7 @@ import yaml
 
 from cliprd import cli
 from cliprd.params import load
-from cliprd.retrain.plan import trained
+from cliprd.retrain.proposal import trained
 from tests.integration.pipeline import ROOT, run
 from tests.retrain import shapes
 
@@ -43,7 +43,7 @@ MAKE = f"""
 import json, os, shutil, sys, time
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
-from cliprd import manifest
+from cliprd.artifact import manifest
 from tests.report import folders
 
 what, method, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -18,10 +18,10 @@ import pytest
 from cliprd import cli
 from cliprd.errors import InputError, ParamsError
 from cliprd.params import load, validate
+from cliprd.promotion.champion import current
 from cliprd.retrain.dvc import Repository, revision
-from cliprd.retrain.plan import plan
+from cliprd.retrain.proposal import plan
 from cliprd.storage import s3
-from cliprd.tracking.champion import current
 from tests import s3_server
 from tests.integration.pipeline import environment, run
 from tests.retrain import room

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from cliprd import manifest, params
+from cliprd import files, params
+from cliprd.artifact import manifest
 from cliprd.benchmark import embed as embed_module
 from cliprd.errors import InputError, ParamsError
 from cliprd.stages import benchmark
@@ -83,7 +84,7 @@ def test_the_model_and_its_cost_are_described(house):
     teacher = read(house / "benchmark" / "teacher", "results.json")
     assert results["model"]["method"] == "clip_kd"
     assert results["model"]["seed"] == 2
-    assert results["model"]["weights_sha256"] == manifest.sha256_file(house / "pupil" / "open_clip_model.safetensors")
+    assert results["model"]["weights_sha256"] == files.sha256_file(house / "pupil" / "open_clip_model.safetensors")
     assert results["reference"]["id"] == teacher["model"]["id"]
     assert results["reference"]["fingerprint"] == manifest.read(house / "benchmark" / "teacher").fingerprint
     assert teacher["reference"] is None

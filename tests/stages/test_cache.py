@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cliprd import manifest
+from cliprd.artifact import manifest
 from cliprd.data.shards import Shard, ShardSet
 from cliprd.errors import InputError
 from cliprd.models.load import load_encoder

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from cliprd import manifest
+from cliprd import files
+from cliprd.artifact import manifest
 from cliprd.errors import InputError, ParamsError
 from cliprd.params import validate
 from cliprd.stages.compare import run
@@ -48,7 +49,7 @@ def rewrite(folder, change):
     sealed = manifest.read(folder)
     results = folders.read(folder / "results.json")
     change(results)
-    manifest.write_json(folder / "results.json", results)
+    files.write_json(folder / "results.json", results)
     manifest.write(folder, stage=sealed.stage, params=sealed.params, inputs=sealed.inputs)
 
 
@@ -131,7 +132,7 @@ def test_equal_inputs_give_equal_bytes_and_a_second_call_does_nothing(compared, 
 
 def test_new_timings_renew_the_page_and_nothing_else(compared, own, tmp_path):
     speed = own["benchmarks"] / "clip_kd-0" / "volatile" / "speed.json"
-    manifest.write_json(speed, {**folders.read(speed), "image": {"latency_ms": {"median": 1.0}, "per_second": 999.0}})
+    files.write_json(speed, {**folders.read(speed), "image": {"latency_ms": {"median": 1.0}, "per_second": 999.0}})
     sealed, _ = compared
     renewed = run(params(), own, tmp_path / "reports")
     changed = {name for name in sealed.files if renewed.files[name] != sealed.files[name]}

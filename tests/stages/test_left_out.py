@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 
-from cliprd import manifest, params, tracking
+from cliprd import params, tracking
+from cliprd.artifact import manifest
 from cliprd.cli import main
-from cliprd.manifest import atomic_write
-from cliprd.stages import benchmark, gate
+from cliprd.files import atomic_write
+from cliprd.promotion import gate
+from cliprd.stages import benchmark
 from tests.benchmark.tools import STUDENT, classification, picture, retrieval, student, write_shards
 
 WHY = "tasks of type 'captioning' are not supported"

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from cliprd import identity
+from cliprd.artifact import identity
 from cliprd.data.shards import ShardSet
 from cliprd.stages import cache, prepare
 from tests.data.pictures import png, write_tar

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from cliprd import manifest
+from cliprd.artifact import manifest
 from cliprd.data.images import decode
 from cliprd.data.shards import ShardSet
 from cliprd.errors import InputError

@@ -13,16 +13,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from cliprd import cli, manifest
+from cliprd import cli
+from cliprd.artifact import manifest
 from cliprd.params import validate
+from cliprd.promotion import champion, gate
 from cliprd.report import verdicts
 from cliprd.report.charts.forest import spread
-from cliprd.report.gate import points
+from cliprd.report.decision import points
 from cliprd.report.runs import Run
 from cliprd.retrain.scores import side_by_side
-from cliprd.stages import compare, gate
-from cliprd.stages.tracked import summary
-from cliprd.tracking import ablation, champion, scores
+from cliprd.stages import compare
+from cliprd.tracking import ablation, scores
+from cliprd.tracking.summary import summary
 from tests.report import folders
 
 REFERENCE, OTHER = METHODS = ("clip_kd", "clip_rd-exp")

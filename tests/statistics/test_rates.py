@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cliprd.stages import guards
+from cliprd.promotion import guards
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

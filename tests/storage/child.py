@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from cliprd import storage
+from cliprd.artifact import mirror
 from cliprd.stages import distill
-from cliprd.storage import mirror
 from tests.distill.rooms import make_params
 
 

@@ -12,18 +12,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cliprd import cli, component, manifest, storage
+from cliprd import cli, storage
+from cliprd.artifact import manifest, mirror
+from cliprd.artifact.pointer import write_pointer
 from cliprd.benchmark.task_folders import versions
 from cliprd.data.shards import ShardSet
 from cliprd.distill.loader import Loader
 from cliprd.errors import InputError, ParamsError
+from cliprd.kubeflow import step, ui
 from cliprd.params import validate
 from cliprd.stages import cache, distill, prepare
-from cliprd.storage import cache as storage_cache
-from cliprd.storage import mirror
+from cliprd.storage import downloads as storage_cache
 from cliprd.teacher_cache import TeacherCache
+from tests.artifact.test_folder import tree
 from tests.distill import rooms as distill_rooms
-from tests.storage.test_folder import tree
 from tests.teacher_cache import rooms as cache_rooms
 
 pytestmark = pytest.mark.integration
@@ -119,7 +121,7 @@ def test_pointers_and_the_command_line(room, url, tmp_path, capsys):
     import yaml
 
     for name in ("shards", "teacher"):
-        storage.write_pointer(tmp_path / name, put(folder / name, f"{url}/{name}"))
+        write_pointer(tmp_path / name, put(folder / name, f"{url}/{name}"))
     sections = params.model_dump(mode="json", include={"cache", "augmentation"})
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(sections))
     arguments = ["cache", "--params", str(tmp_path / "p.yaml"), "--shards", str(tmp_path / "shards")]
@@ -128,7 +130,7 @@ def test_pointers_and_the_command_line(room, url, tmp_path, capsys):
     assert f"{url}/cache is whole" in capsys.readouterr().out
     assert_same(f"{url}/cache", folder / "cache")
     inputs = {"shards": str(tmp_path / "shards"), "teacher": str(tmp_path / "teacher")}
-    again = component.run("cache", sections, inputs, f"{url}/cache")
+    again = step.run("cache", sections, inputs, f"{url}/cache")
     assert again == manifest.read(folder / "cache")
     with pytest.raises(SystemExit):
         cli.main(["prepare", "--output", "s3://"])
@@ -149,8 +151,8 @@ def test_benchmark_and_compare(url, tmp_path):
     assert benchmark.run(tree_there, inputs, f"{url}/scores").files == local.files
     inputs["reference"] = f"{url}/scores"
     benchmark.run(tree_there, inputs, f"{url}/fidelity")
-    assert component.scores(f"{url}/fidelity")["flags fidelity image_cosine"] == pytest.approx(100, abs=0.01)
-    assert component.confusion(f"{url}/scores") == component.confusion(str(tmp_path / "scores"))
+    assert ui.scores(f"{url}/fidelity")["flags fidelity image_cosine"] == pytest.approx(100, abs=0.01)
+    assert ui.confusion(f"{url}/scores") == ui.confusion(str(tmp_path / "scores"))
 
     tasks = [task for task in folders.tasks() if task.name == "photos"]
     grid = folders.write_grid(tmp_path / "grid", ["clip_kd"], [0], only=tasks)
@@ -161,11 +163,11 @@ def test_benchmark_and_compare(url, tmp_path):
     with pytest.raises(InputError, match=r"students/clip_kd-1 does not exist"):
         compare.run(grid_params(seeds=(0, 1)), there, f"{url}/compared")
     for run in ("students/clip_kd-0", "benchmarks/clip_kd-0", "benchmarks/teacher"):
-        storage.write_pointer(tmp_path / "pointers" / run, f"{url}/grid/{run}")
+        write_pointer(tmp_path / "pointers" / run, f"{url}/grid/{run}")
     pointers = {name: tmp_path / "pointers" / name for name in grid}
     made = compare.run(params, pointers, f"{url}/report")
     assert made.files == local.files
-    assert set(component.means(f"{url}/report")) == {"clip_kd", "teacher"}
+    assert set(ui.means(f"{url}/report")) == {"clip_kd", "teacher"}
 
 
 def grid_params(seeds=(0,)):
@@ -227,20 +229,20 @@ def test_two_steps_that_do_the_same_at_once_make_it_once(trained, bucket, url, t
     task = tmp_path / "task.py"
     task.write_text(
         "import sys\n"
-        "from cliprd import component, params\n"
-        "from cliprd.storage import folder, mirror\n"
+        "from cliprd import params\nfrom cliprd.kubeflow import step\n"
+        "from cliprd.artifact import folder, mirror\n"
         "from tests.distill import rooms\n"
         "from pathlib import Path\n"
         "import torch; torch.set_num_threads(1)\n"
         "mirror.INTERVAL = 0.05\n"
         "wait = folder.await_finished\n"
-        "component.storage.await_finished = lambda url: wait(url, interval=0.1, still=60)\n"
+        "step.await_finished = lambda url: wait(url, interval=0.1, still=60)\n"
         "room, out = Path(sys.argv[1]), sys.argv[2]\n"
         "tree = rooms.make_params(room, epochs=150).model_dump(mode='json')\n"
         "sections = {name: tree[name] for name in ('student', 'distill', 'augmentation')}\n"
         "sections['tracking'] = {'uri': ''}\n"
         "inputs = {'shards': str(room / 'shards'), 'cache': str(room / 'cache')}\n"
-        f"made = component.run('distill', sections, inputs, out, store={store!r})\n"
+        f"made = step.run('distill', sections, inputs, out, store={store!r})\n"
         "print(made.fingerprint)\n"
     )
 
@@ -352,7 +354,7 @@ def test_what_cannot_heal_ends_kubeflows_repetition_at_once(trained, bucket, url
     def attempt(index: str) -> tuple[int, str]:
         monkeypatch.setenv("KFP_RETRY_INDEX", index)
         with pytest.raises(SystemExit) as end:
-            component.run("distill", sections, inputs, str(tmp_path / "out"), store=url)
+            step.run("distill", sections, inputs, str(tmp_path / "out"), store=url)
         return end.value.code, capsys.readouterr().err.splitlines()[-1]
 
     first = attempt("0")

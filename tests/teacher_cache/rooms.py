@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cliprd import manifest
+from cliprd.artifact import manifest
 from cliprd.models.student import build_student, load_student, save_student
 from cliprd.params import Params
 from cliprd.stages import prepare

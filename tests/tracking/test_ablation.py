@@ -7,7 +7,8 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from cliprd import cli, manifest, params, tracking
+from cliprd import cli, params, tracking
+from cliprd.artifact import manifest
 from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.stages import compare
 from cliprd.tracking import ablation, runs, scores, server

@@ -6,12 +6,13 @@ from urllib.parse import unquote
 import pytest
 from mlflow import MlflowClient
 
-from cliprd import manifest, params, tracking
+from cliprd import files, params, tracking
+from cliprd.artifact import manifest
 from cliprd.distill.record import Record
 from cliprd.names import key
 from cliprd.report.runs import Run
-from cliprd.stages.tracked import track
 from cliprd.tracking import ablation, sender
+from cliprd.tracking.summary import track
 from cliprd.tracking.training import KIND, Training
 from tests.hostile import FORBIDDEN, NAMES, check_dead
 from tests.report import folders
@@ -27,7 +28,7 @@ def tracked(tmp_path, monkeypatch):
     tasks = [folders.Task(name, "classification", ["a", "\x1b[1mb", "c"], 24, 0.5) for name in TASKS]
     inputs = folders.write_grid(tmp_path, ["clip_kd"], [0], only=tasks)
     student, scored = inputs["students"] / "clip_kd-0", inputs["benchmarks"]
-    manifest.write_json(scored / "clip_kd-0" / "scores.json", {})
+    files.write_json(scored / "clip_kd-0" / "scores.json", {})
     place = {"uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "a\x1bb\n"}
     tree = params.validate({"tracking": place}, where="test")
     terms = {name.replace("/", ""): 1.0 for name in NAMES.values()}
@@ -70,7 +71,7 @@ def test_every_score_loss_and_picture_arrives_under_a_name_of_its_own(tracked, c
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_what_mlflow_shows_as_markdown_is_text(name):
-    from cliprd.manifest import Manifest
+    from cliprd.artifact.manifest import Manifest
     from cliprd.tracking.training import describe
 
     made = {"stage": "x", "inputs": {}, "files": {}, "code": "c"}

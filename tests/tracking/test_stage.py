@@ -6,8 +6,9 @@ import torch
 from mlflow import MlflowClient
 
 from cliprd import storage
+from cliprd.artifact import mirror
 from cliprd.stages import distill
-from cliprd.storage import mirror, s3
+from cliprd.storage import s3
 from cliprd.tracking import runs, sender
 from cliprd.tracking.training import KIND
 from tests.distill.rooms import build, make_params

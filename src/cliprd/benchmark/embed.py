@@ -27,9 +27,9 @@ from cliprd.benchmark.towers import Towers
 from cliprd.data.augment import eval_view
 from cliprd.data.images import BadImage, decode
 from cliprd.errors import InputError
-from cliprd.image_spec import ImageSpec
+from cliprd.files import atomic_write, digest
 from cliprd.machine import cores
-from cliprd.manifest import atomic_write, digest
+from cliprd.models.image_spec import ImageSpec
 
 Embeddings = dict[str, NDArray[np.float32]]
 

@@ -17,7 +17,7 @@ from cliprd.benchmark.prompts import Protocol, counted_captions, first_captions
 from cliprd.benchmark.retrieval import nearest
 from cliprd.benchmark.tasks import Task
 from cliprd.data.images import decode
-from cliprd.manifest import atomic_write, write_json
+from cliprd.files import atomic_write, write_json
 from cliprd.report.results import shown_classnames
 from cliprd.statistics.outcomes import Outcomes
 

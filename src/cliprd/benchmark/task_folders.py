@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from cliprd import storage
 from cliprd.errors import InputError, ParamsError
-from cliprd.manifest import digest
+from cliprd.files import digest
 from cliprd.params import Benchmark
 
 CLASSES, TEMPLATES, TYPE, SPLIT = "classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt", "test"

@@ -13,8 +13,8 @@ from torch.nn.functional import linear, normalize
 
 from cliprd.data.augment import to_tensor
 from cliprd.errors import InputError
-from cliprd.image_spec import ImageSpec
 from cliprd.models.encoder import Encoder
+from cliprd.models.image_spec import ImageSpec
 from cliprd.models.packed import pooled_image_features, pooled_text_features
 from cliprd.models.text import tokenize
 

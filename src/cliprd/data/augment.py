@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cliprd.image_spec import ImageSpec
+from cliprd.models.image_spec import ImageSpec
 from cliprd.params import Augmentation
 
 if TYPE_CHECKING:

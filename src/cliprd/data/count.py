@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from cliprd import manifest, storage
+from cliprd import storage
+from cliprd.artifact import manifest
+from cliprd.artifact.pointer import resolve
 from cliprd.data import archives, sources, tables
 from cliprd.data.endings import EXTENSIONS
 from cliprd.errors import CliprdError, InputError
@@ -36,7 +38,7 @@ def count(data: Data, shards: Location) -> Pairs:
 def of_shards(folder: Location, data: Data) -> Pairs | None:
     """The pairs that `prepare` has packed with the parameters `data`; None where it has not."""
     try:
-        found = manifest.read(storage.resolve(folder), stage="prepare")
+        found = manifest.read(resolve(folder), stage="prepare")
     except InputError:
         return None
     if dict(found.params) != data.model_dump(mode="json"):

@@ -25,7 +25,7 @@ from PIL import Image
 
 from cliprd.data.augment import FILTERS, Box, crop_box, train_view
 from cliprd.data.images import is_upright, open_header, pixels, shrink, upright_size
-from cliprd.image_spec import ImageSpec
+from cliprd.models.image_spec import ImageSpec
 from cliprd.params import Augmentation
 
 MARGIN = 2.5  # pixels that a shrunk crop keeps for each of the view's, along a side

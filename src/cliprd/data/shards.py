@@ -10,9 +10,12 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cliprd import manifest, storage
+from cliprd import files, storage
+from cliprd.artifact import manifest
+from cliprd.artifact.pointer import resolve
 from cliprd.data.tar import damaged, tar_files
 from cliprd.errors import InputError
+from cliprd.files import atomic_write
 from cliprd.storage import Location
 
 INDEX = "index.json"
@@ -52,7 +55,7 @@ class Shard:
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> None:
     """Write `KEY.<extension>` and `KEY.txt` (one caption a line); equal samples give equal bytes."""
-    with manifest.atomic_write(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with atomic_write(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
             _add(tar, f"{sample.key}.{sample.extension}", sample.image)
             _add(tar, f"{sample.key}.txt", "\n".join(sample.captions).encode())
@@ -115,7 +118,7 @@ class ShardSet:
         Raises:
             InputError: unfinished, damaged (the file is named), or of another stage.
         """
-        folder = storage.resolve(location)
+        folder = resolve(location)
         found = manifest.verify(folder, stage="prepare")
         with storage.local_file(folder, INDEX, **found.files[INDEX]) as path:
             index = json.loads(path.read_text(encoding="utf-8"))
@@ -167,4 +170,4 @@ class ShardSet:
 def write_index(folder: Path, shards: Iterable[Shard]) -> None:
     """Write `index.json`: shards in order, with their counts."""
     listed = [asdict(shard) for shard in shards]
-    manifest.write_json(folder / INDEX, {"samples": sum(item["samples"] for item in listed), "shards": listed})
+    files.write_json(folder / INDEX, {"samples": sum(item["samples"] for item in listed), "shards": listed})

@@ -19,12 +19,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cliprd import files, manifest
+from cliprd import files
+from cliprd.artifact.workspace import ASIDE
 from cliprd.distill.optimizer import named_parameters
 from cliprd.distill.order import Position
 from cliprd.errors import InputError
+from cliprd.files import atomic_write
 from cliprd.reading import read_json
-from cliprd.workspace import ASIDE
 
 FOLDER = ".checkpoint"
 KEPT = 2
@@ -82,7 +83,7 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(step)
         data = safetensors.torch.save(state.tensors())
-        with manifest.atomic_write(path) as file:
+        with atomic_write(path) as file:
             file.write(data)
         body = {
             "schema": SCHEMA,
@@ -92,7 +93,7 @@ class Checkpoints:
             "size": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
         }
-        manifest.write_json(path.with_suffix(".json"), {**body, "digest": manifest.digest(body)})
+        files.write_json(path.with_suffix(".json"), {**body, "digest": files.digest(body)})
         shutil.rmtree(self.folder.parent / ASIDE, ignore_errors=True)
         for old in self._steps()[KEPT:]:
             self._path(old).with_suffix(".json").unlink()  # first, so that what is left is no checkpoint
@@ -146,7 +147,7 @@ class Checkpoints:
             stored = body.pop("digest")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise self._damaged(path, repr(error)) from error
-        if stored != manifest.digest(body):
+        if stored != files.digest(body):
             raise self._damaged(path, "its content does not match its digest")
         if body["schema"] != SCHEMA or body["identity"] != self._identity:
             raise InputError(

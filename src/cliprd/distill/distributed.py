@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from cliprd.distill.division import piece
-from cliprd.distill.handover import end_at_once
+from cliprd.distill.error_file import end_at_once
 from cliprd.distill.heartbeat import EVERY, MISSED, Heartbeat
 from cliprd.errors import EnvironmentError_, ParamsError, RetryableError
 

@@ -12,8 +12,8 @@ from cliprd.data.augment import to_tensor
 from cliprd.distill.device import Runtime
 from cliprd.distill.distributed import World
 from cliprd.distill.rows import Batch
-from cliprd.image_spec import ImageSpec
 from cliprd.losses import DistillationLoss
+from cliprd.models.image_spec import ImageSpec
 from cliprd.models.packed import pooled_image_features, pooled_text_features
 
 Backward = Callable[[Batch, int], dict[str, Tensor]]  # this rank's rows and their number in the whole batch; the terms

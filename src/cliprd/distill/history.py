@@ -8,8 +8,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from cliprd import manifest
+from cliprd.artifact import manifest
 from cliprd.distill.record import Record
+from cliprd.files import atomic_write
 
 HISTORY = "history.csv"
 THROUGHPUT = f"{manifest.VOLATILE_DIR}/throughput.csv"
@@ -25,7 +26,7 @@ class Table:
                 lines = file.read().splitlines(keepends=True)
             whole = (line for line in lines[1:] if line.endswith("\n") and line.partition(",")[0].isdigit())
             rows = [line for line in whole if int(line.partition(",")[0]) <= keep_to]
-        with manifest.atomic_write(path, "w") as file:
+        with atomic_write(path, "w") as file:
             file.write(",".join(columns) + "\n")
             file.writelines(rows)
         self._file = path.open("a", encoding="utf-8", newline="")

@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cliprd import errors, manifest
+from cliprd import errors, files
 from cliprd.distill.distributed import LostContactError
-from cliprd.distill.nodes import MEET, Nodes
+from cliprd.distill.machines import MEET, Nodes
 from cliprd.errors import CliprdError, RetryableError
 from cliprd.reading import read_json
 
@@ -52,7 +52,7 @@ def launch(module: str, task: Mapping[str, Any], processes: int, nodes: Nodes | 
     caught = None
     with tempfile.TemporaryDirectory(prefix="cliprd-ranks-") as folder, _handlers_kept(), _torchrun_silent():
         file = Path(folder) / "task.json"
-        manifest.write_json(file, task)
+        files.write_json(file, task)
         config = LaunchConfig(
             nproc_per_node=processes,
             rdzv_backend="c10d",
@@ -96,7 +96,7 @@ def _meeting(task: Mapping[str, Any], nodes: Nodes | None) -> dict[str, Any]:
     return {
         "min_nodes": nodes.count,
         "max_nodes": nodes.count,
-        "run_id": manifest.digest(task),  # who does something else is not met
+        "run_id": files.digest(task),  # who does something else is not met
         "rdzv_endpoint": f"{nodes.host}:{nodes.port}",
         "rdzv_configs": {"is_host": nodes.rank == 0, "read_timeout": MEET, "join_timeout": MEET},
         "local_addr": nodes.address(),

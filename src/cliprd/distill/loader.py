@@ -20,7 +20,7 @@ from cliprd.distill.division import Division
 from cliprd.distill.order import Position, epoch_order
 from cliprd.distill.rows import Batch, Preparer, Row
 from cliprd.errors import InputError
-from cliprd.image_spec import ImageSpec
+from cliprd.models.image_spec import ImageSpec
 from cliprd.params import Params
 from cliprd.teacher_cache import TeacherCache
 

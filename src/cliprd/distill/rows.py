@@ -16,7 +16,7 @@ from cliprd.data.images import BadImage
 from cliprd.data.quick import quick_views
 from cliprd.distill.order import caption_of
 from cliprd.errors import InputError
-from cliprd.image_spec import ImageSpec
+from cliprd.models.image_spec import ImageSpec
 from cliprd.models.student import tokenize
 from cliprd.params import Augmentation
 

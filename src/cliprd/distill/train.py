@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cliprd import manifest, progress
+from cliprd import files, progress
 from cliprd.data.shards import ShardSet
 from cliprd.distill import device
 from cliprd.distill.checkpoint import Checkpoints, State
 from cliprd.distill.distributed import World
+from cliprd.distill.divergence import Guard
 from cliprd.distill.forward import Forward, at_once, scale_of
 from cliprd.distill.gradient_cache import GradientCache
-from cliprd.distill.guard import Guard
 from cliprd.distill.history import History
 from cliprd.distill.loader import Loader
 from cliprd.distill.objective import build_loss
@@ -217,4 +217,4 @@ def _resume(checkpoints: Checkpoints, state: State, world: World) -> tuple[int, 
 
 def _identity(params: Params, shards: ShardSet, cache: TeacherCache) -> str:
     """What a checkpoint must agree with."""
-    return manifest.digest({**sections(params), "shards": shards.fingerprint, "cache": cache.fingerprint})
+    return files.digest({**sections(params), "shards": shards.fingerprint, "cache": cache.fingerprint})

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from cliprd.image_spec import ImageSpec
+from cliprd.models.image_spec import ImageSpec
 
 
 class Encoder(Protocol):

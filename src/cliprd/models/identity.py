@@ -7,7 +7,7 @@ from typing import Any
 
 from cliprd import storage
 from cliprd.errors import InputError
-from cliprd.manifest import digest
+from cliprd.files import digest
 from cliprd.params import Teacher
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz")  # of weights files, as people name them

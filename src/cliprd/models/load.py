@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from cliprd import manifest
+from cliprd.artifact import manifest
+from cliprd.demo_teacher import aligned
 from cliprd.errors import InputError, ParamsError
-from cliprd.image_spec import ImageSpec
-from cliprd.models import aligned
 from cliprd.models.encoder import Encoder, resolve_device
+from cliprd.models.image_spec import ImageSpec
 from cliprd.models.student import load_student
 from cliprd.models.teacher import build_teacher
 from cliprd.params import Params, Preprocess, Teacher

@@ -14,8 +14,8 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from cliprd import manifest
 from cliprd.errors import CliprdError
+from cliprd.files import atomic_write
 from cliprd.models.student import encode_image_features
 
 IMAGE_FILE = "image.onnx"
@@ -85,7 +85,7 @@ def export_onnx(model: nn.Module, folder: Path) -> None:
         }
     model.to(device)
     for name, graph in graphs.items():
-        with manifest.atomic_write(folder / name) as file:
+        with atomic_write(folder / name) as file:
             file.write(graph)
 
 

@@ -22,9 +22,9 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
 from cliprd import storage
 from cliprd.errors import InputError, ParamsError
-from cliprd.image_spec import ImageSpec
 from cliprd.models import config as configs
 from cliprd.models.identity import beside, refuse_missing
+from cliprd.models.image_spec import ImageSpec
 from cliprd.params import Preprocess, Teacher
 from cliprd.reading import parse_json
 

@@ -16,13 +16,14 @@ from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
 
-from cliprd import manifest, params
+from cliprd import files, params
 from cliprd.errors import CliprdError, InputError, ParamsError
-from cliprd.image_spec import ImageSpec
+from cliprd.files import atomic_write
 from cliprd.models import config as configs
 from cliprd.models.config import Config, student_config
 from cliprd.models.encoder import count_parameters
 from cliprd.models.hub import fetching
+from cliprd.models.image_spec import ImageSpec
 from cliprd.models.packed import embed_images, embed_texts
 from cliprd.models.text import encode_text_features, tokenize, tokenizer_id, tokenizer_of
 from cliprd.reading import read_json
@@ -134,10 +135,10 @@ def save_student(model: nn.Module, student: params.Student, folder: Path) -> Non
         tokenizer.save_pretrained(folder)  # open_clip looks for it beside the config
     # Clones, because safetensors refuses tensors that share memory; no metadata, whose order is not fixed.
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    with manifest.atomic_write(folder / WEIGHTS_FILE) as file:
+    with atomic_write(folder / WEIGHTS_FILE) as file:
         file.write(safetensors.torch.save(state))
     config = {"model_cfg": model_cfg, "preprocess_cfg": _preprocess_cfg(student, model_cfg)}
-    manifest.write_json(folder / CONFIG_FILE, config)
+    files.write_json(folder / CONFIG_FILE, config)
 
 
 def _preprocess_cfg(student: params.Student, model_cfg: Config) -> dict[str, Any]:
@@ -257,7 +258,7 @@ def load_student(folder: Path, *, device: torch.device | None = None) -> Student
             f"{folder / WEIGHTS_FILE} is damaged or belongs to another config: {_first_line(error)}", remedy
         ) from error
     set_model_preprocess_cfg(model, preprocess)
-    sha = manifest.sha256_file(folder / WEIGHTS_FILE)
+    sha = files.sha256_file(folder / WEIGHTS_FILE)
     return StudentEncoder(model.to(device or torch.device("cpu")), model_cfg, image, sha, folder)
 
 

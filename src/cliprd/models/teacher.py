@@ -10,7 +10,7 @@ import torch
 from open_clip.model import set_model_preprocess_cfg
 from torch import Tensor, nn
 
-from cliprd import manifest, storage
+from cliprd import files, storage
 from cliprd.models import weights
 from cliprd.models.encoder import count_parameters, state_sha256
 from cliprd.models.hub import fetching
@@ -43,7 +43,7 @@ class OpenClipTeacher:
         self.logit_scale = float(model.logit_scale.exp())  # type: ignore[operator]
         # The same weights under another activation are another network.
         sha = state_sha256(model.state_dict())
-        self.weights_sha256 = manifest.digest([sha, "quick_gelu"]) if source.quick_gelu else sha
+        self.weights_sha256 = files.digest([sha, "quick_gelu"]) if source.quick_gelu else sha
 
     @property
     def device(self) -> torch.device:

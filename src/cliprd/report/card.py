@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from cliprd import manifest
+from cliprd.artifact import manifest
 from cliprd.names import visible
 from cliprd.report.markdown import literal, text
 

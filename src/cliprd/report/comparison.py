@@ -27,13 +27,18 @@ from typing import Any
 
 import numpy as np
 
+from cliprd.artifact import identity
 from cliprd.report import verdicts
 from cliprd.report.results import TEACHER
+from cliprd.report.runs import Grid, Run
+from cliprd.report.standing import side
 from cliprd.statistics import aggregate, guessing
-from cliprd.statistics.aggregate import Side
+from cliprd.statistics.aggregate import EXAMPLES, SEEDS, Side
 from cliprd.statistics.bootstrap import Settings
+from cliprd.statistics.outcomes import PRIMARY
 
 SCHEMA = 2
+METRIC = {**PRIMARY, "retrieval": "mean_r1"}
 
 
 def protocol_block(
@@ -104,3 +109,65 @@ def mean_fidelity(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str
     names = sorted({metric for values in tasks.values() for metric in values})
     mean = {m: round(float(np.mean([v[m] for v in tasks.values() if m in v])), 6) for m in names}
     return {"mean": mean, "tasks": tasks}
+
+
+def build(grid: Grid, *, reference: str, protocol: str) -> dict[str, Any]:
+    """The content of comparison.json."""
+    results = grid.teacher.results
+    settings = Settings.of(results)
+    facts = results["tasks"]
+    protocols = [p for p in ("standard", "paper") if all(p in task["protocols"] for task in facts.values())]
+    blocks = {}
+    for name in protocols:
+        sides = {TEACHER: [grid.teacher], **grid.methods}
+        blocks[name] = protocol_block(
+            {model: side(runs, name, list(facts)) for model, runs in sides.items()},
+            {task: guessing.rates(grid.teacher.tensors("outcomes", task), name, facts[task]) for task in facts},
+            methods=list(grid.methods),
+            seeds=grid.seeds,
+            reference=reference,
+            settings=settings,
+        )
+    seeded = any(entry["covers"] == SEEDS for block in blocks.values() for entry in block["methods"].values())
+    return {
+        "schema": SCHEMA,
+        "protocol": protocol,
+        "reference": reference,
+        "methods": list(grid.methods),
+        "seeds": list(grid.seeds),
+        "confidence": settings.confidence,
+        "resamples": settings.resamples,
+        "bootstrap_seed": settings.seed,
+        "interval_covers": SEEDS if seeded else EXAMPLES,
+        "code": identity.digest("cliprd.stages.compare"),
+        "tasks": {name: _task(task) for name, task in facts.items()},
+        "left_out": {name: why for run in grid.runs for name, why in run.results.get("left_out", {}).items()},
+        "protocols": blocks,
+        "fidelity": {method: mean_fidelity([_fidelity(r) for r in runs]) for method, runs in grid.methods.items()},
+        "costs": {model: dict(grid.first(model).results["cost"]) for model in (TEACHER, *grid.methods)},
+        "inputs": {
+            "benchmarks": {run.name: run.manifest.fingerprint for run in grid.runs},
+            "students": {run.name: run.student_manifest.fingerprint for run in grid.runs if run.student_manifest},
+        },
+    }
+
+
+def _task(facts: Mapping[str, Any]) -> dict[str, Any]:
+    classes = len(facts["classnames"]) if facts["classnames"] else None
+    return {
+        "kind": facts["kind"],
+        "metric": METRIC[facts["kind"]],
+        "examples": facts["images"],
+        "classes": classes,
+        "chance": facts.get("chance", round(1 / (classes or facts["images"]), 6)),
+        "fingerprint": facts["fingerprint"],
+    }
+
+
+def _fidelity(run: Run) -> dict[str, dict[str, float]]:
+    tasks = run.results["tasks"]
+    return {
+        name: {metric: score["value"] for metric, score in task["fidelity"]["scores"].items()}
+        for name, task in tasks.items()
+        if task["fidelity"]
+    }

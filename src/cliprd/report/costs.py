@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cliprd import manifest
+from cliprd import files
 from cliprd.reading import read_json
 from cliprd.report.results import TEACHER, Cost, Measured
 from cliprd.report.runs import Grid, Run
@@ -80,7 +80,7 @@ def _architecture(run: Run) -> str:
     model = run.results["model"]
     student = (run.student_manifest.params.get("student") or {}) if run.student_manifest else {}
     shape = [model.get("stage"), model.get("dim"), model.get("image"), model.get("tokenizer")]
-    return manifest.digest([run.results["cost"], shape, student.get("arch"), student.get("config")])
+    return files.digest([run.results["cost"], shape, student.get("arch"), student.get("config")])
 
 
 def _speed(run: Run) -> Mapping[str, Any]:

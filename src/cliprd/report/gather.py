@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cliprd import document, manifest
+from cliprd import document, files
+from cliprd.artifact import manifest
 from cliprd.errors import InputError
 from cliprd.report import confusion, geometry
 from cliprd.report.costs import device, gather_costs
@@ -189,7 +190,7 @@ def _sightings(grid: Grid, protocol: str, best: str) -> list[Sighting]:
             continue
         examples = [run.examples(task) for run in runs]
         pairs = list(zip(*(these["protocols"][protocol]["images"] for these in examples), strict=True))
-        pairs.sort(key=lambda pair: manifest.digest([task, pair[0]["key"]]))
+        pairs.sort(key=lambda pair: files.digest([task, pair[0]["key"]]))
         for pair in pairs[:SIGHTINGS_A_TASK]:
             answers = tuple(
                 Answer(model=model, said=entry["predicted"][0]["label"], right=entry["correct"])
@@ -215,7 +216,7 @@ def _queries(grid: Grid, protocol: str, best: str) -> list[Query]:
         if facts["kind"] == "retrieval"
         for query in _task_queries(grid, task, facts["images"], protocol, best, kinds)
     ]
-    queries.sort(key=lambda query: manifest.digest([query.task, query.caption]))
+    queries.sort(key=lambda query: files.digest([query.task, query.caption]))
     return [query for kind in kinds.values() for query in [q for q in queries if q.kind == kind][:QUERIES_A_KIND]]
 
 

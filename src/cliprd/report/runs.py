@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from cliprd import manifest, storage
+from cliprd import storage
+from cliprd.artifact import manifest
+from cliprd.artifact.folder import fetch_folder
+from cliprd.artifact.manifest import VOLATILE_DIR, Manifest
 from cliprd.errors import InputError
-from cliprd.manifest import VOLATILE_DIR, Manifest
+from cliprd.files import digest, sha256_file
 from cliprd.reading import read_json
 from cliprd.report.results import TEACHER
 from cliprd.report.timings import SPEED, THROUGHPUT, intact
@@ -101,7 +104,7 @@ def open_grid(methods: Sequence[str], seeds: Sequence[int], benchmarks: Location
 def _folder(where: str) -> Path | None:
     """A run's folder on this machine; None where there is none."""
     there = storage.list_folder(where) if storage.is_s3(where) else Path(where).is_dir()
-    return storage.fetch_folder(where) if there else None
+    return fetch_folder(where) if there else None
 
 
 def _open_run(method: str, seed: int, benchmarks: Location, students: Location) -> Run:
@@ -138,7 +141,7 @@ def _open_run(method: str, seed: int, benchmarks: Location, students: Location) 
 def timings(grid: Grid) -> str:
     """Digest of all the runs' timings, which no manifest covers."""
     files = [run.volatile(name) for run in grid.runs for name in (SPEED, THROUGHPUT)]
-    return manifest.digest([manifest.sha256_file(path) if path else None for path in files])
+    return digest([sha256_file(path) if path else None for path in files])
 
 
 def check_alike(grid: Grid) -> None:

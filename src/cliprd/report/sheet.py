@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from cliprd.manifest import atomic_write
+from cliprd.files import atomic_write
 from cliprd.names import key
 from cliprd.report import blocks, palette
 from cliprd.report.gather import gather

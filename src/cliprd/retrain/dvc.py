@@ -22,16 +22,17 @@ from typing import Any
 
 import yaml
 
-from cliprd import inputs, manifest, storage
+from cliprd import storage
+from cliprd.artifact import manifest
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError, RetryableError
 from cliprd.files import atomic_write, sweep_beside
+from cliprd.lineage import inputs
 from cliprd.machine import end_with_parent
 from cliprd.names import one_line
 from cliprd.params import Params, load
-from cliprd.retrain.plan import Plan
+from cliprd.promotion import champion, gate
+from cliprd.retrain.proposal import Plan
 from cliprd.retrain.run import Judged, settle
-from cliprd.stages import gate
-from cliprd.tracking import champion
 
 LOCK = Path("dvc.lock")
 LOCKS = "cliprd/locks"

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cliprd.report import gate, verdicts
+from cliprd.report import verdicts
 from cliprd.report.charts.forest import spread
+from cliprd.report.decision import markdown as decision_markdown
 from cliprd.report.markdown import fence, literal, text
 from cliprd.retrain import pictures
 
@@ -110,7 +111,7 @@ def _gate(decision: Mapping[str, Any]) -> list[str]:
     return [
         f"<details{' open' if broken or low else ''}><summary>The gate's figures: {told}</summary>",
         "",
-        gate.markdown(decision),
+        decision_markdown(decision),
         "</details>",
         "",
     ]

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cliprd.errors import CliprdError
-from cliprd.files import atomic_write, sweep_beside
-from cliprd.manifest import write_json
+from cliprd.files import atomic_write, sweep_beside, write_json
 from cliprd.names import visible
 from cliprd.params import Params
+from cliprd.promotion import champion
 from cliprd.retrain import report as reports
 from cliprd.retrain.lock import alone
-from cliprd.retrain.plan import Plan, note, plan
+from cliprd.retrain.proposal import Plan, note, plan
 from cliprd.retrain.scores import side_by_side
-from cliprd.tracking import champion
 
 JSON, TEXT = "report.json", "report.md"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cliprd import manifest
+from cliprd.artifact import manifest
 from cliprd.params import Params
 from cliprd.report.runs import Run
 from cliprd.report.standing import standing

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cliprd import identity, inputs, lineage, manifest
+from cliprd import files, lineage
+from cliprd.artifact import identity
 from cliprd.distill.sections import sections
+from cliprd.lineage import inputs
 from cliprd.models.identity import shaping
 from cliprd.params import Params
 
@@ -14,7 +16,7 @@ from cliprd.params import Params
 def wanted(params: Params) -> dict[str, Any]:
     """What the lineage of a student trained now would say, as far as it can be known without making anything.
 
-    Data, tasks and weights are looked at as `cliprd.inputs` says.
+    Data, tasks and weights are looked at as `cliprd.lineage.inputs` says.
 
     Raises:
         ParamsError, InputError: data, tasks or weights that the parameters name are missing.
@@ -47,4 +49,4 @@ def wanted(params: Params) -> dict[str, Any]:
         },
         "tasks": found["benchmark"],
     }
-    return dict(json.loads(manifest.canonical(tree)))
+    return dict(json.loads(files.canonical(tree)))

@@ -87,7 +87,11 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from cliprd import lineage, manifest, storage
+from cliprd import files, lineage
+from cliprd.artifact import manifest
+from cliprd.artifact.folder import fetch_folder
+from cliprd.artifact.manifest import Manifest
+from cliprd.artifact.workspace import Workspace
 from cliprd.benchmark import fidelity, prompts, speed
 from cliprd.benchmark.cost import cost
 from cliprd.benchmark.embed import Embeddings, embed_once, load
@@ -102,7 +106,7 @@ from cliprd.benchmark.tasks import Task
 from cliprd.benchmark.towers import Towers, read_projections
 from cliprd.benchmark.zeroshot import classify
 from cliprd.errors import InputError
-from cliprd.manifest import Manifest
+from cliprd.files import atomic_write
 from cliprd.models.encoder import Encoder
 from cliprd.models.load import load_encoder
 from cliprd.params import Benchmark, Params
@@ -110,11 +114,10 @@ from cliprd.report import standing, verdicts
 from cliprd.report.results import TEACHER
 from cliprd.report.runs import Run
 from cliprd.report.table import left_out
-from cliprd.stages.tracked import track
 from cliprd.statistics.bootstrap import Settings
 from cliprd.statistics.outcomes import Outcomes, primary
 from cliprd.storage import Location
-from cliprd.workspace import Workspace
+from cliprd.tracking.summary import track
 
 PRECISION = "fp32"
 
@@ -153,19 +156,19 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
         InputError: a task, the model or the reference is missing or damaged.
     """
     section = params.benchmark
-    folder = storage.fetch_folder(inputs["model"])
+    folder = fetch_folder(inputs["model"])
     model = manifest.verify(folder)
     if model.stage not in ("teacher", "distill"):
         raise InputError(
             f"{inputs['model']} was made by stage '{model.stage}': no model.", "Give a teacher's or a student's folder."
         )
-    reference = _reference(storage.fetch_folder(inputs["reference"])) if "reference" in inputs else None
+    reference = _reference(fetch_folder(inputs["reference"])) if "reference" in inputs else None
     found = fetch_tasks(section)
     fingerprints = {"model": model.fingerprint}
     if reference is not None:
         fingerprints["reference"] = reference.fingerprint
     fingerprints |= {f"task:{task.name}": task.fingerprint for task in found.tasks}
-    fingerprints |= {f"left_out:{name}": manifest.digest(why) for name, why in found.left_out.items()}
+    fingerprints |= {f"left_out:{name}": files.digest(why) for name, why in found.left_out.items()}
     shaping = {"benchmark": section.model_dump(mode="json", exclude={"tasks", "names"})}  # tasks are inputs
     with Workspace(
         output, stage="benchmark", code="cliprd.stages.benchmark", params=shaping, inputs=fingerprints
@@ -175,7 +178,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
         if model.stage == "distill":  # also what was finished before: its scores may not have got to MLflow
 
             def opened() -> Run:
-                return Run(model.facts["run"], here or storage.fetch_folder(output), written, folder, model)
+                return Run(model.facts["run"], here or fetch_folder(output), written, folder, model)
 
             teacher = Run(TEACHER, reference.folder, manifest.read(reference.folder)) if reference else None
             track(params, folder, written, opened, teacher)
@@ -213,16 +216,16 @@ def _write(
         "tasks": entries,
         "left_out": dict(found.left_out),
     }
-    manifest.write_json(work.path / "results.json", results)
+    files.write_json(work.path / "results.json", results)
     scores = {name: _compact(entry) for name, entry in entries.items()}
-    manifest.write_json(work.path / "scores.json", scores)
+    files.write_json(work.path / "scores.json", scores)
     if section.speed:
-        manifest.write_json(
+        files.write_json(
             work.path / manifest.VOLATILE_DIR / "speed.json", speed.measure(encoder, batch_size=section.batch_size)
         )
     if lineage.NAME in model.files:
         versions = task_versions(section)
-        manifest.write_json(work.path / lineage.NAME, lineage.with_scores(lineage.of(folder), scores, versions))
+        files.write_json(work.path / lineage.NAME, lineage.with_scores(lineage.of(folder), scores, versions))
     facts: dict[str, Any] = {"model": encoder.id, "tasks": [task.name for task in tasks]}
     if found.left_out:
         facts["left_out"] = left_out(found.left_out)
@@ -267,7 +270,7 @@ def _benchmark(
         entry["fidelity"], found = _fidelity(task, embeddings, theirs, section)
         arrays |= found
     body = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
-    with manifest.atomic_write(output / "outcomes" / f"{task.name}.safetensors") as file:
+    with atomic_write(output / "outcomes" / f"{task.name}.safetensors") as file:
         file.write(safetensors.numpy.save(body))
     write_examples(output, task, embeddings, outcomes, seed=section.seed)
     return entry, body

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from cliprd import identity, lineage, manifest, storage, teacher_cache
+from cliprd import lineage, teacher_cache
+from cliprd.artifact import identity, manifest
+from cliprd.artifact.folder import fetch_folder
+from cliprd.artifact.manifest import Manifest
+from cliprd.artifact.workspace import Workspace
 from cliprd.data.shards import ShardSet
 from cliprd.errors import ParamsError
-from cliprd.manifest import Manifest
 from cliprd.models.load import load_encoder
 from cliprd.params import Params
 from cliprd.storage import Location
-from cliprd.workspace import Workspace
 
 PART_STAGE = "cache-part"
 
@@ -33,7 +35,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, par
         ParamsError: there is no such part.
     """
     shards = ShardSet.open(inputs["shards"])
-    teacher = storage.fetch_folder(inputs["teacher"])
+    teacher = fetch_folder(inputs["teacher"])
     made_with = manifest.verify(teacher)
     fingerprints = {"shards": shards.fingerprint, "teacher": made_with.fingerprint}
     sections = params.model_dump(mode="json", include={"cache", "augmentation"})

@@ -20,27 +20,22 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cliprd import identity, storage, tracking
+from cliprd import storage, tracking
+from cliprd.artifact.manifest import Manifest
+from cliprd.artifact.workspace import Workspace
 from cliprd.errors import ParamsError
-from cliprd.manifest import Manifest, atomic_write, write_json
+from cliprd.files import atomic_write, write_json
 from cliprd.params import Params, parse_method
 from cliprd.report import comparison
 from cliprd.report.gather import gather
 from cliprd.report.page import render
 from cliprd.report.results import TEACHER
-from cliprd.report.runs import Grid, Run, check_alike, open_grid, timings
-from cliprd.report.standing import side
+from cliprd.report.runs import Grid, check_alike, open_grid, timings
 from cliprd.report.table import left_out, markdown_table
-from cliprd.stages.tracked import track
-from cliprd.statistics import guessing
-from cliprd.statistics.aggregate import EXAMPLES, SEEDS
-from cliprd.statistics.bootstrap import Settings
-from cliprd.statistics.outcomes import PRIMARY
 from cliprd.storage import Location
-from cliprd.workspace import Workspace
+from cliprd.tracking.summary import track
 
 METRICS_DIR = "metrics"
-METRIC = {**PRIMARY, "retrieval": "mean_r1"}
 
 
 def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
@@ -68,7 +63,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
 def _write(work: Workspace, params: Params, grid: Grid, reference: str, sections: Mapping[str, Any]) -> Manifest:
     check_alike(grid)
     _check_protocol(grid, params.compare.protocol)
-    content = build(grid, reference=reference, protocol=params.compare.protocol)
+    content = comparison.build(grid, reference=reference, protocol=params.compare.protocol)
     write_json(work.path / "comparison.json", content)
     with atomic_write(work.path / "comparison.md", "w") as file:
         file.write(markdown_table(content))
@@ -121,70 +116,6 @@ def _check_protocol(grid: Grid, protocol: str) -> None:
                 f"'compare.protocol' = '{protocol}' was not benchmarked for {task}.",
                 "Add it to benchmark.protocols, or compare by another.",
             )
-
-
-def build(grid: Grid, *, reference: str, protocol: str) -> dict[str, Any]:
-    """The content of comparison.json."""
-    results = grid.teacher.results
-    settings = Settings.of(results)
-    facts = results["tasks"]
-    protocols = [p for p in ("standard", "paper") if all(p in task["protocols"] for task in facts.values())]
-    blocks = {}
-    for name in protocols:
-        sides = {TEACHER: [grid.teacher], **grid.methods}
-        blocks[name] = comparison.protocol_block(
-            {model: side(runs, name, list(facts)) for model, runs in sides.items()},
-            {task: guessing.rates(grid.teacher.tensors("outcomes", task), name, facts[task]) for task in facts},
-            methods=list(grid.methods),
-            seeds=grid.seeds,
-            reference=reference,
-            settings=settings,
-        )
-    seeded = any(entry["covers"] == SEEDS for block in blocks.values() for entry in block["methods"].values())
-    return {
-        "schema": comparison.SCHEMA,
-        "protocol": protocol,
-        "reference": reference,
-        "methods": list(grid.methods),
-        "seeds": list(grid.seeds),
-        "confidence": settings.confidence,
-        "resamples": settings.resamples,
-        "bootstrap_seed": settings.seed,
-        "interval_covers": SEEDS if seeded else EXAMPLES,
-        "code": identity.digest("cliprd.stages.compare"),
-        "tasks": {name: _task(task) for name, task in facts.items()},
-        "left_out": {name: why for run in grid.runs for name, why in run.results.get("left_out", {}).items()},
-        "protocols": blocks,
-        "fidelity": {
-            method: comparison.mean_fidelity([_fidelity(r) for r in runs]) for method, runs in grid.methods.items()
-        },
-        "costs": {model: dict(grid.first(model).results["cost"]) for model in (TEACHER, *grid.methods)},
-        "inputs": {
-            "benchmarks": {run.name: run.manifest.fingerprint for run in grid.runs},
-            "students": {run.name: run.student_manifest.fingerprint for run in grid.runs if run.student_manifest},
-        },
-    }
-
-
-def _task(facts: Mapping[str, Any]) -> dict[str, Any]:
-    classes = len(facts["classnames"]) if facts["classnames"] else None
-    return {
-        "kind": facts["kind"],
-        "metric": METRIC[facts["kind"]],
-        "examples": facts["images"],
-        "classes": classes,
-        "chance": facts.get("chance", round(1 / (classes or facts["images"]), 6)),
-        "fingerprint": facts["fingerprint"],
-    }
-
-
-def _fidelity(run: Run) -> dict[str, dict[str, float]]:
-    tasks = run.results["tasks"]
-    return {
-        name: {metric: score["value"] for metric, score in task["fidelity"]["scores"].items()}
-        for name, task in tasks.items()
-        if task["fidelity"]
-    }
 
 
 def _metrics(block: Mapping[str, Any]) -> dict[str, Any]:

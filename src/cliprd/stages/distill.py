@@ -2,8 +2,8 @@
 
 For several processes it starts itself again in each (`python -m cliprd.stages.distill TASK`) through torchrun's
 launcher; started by hand under torchrun, it joins. The leader (rank 0) does all that one process would have done.
-Started on several machines (`cliprd.distill.nodes`), it does so on each; all of them see inputs and output, in S3 or on
-a shared file system.
+Started on several machines (`cliprd.distill.machines`), it does so on each; all of them see inputs and output, in S3
+or on a shared file system.
 """
 
 from __future__ import annotations
@@ -17,30 +17,32 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from cliprd import lineage, manifest, signals, storage, tracking
+from cliprd import files, lineage, signals, storage, tracking
 from cliprd import params as parameters
+from cliprd.artifact import manifest
+from cliprd.artifact.manifest import Manifest
+from cliprd.artifact.workspace import Workspace
 from cliprd.data.shards import ShardSet
-from cliprd.distill import device, distributed, nodes
+from cliprd.distill import device, distributed, machines
 from cliprd.distill.checkpoint import FOLDER as CHECKPOINTS
 from cliprd.distill.distributed import World
 from cliprd.distill.division import Division
 from cliprd.distill.effective import effective
-from cliprd.distill.handover import handing_over
+from cliprd.distill.error_file import handing_over
 from cliprd.distill.history import last_row
 from cliprd.distill.launch import launch
 from cliprd.distill.record import Record
 from cliprd.distill.sections import sections
 from cliprd.distill.train import Report, Trained, train
 from cliprd.errors import CliprdError
+from cliprd.files import atomic_write
 from cliprd.machine import end_with_parent
-from cliprd.manifest import Manifest
 from cliprd.models.encoder import count_parameters
 from cliprd.models.onnx import export_onnx
 from cliprd.models.student import save_student, student_config
 from cliprd.params import Params, parse_method
 from cliprd.storage import Location
 from cliprd.teacher_cache import TeacherCache
-from cliprd.workspace import Workspace
 
 LOSS_FILE = "loss.safetensors"
 
@@ -83,14 +85,14 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
             inputs=fingerprints,
             resume_files=[CHECKPOINTS],
         )  # fmt: skip
-        if machines := nodes.among():
+        if group := machines.among():
             if whole := work.look():  # one that comes back when the others have finished would wait for them in vain
-                if machines.rank == 0:
+                if group.rank == 0:
                     with work:  # removes what a kill after the manifest has left
                         pass
                 return whole
             tracking.check_start(params, work.path)
-            _launch(params, inputs, output, device.processes(params.distill), machines)
+            _launch(params, inputs, output, device.processes(params.distill), group)
             return manifest.read(output, stage="distill")
         if distributed.launched():
             with distributed.join(device.resolve(params.distill).device) as world:
@@ -134,7 +136,7 @@ def _make(
 
     def describe() -> tracking.Training:
         return tracking.describe(
-            params, key=manifest.digest([work.place, work.identity]),
+            params, key=files.digest([work.place, work.identity]),
             shards=manifest.read(shards.folder), cache=manifest.read(cache.folder),
             device=device.words(device.resolve(params.distill)), processes=world.size,
             effective=in_force,
@@ -143,12 +145,12 @@ def _make(
     with tracking.training_run(params, output, describe) as tracked:
         trained = train(params, shards, cache, output, _both(tracked, report), world)
     save_student(trained.model, params.student, output)
-    with manifest.atomic_write(output / LOSS_FILE) as file:
+    with atomic_write(output / LOSS_FILE) as file:
         state = {name: tensor.contiguous() for name, tensor in trained.loss.state_dict().items()}
         file.write(safetensors.torch.save(state))
     export_onnx(trained.model, output)
     facts = _facts(params, trained, output, work.inputs, in_force)
-    manifest.write_json(output / lineage.NAME, lineage.of_student(work.params, facts, made_of))
+    files.write_json(output / lineage.NAME, lineage.of_student(work.params, facts, made_of))
     return work.finish(facts=facts)  # until its manifest stands, a rerun starts from the checkpoints
 
 
@@ -167,7 +169,7 @@ def _launch(
     inputs: Mapping[str, Location],
     output: Location,
     processes: int,
-    machines: nodes.Nodes | None = None,
+    machines: machines.Nodes | None = None,
 ) -> None:
     task = {
         "params": params.model_dump(mode="json"),

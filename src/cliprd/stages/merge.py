@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cliprd import manifest, storage, teacher_cache
+from cliprd import storage, teacher_cache
+from cliprd.artifact import manifest
+from cliprd.artifact.manifest import Manifest
+from cliprd.artifact.pointer import resolve
+from cliprd.artifact.workspace import Workspace
 from cliprd.data.shards import ShardSet
 from cliprd.errors import InputError
-from cliprd.manifest import Manifest
 from cliprd.params import Params
 from cliprd.stages.cache import PART_STAGE
 from cliprd.storage import Location
-from cliprd.workspace import Workspace
 
 
 def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
@@ -27,7 +29,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
         InputError: a part is unfinished, damaged or made in another way, or shards are in no part.
     """
     shards = ShardSet.open(inputs["shards"])
-    folders = [storage.resolve(folder) for folder in _folders(storage.parse(inputs["parts"]))]
+    folders = [resolve(folder) for folder in _folders(storage.parse(inputs["parts"]))]
     if not folders:
         raise InputError(f"{inputs['parts']} holds no part.", "Run `cliprd cache --part 0/N …` to N-1/N first.")
     parts = {folder: manifest.verify(folder, stage=PART_STAGE) for folder in folders}

@@ -17,7 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cliprd import identity, manifest, progress
+from cliprd import files, progress
+from cliprd.artifact import identity, manifest
+from cliprd.artifact.manifest import Manifest
+from cliprd.artifact.workspace import Workspace
 from cliprd.data import sources
 from cliprd.data.keys import KeySet
 from cliprd.data.naming import Naming, Refusal, mark
@@ -27,12 +30,11 @@ from cliprd.data.raw import APART
 from cliprd.data.shards import INDEX, Sample, Shard, read_keys, read_shard, write_index, write_shard
 from cliprd.data.sources import Source
 from cliprd.errors import InputError
-from cliprd.manifest import Manifest
+from cliprd.files import atomic_write
 from cliprd.names import visible
 from cliprd.params import Data, Params
 from cliprd.reading import read_json
 from cliprd.storage import Location
-from cliprd.workspace import Workspace
 
 _NOTES = {
     "rows": "table rows",
@@ -200,7 +202,7 @@ def _close_shard(output: Path, source: Source, part: _Packed, samples: list[Samp
     """Write a shard, then the note that lets a later run begin behind it. Returns how many rejections are noted."""
     name = _shard_name(source.stem, len(part.shards))
     write_shard(output / name, samples)
-    part.shards.append(Shard(name, len(samples), (output / name).stat().st_size, manifest.sha256_file(output / name)))
+    part.shards.append(Shard(name, len(samples), (output / name).stat().st_size, files.sha256_file(output / name)))
     part.captions += sum(len(sample.captions) for sample in samples)
     _note(output, source, part, name, part.rejected[recorded:])
     return len(part.rejected)
@@ -218,7 +220,7 @@ def _note(output: Path, source: Source, part: _Packed, name: str, rejected: list
         "rejected": [entry.to_dict() for entry in rejected],
         "whole": part.whole,
     }
-    manifest.write_json(output / PROGRESS / f"{name}.json", note)
+    files.write_json(output / PROGRESS / f"{name}.json", note)
 
 
 def _left(output: Path, source: Source) -> _Packed:
@@ -229,7 +231,7 @@ def _left(output: Path, source: Source) -> _Packed:
         note = _read_note(output, source, name)
         try:
             shard = Shard(**note["shard"])
-            whole = manifest.sha256_file(output / name) == shard.sha256
+            whole = files.sha256_file(output / name) == shard.sha256
         except (OSError, TypeError, KeyError):
             break
         if not whole:
@@ -287,7 +289,7 @@ def _write_notes(folder: Path) -> None:
 
 
 def _write_rejected(path: Path, rejected: list[Rejection]) -> None:
-    with manifest.atomic_write(path, "w") as file:
+    with atomic_write(path, "w") as file:
         file.writelines(
             visible(json.dumps(entry.to_dict(), sort_keys=True, ensure_ascii=False)) + "\n" for entry in rejected
         )

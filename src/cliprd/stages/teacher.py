@@ -16,23 +16,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliprd import manifest, progress
+from cliprd import files, progress
+from cliprd.artifact import manifest
+from cliprd.artifact.manifest import Manifest
+from cliprd.artifact.workspace import Workspace
 from cliprd.data.augment import eval_view, to_tensor
 from cliprd.data.images import decode
 from cliprd.data.parallel import ordered_map
 from cliprd.data.shards import Sample, Shard, ShardSet
+from cliprd.demo_teacher import aligned
+from cliprd.demo_teacher.aligned import AlignedTeacher, Backbones
+from cliprd.demo_teacher.train import Pairs, train_heads
 from cliprd.errors import InputError
-from cliprd.image_spec import ImageSpec
-from cliprd.manifest import Manifest
-from cliprd.models import aligned
-from cliprd.models.aligned import AlignedTeacher, Backbones
-from cliprd.models.aligned_train import Pairs, train_heads
+from cliprd.files import atomic_write
 from cliprd.models.encoder import resolve_device, state_sha256
 from cliprd.models.identity import shaping, weights_version
+from cliprd.models.image_spec import ImageSpec
 from cliprd.models.teacher import build_teacher
 from cliprd.params import Params
 from cliprd.storage import Location
-from cliprd.workspace import Workspace
 
 BATCH = 64
 FEATURES = ".features"  # hidden, so no part of the manifest; removed when the stage is done
@@ -74,7 +76,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
         for value in teacher.decisions:
             print(f"cliprd: teacher: {value}", file=sys.stderr)
         said = {**aligned.describe(teacher), "quick_gelu": teacher.quick_gelu, "decided_by": teacher.decided_by}
-        manifest.write_json(work.path / aligned.CONFIG_FILE, {**said, "training": None})
+        files.write_json(work.path / aligned.CONFIG_FILE, {**said, "training": None})
         return work.finish(facts=said)
 
 
@@ -106,7 +108,7 @@ def _train_aligned(params: Params, shards: ShardSet, output: Path, device: torch
     teacher = AlignedTeacher(backbones, heads, spec)
     aligned.save(teacher, heads, output, training)
     seconds = {"features": embedded - began, "training": time.perf_counter() - embedded}
-    manifest.write_json(output / manifest.VOLATILE_DIR / "seconds.json", seconds)
+    files.write_json(output / manifest.VOLATILE_DIR / "seconds.json", seconds)
     return {**aligned.describe(teacher), "training": training}
 
 
@@ -148,7 +150,7 @@ def _batches(views: Iterator[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uin
 
 def _keep(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    with manifest.atomic_write(path) as file:
+    with atomic_write(path) as file:
         file.write(safetensors.torch.save(tensors, {"sha256": state_sha256(tensors)}))
     return tensors
 

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 from pathlib import Path
 
-from cliprd import manifest
+from cliprd.files import atomic_write
 from cliprd.storage import s3
 from cliprd.storage.paths import is_s3, split
 from cliprd.storage.streams import read_bytes
@@ -39,7 +39,7 @@ def _here(path: Path, data: bytes, instead_of: bytes | None) -> bool:
             fcntl.flock(lock, fcntl.LOCK_EX)
         if (path.read_bytes() if path.is_file() else None) != instead_of:
             return False
-        with manifest.atomic_write(path) as file:
+        with atomic_write(path) as file:
             file.write(data)
         return True
 

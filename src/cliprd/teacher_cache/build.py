@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliprd import manifest, progress
+from cliprd import files, progress
+from cliprd.artifact import manifest
 from cliprd.data.augment import crop_box, to_tensor, train_view
 from cliprd.data.images import BadImage, decode
 from cliprd.data.parallel import ordered_map
@@ -60,7 +61,7 @@ def build(
     """
     facts = fingerprint.facts(shards, encoder, params.augmentation, params.cache.views)
     # The set as a whole is no part of a file's identity: its own shard's sha256 stands in the file.
-    identity = manifest.digest({name: value for name, value in facts.items() if name not in ("shards", "samples")})
+    identity = files.digest({name: value for name, value in facts.items() if name not in ("shards", "samples")})
     return facts | {"captions": _Builder(shards, encoder, params, folder, identity, caption_budget).run()}
 
 
@@ -250,4 +251,4 @@ class _Builder:
             "seconds": seconds,
             "images_per_second": images / seconds if images else None,
         }
-        manifest.write_json(self._folder / manifest.VOLATILE_DIR / THROUGHPUT, note)
+        files.write_json(self._folder / manifest.VOLATILE_DIR / THROUGHPUT, note)

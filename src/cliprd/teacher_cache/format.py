@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprd import manifest
+from cliprd import files
 from cliprd.data.shards import Shard
 from cliprd.errors import InputError
+from cliprd.files import atomic_write
 from cliprd.reading import parse_json
 
 FORMAT = 2
@@ -84,7 +85,7 @@ def write_rows(
         place = end
         data.update(value.data)
     header["__metadata__"] = {"cliprd": _proof(header, data.hexdigest(), shard, identity, new)}
-    with manifest.atomic_write(path) as file:
+    with atomic_write(path) as file:
         file.write(_serialised(header))
         for value in tensors.values():
             file.write(value.data)
@@ -131,13 +132,13 @@ def read_text(path: Path) -> NDArray[np.float16]:
 
 def _proof(tensors: dict[str, Any], data: str, shard: Shard, identity: str, new: str) -> str:
     """Whose the file is, and a digest over names, types, shapes and data."""
-    content = manifest.digest({"tensors": tensors, "data": data, "new": new})
+    content = files.digest({"tensors": tensors, "data": data, "new": new})
     proof = {"format": FORMAT, "shard": shard.sha256, "identity": identity, "new": new, "content": content}
-    return manifest.canonical(proof)
+    return files.canonical(proof)
 
 
 def _serialised(header: dict[str, Any]) -> bytes:
-    text = manifest.canonical(header).encode()
+    text = files.canonical(header).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cliprd import storage
+from cliprd.artifact.manifest import Manifest
 from cliprd.data.shards import ShardSet
 from cliprd.errors import InputError
-from cliprd.manifest import Manifest
 from cliprd.storage import Location
 from cliprd.teacher_cache.format import file_name, read_text
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from cliprd import manifest, storage
+from cliprd import storage
+from cliprd.artifact import manifest
+from cliprd.artifact.pointer import resolve
 from cliprd.data.shards import Shard, ShardSet
 from cliprd.errors import InputError
 from cliprd.models.encoder import Encoder
@@ -55,7 +57,7 @@ class TeacherCache:
         Raises:
             InputError: unfinished, damaged (the file is named) or made for something else (both values are named).
         """
-        folder = storage.resolve(location)
+        folder = resolve(location)
         found = manifest.verify(folder, stage="cache")
         teacher = fingerprint.teacher_facts(encoder) if encoder is not None else {}
         teacher.pop("logit_scale", None)  # fixed by the weights; its exp may differ in the last bit between devices

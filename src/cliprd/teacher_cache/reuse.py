@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cliprd import manifest
+from cliprd import files
+from cliprd.artifact import manifest
 from cliprd.data.shards import ShardSet
 from cliprd.reading import read_json
 from cliprd.teacher_cache.format import file_name
@@ -33,7 +34,7 @@ def keep(folder: Path, shards: ShardSet) -> Iterator[str]:
             yield name
             if not here:
                 doubtful.add(name)
-    manifest.write_json(folder / DOUBTFUL, sorted(doubtful))
+    files.write_json(folder / DOUBTFUL, sorted(doubtful))
     yield DOUBTFUL
 
 
@@ -44,7 +45,7 @@ def doubtful_files(folder: Path) -> frozenset[str]:
 
 def note_order(folder: Path, shards: ShardSet) -> None:
     """For a later cache of other shards in the same folder."""
-    manifest.write_json(folder / ORDER, [shard.sha256 for shard in shards.shards])
+    files.write_json(folder / ORDER, [shard.sha256 for shard in shards.shards])
 
 
 def settled(folder: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cliprd import manifest
+from cliprd import files
 from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
 from cliprd.formatting import figure
 from cliprd.names import visible
@@ -127,7 +127,7 @@ def page(params: Params) -> str:
     state = view(
         sorted({key for run in runs for key in (*run.data.metrics, *(f"params/{p}" for p in run.data.params))})
     )
-    key = manifest.digest(state)[:20]
+    key = files.digest(state)[:20]
     client.set_experiment_tag(place, SHARED_VIEW + key, json.dumps(state, separators=(",", ":")))
     uri = params.tracking.uri
     root = uri.rstrip("/") if uri.startswith(("http://", "https://")) else "http://127.0.0.1:5000"

@@ -8,7 +8,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from cliprd import __version__, identity, manifest
+from cliprd import __version__, files
+from cliprd.artifact import identity
 
 
 def revisions(folder: Path | None = None) -> dict[str, str]:
@@ -31,7 +32,7 @@ def revisions(folder: Path | None = None) -> dict[str, str]:
     root = _git(folder, "rev-parse", "--show-toplevel")
     lock = Path(root or folder) / "dvc.lock"
     if lock.is_file():
-        tags["dvc.lock"] = manifest.sha256_file(lock)
+        tags["dvc.lock"] = files.sha256_file(lock)
     for tag, variable in (("dvc.experiment", "DVC_EXP_NAME"), ("dvc.baseline", "DVC_EXP_BASELINE_REV")):
         if value := os.environ.get(variable):
             tags[tag] = value

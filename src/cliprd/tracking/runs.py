@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cliprd import manifest, storage
+from cliprd import files
+from cliprd.artifact import manifest
+from cliprd.artifact.folder import fetch_folder
 from cliprd.distill.record import Record
 from cliprd.names import key, visible
 from cliprd.params import Params
@@ -156,7 +158,7 @@ def send_left(params: Params, student: Location) -> None:
     if not params.tracking.uri:
         return
     try:
-        flush(params, storage.fetch_folder(student))
+        flush(params, fetch_folder(student))
     except Exception as error:
         server.warn(f"what is left of the training in {student} is not tracked", error)
 
@@ -201,7 +203,7 @@ class _Note:
 
     def write(self) -> None:
         told = dataclasses.asdict(self.training)
-        manifest.write_json(self.file, {"run_id": self.run_id, "experiment": self.experiment, "training": told})
+        files.write_json(self.file, {"run_id": self.run_id, "experiment": self.experiment, "training": told})
 
 
 def _noted(params: Params, folder: Path, describe: Callable[[], Training]) -> tuple[_Note, bool]:

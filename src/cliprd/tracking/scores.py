@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cliprd import manifest, storage
+from cliprd.artifact import manifest
+from cliprd.artifact.folder import fetch_folder
 from cliprd.names import key
 from cliprd.params import Params
 from cliprd.report.table import left_out as in_words
@@ -91,7 +92,7 @@ def log_report(params: Params, comparison: Location, content: Mapping[str, Any],
             block = content["protocols"][content["protocol"]]
             client.set_tag(parent, HEADLINE, block["headline"])
             client.set_tag(parent, VERDICTS, json.dumps(_verdicts(content), sort_keys=True))
-            folder = storage.fetch_folder(comparison)
+            folder = fetch_folder(comparison)
             for file in ("comparison.md", "comparison.json", "index.html"):
                 client.log_artifact(parent, str(folder / file), "report")
             _tag_left_out(client, parent, in_words(content.get("left_out", {})))

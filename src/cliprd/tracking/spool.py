@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cliprd import manifest
+from cliprd.files import atomic_write
 from cliprd.reading import parse_json
 
 Entry = Mapping[str, Any]
@@ -109,7 +109,7 @@ class Spool:
                 self._file.truncate(0)
                 self._sent = 0
             elif end > COMPACT:
-                with self.path.open("rb") as old, manifest.atomic_write(self.path) as new:
+                with self.path.open("rb") as old, atomic_write(self.path) as new:
                     old.seek(end)
                     new.write(old.read())
                 self._file.close()

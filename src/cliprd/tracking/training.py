@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cliprd import manifest
+from cliprd import files
+from cliprd.artifact import manifest
+from cliprd.artifact.manifest import Manifest
 from cliprd.distill.sections import sections
-from cliprd.manifest import Manifest
 from cliprd.names import key as mlflow_key
 from cliprd.names import visible
 from cliprd.params import Params
@@ -90,7 +91,7 @@ def describe(
         "cliprd.processes": str(processes),
         **{name: visible(value) for name, value in revisions().items()},
     }
-    digest = manifest.digest({**fingerprints, **shared})
+    digest = files.digest({**fingerprints, **shared})
     samples = shards.facts.get("samples", "?")
     return Training(
         name=f"{d.method}-{d.seed}",

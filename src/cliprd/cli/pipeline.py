@@ -1,0 +1,239 @@
+"""`cliprd pipeline`: compile, run here, submit to a cluster, schedule, compare."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cliprd.cli.common import Call, Commands, Parser, folder, load, local_path
+from cliprd.names import visible
+
+if TYPE_CHECKING:
+    from cliprd.kubeflow.client import Api
+    from cliprd.params import Params
+
+PIPELINES = ("distill", "ablation", "retrain")
+
+
+def add(commands: Commands) -> None:
+    """`pipeline` with its actions."""
+    pipeline = commands.plain(
+        "pipeline", "Kubeflow pipelines: compile, run here, submit to a cluster", "Kubeflow pipelines."
+    )
+    actions = Commands(pipeline, "action", "ACTION", required=True)
+    made = _action(actions, "compile", _compile, "write the pipeline as YAML for Kubeflow Pipelines")
+    made.add_argument("--output", type=local_path, metavar="FILE", help="default: standard output")
+    here = _action(actions, "run", _run, "run the pipeline on this machine; finished steps are not run again")
+    here.add_argument("--local", choices=("docker", "process"), required=True, help="steps in containers or processes")
+    here.add_argument("--root", type=local_path, default=Path("work/pipeline"), metavar="DIR", help="outputs and cache")
+    here.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="an input of the pipeline")
+    there = _remote(actions, "submit", _submit, "run the pipeline on a cluster; uploads it there if its content is new")
+    _started(there)
+    there.add_argument("--run-name", metavar="NAME", help="default: the pipeline's and the time")
+    there.add_argument("--no-cache", action="store_true", help="repeat every step in this run")
+    there.add_argument("--wait", action="store_true", help="follow it; fail if it does not succeed")
+    there.add_argument("--timeout", type=float, metavar="SECONDS", help="of --wait; default: none")
+    again = _remote(actions, "schedule", _schedule, "run the pipeline on a cluster again and again")
+    _started(again)
+    again.add_argument("--cron", required=True, metavar="FIELDS", help="minute hour day month weekday: '0 3 * * *'")
+    again.add_argument("--job-name", metavar="NAME", help="is replaced if it is there; default: the pipeline's")
+    again.add_argument("--max-concurrency", type=int, default=1, metavar="N", help="runs at the same time")
+    again.add_argument("--no-catchup", action="store_true", help="do not start what was missed")
+    _remote(
+        actions,
+        "diff",
+        _diff,
+        "what changed since the newest version on the cluster; exit code 0 nothing, 1 something",
+    )
+    _add_trainjob(actions)
+    tag = actions.plain("image", "print the content-made tag of `make images`")
+    tag.add_argument("target", choices=("cpu", "cuda"), help="target of docker/Dockerfile")
+    tag.set_defaults(call=_image, debug=False, image=None, allow_mutable_image=False)
+
+
+def _add_trainjob(actions: Commands) -> None:
+    job = actions.add(
+        "trainjob",
+        _trainjob,
+        "write `cliprd distill` on many nodes as a job for Kubeflow's Trainer",
+        "Write `cliprd distill` on many nodes as a job for Kubeflow's Trainer (params: kubernetes).",
+    )
+    for name, text in (("shards", "of `prepare`"), ("cache", "of `cache`"), ("output", "to write")):
+        job.add_argument(
+            f"--{name}", type=folder, required=True, metavar="DIR", help=f"folder {text}, that all nodes see"
+        )
+    job.add_argument("--method", metavar="NAME", help="same as --set distill.method=NAME")
+    job.add_argument("--seed", metavar="N", help="same as --set distill.seed=N")
+    job.add_argument("--nodes", type=int, required=True, metavar="N", help="how many; each runs distill.processes")
+    job.add_argument(
+        "--form", choices=("trainjob", "pytorchjob"), default="trainjob", help="of Trainer 2, or of Training Operator 1"
+    )
+    job.add_argument("--image", metavar="NAME", help="of the nodes; default: the content-made tag of `make images`")
+    job.add_argument("--allow-mutable-image", action="store_true", help="take a tag that can move")
+
+
+def _action(actions: Commands, name: str, call: Call, text: str) -> Parser:
+    sub = actions.add(name, call, text)
+    sub.add_argument("pipeline", choices=PIPELINES, help="which pipeline")
+    sub.add_argument("--image", metavar="NAME", help="of the steps; default: the content-made tag of `make images`")
+    sub.add_argument("--allow-mutable-image", action="store_true", help="take a tag that can move")
+    return sub
+
+
+def _remote(actions: Commands, name: str, call: Call, text: str) -> Parser:
+    sub = _action(actions, name, call, text)
+    sub.add_argument("--host", metavar="URL", help="of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT")
+    sub.add_argument("--namespace", metavar="NAME", help="yours, in multi-user Kubeflow")
+    sub.add_argument("--token-file", type=Path, metavar="FILE", help="holds a token; default: KFP_TOKEN holds it")
+    return sub
+
+
+def _started(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="an input of the pipeline")
+    sub.add_argument("--experiment", metavar="NAME", help="of the run; default: tracking.experiment")
+
+
+def parameters_and_image(options: argparse.Namespace) -> tuple[Params, str]:
+    """The parameter tree, and the image of the steps."""
+    _check_kfp()
+    from cliprd.kubeflow.image import choose
+
+    tree = load(options)
+    if tree.tracking != tree.tracking.in_pods():
+        from cliprd.tracking.server import shown
+
+        uri = visible(shown(tree.tracking.uri))
+        print(f"cliprd: not tracked: pods cannot use tracking.uri = {uri}, only an http(s) address", file=sys.stderr)
+    return tree, choose(options.image, tree.kubernetes, allow_mutable=options.allow_mutable_image)
+
+
+def _image(options: argparse.Namespace) -> int:
+    from cliprd.kubeflow.image import content_tag
+
+    print(content_tag(options.target))
+    return 0
+
+
+def _compile(options: argparse.Namespace) -> int:
+    tree, image = parameters_and_image(options)
+    from cliprd.files import atomic_write, sweep_beside
+    from cliprd.kubeflow.compile import compile_pipeline
+
+    text = compile_pipeline(options.pipeline, tree, image)
+    if options.output is None:
+        sys.stdout.write(text)
+    else:
+        sweep_beside(options.output)
+        with atomic_write(options.output, "w") as file:
+            file.write(text)
+    return 0
+
+
+def _trainjob(options: argparse.Namespace) -> int:
+    tree, image = parameters_and_image(options)
+    from cliprd.kubeflow.trainjob import spec
+
+    warn_of_image(options, image)
+    folders = {name: getattr(options, name) for name in ("shards", "cache", "output")}
+    sys.stdout.write(spec.dump(spec.make(tree, image, nodes=options.nodes, form=options.form, **folders)))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    tree, image = parameters_and_image(options)
+    from cliprd.kubeflow.local import run
+    from cliprd.kubeflow.submit import order
+
+    given = order(options.pipeline, tree, image, options.input).arguments
+    made = run(options.pipeline, tree, image, runner=options.local, root=options.root, arguments=given)
+    print(f"pipeline {options.pipeline}: {made.folder} is whole: steps run {made.steps}, finished before {made.reused}")
+    return 0
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from cliprd.errors import ParamsError
+
+    tree, image = parameters_and_image(options)
+    if options.timeout is not None and not (options.wait and options.timeout > 0):
+        raise ParamsError("--timeout limits --wait: it needs it, and more than 0 seconds.")
+    from cliprd.kubeflow.follow import follow
+    from cliprd.kubeflow.submit import order, submit
+
+    warn_of_image(options, image)
+    ordered = order(options.pipeline, tree, image, options.input)
+    api = connect(options)
+    experiment = options.experiment or tree.tracking.experiment
+    run = submit(api, ordered, experiment=experiment, run_name=options.run_name, cache=not options.no_cache)
+    if options.wait:
+        follow(api, run, ordered, timeout=options.timeout)
+    return 0
+
+
+def _schedule(options: argparse.Namespace) -> int:
+    from cliprd.errors import ParamsError
+
+    tree, image = parameters_and_image(options)
+    if not 1 <= options.max_concurrency <= 10:
+        raise ParamsError(f"--max-concurrency {options.max_concurrency}: KFP takes 1 to 10.")
+    from cliprd.kubeflow.schedule import cron, schedule
+    from cliprd.kubeflow.submit import order
+
+    when = cron(options.cron)
+    warn_of_image(options, image)
+    ordered = order(options.pipeline, tree, image, options.input)
+    schedule(
+        connect(options),
+        ordered,
+        cron_expression=when,
+        job_name=options.job_name,
+        experiment=options.experiment or tree.tracking.experiment,
+        max_concurrency=options.max_concurrency,
+        catchup=not options.no_catchup,
+    )
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    tree, image = parameters_and_image(options)
+    from cliprd.kubeflow.compile import compile_pipeline
+    from cliprd.kubeflow.diff import changes, image_to_compare
+    from cliprd.kubeflow.versions import documents, newest, parts
+
+    compiled = compile_pipeline(options.pipeline, tree, image)
+    version = newest(connect(options), documents(compiled)[0]["pipelineInfo"]["name"])
+    uploaded = parts(version)
+    if not options.image:
+        image = image_to_compare(uploaded, image)
+        compiled = compile_pipeline(options.pipeline, tree, image)
+    found = changes(uploaded, documents(compiled))
+    for line in found:
+        print(line)
+    if not found:
+        print(f"{options.pipeline}: as in version {version.display_name}")
+    return 1 if found else 0
+
+
+def connect(options: argparse.Namespace) -> Api:
+    """The server that the options name."""
+    from cliprd.kubeflow.client import connect
+
+    return connect(options.host, namespace=options.namespace, token_file=options.token_file)
+
+
+def warn_of_image(options: argparse.Namespace, image: str) -> None:
+    """A line where a cluster may not have the image; an error where it cannot."""
+    from cliprd.kubeflow.submit import pullable
+
+    if warning := pullable(image, given=bool(options.image)):
+        print(f"cliprd: {warning}", file=sys.stderr)
+
+
+def _check_kfp() -> None:
+    import importlib.util
+
+    from cliprd.errors import EnvironmentError_
+
+    if importlib.util.find_spec("kfp") is None:
+        raise EnvironmentError_("kfp is not installed.", "pip install 'cliprd[kubeflow]'")

@@ -1,0 +1,173 @@
+"""Run a pipeline on this machine, in containers or in processes, with KFP's own local runners."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from cliprd.errors import CliprdError, EnvironmentError_
+from cliprd.kubeflow.compile import build
+from cliprd.kubeflow.observe import Observer
+from cliprd.params import Params
+
+IMAGE_USER, IMAGE_WORKDIR = 10001, Path("/opt/cliprd")  # as in docker/Dockerfile
+PASSED = ("AWS_", "MLFLOW_", "CLIPRD_CACHE_BYTES")  # what steps in containers see of the caller's environment
+OUT_HERE = {"AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"}  # files of this machine
+
+
+class StepFailed(CliprdError):
+    """A step of a local run failed."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A local run that came to its end.
+
+    Attributes:
+        folder: its outputs, a folder each step that ran.
+        steps: how many ran. reused: how many were finished already.
+    """
+
+    folder: Path
+    steps: int
+    reused: int
+
+
+def run(name: str, params: Params, image: str, *, runner: str, root: Path, arguments: Mapping[str, Any]) -> Ran:
+    """Run a pipeline to its end; a step that was finished by an earlier run in the same root is not run again.
+
+    Args:
+        name: one of `cliprd.kubeflow.compile.NAMES`.
+        params: defaults of its inputs.
+        image: for the steps; not used by processes.
+        runner: `docker` or `process`.
+        root: folder for outputs, logs and the local cache.
+        arguments: of the pipeline.
+
+    Raises:
+        StepFailed: a step failed, or said SUCCESS though its output is not whole.
+        EnvironmentError_: no Docker engine, or it lacks the image.
+    """
+    from kfp import local
+
+    root = root.resolve()
+    outputs, logs = root / "runs", root / "logs"
+    for folder in (outputs, logs):
+        folder.mkdir(parents=True, exist_ok=True)
+    if runner == "docker" and os.getuid() == 0:
+        os.chown(outputs, IMAGE_USER, IMAGE_USER)  # containers never run as root, not even root's
+    before = set(outputs.iterdir())
+    local.init(
+        _processes() if runner == "process" else _containers(params, image),
+        pipeline_root=str(outputs),
+        enable_caching=True,
+        cache_root=str(root / "cache"),
+        workspace_root=str(root / "workspace"),  # not used; left out, each run would leave a folder in /tmp
+    )
+    pipeline = build(name, _here(params, runner), image)
+    path = logs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    with path.open("w", encoding="utf-8") as log, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "image is not named python", settings without effect here
+        observer = Observer(sys.stdout, log)
+        try:
+            with observer.watching():
+                pipeline(**arguments)
+        except RuntimeError as error:
+            problem = observer.problem or _first_line(error)
+            raise StepFailed(f"pipeline {name}: {problem}", f"The whole log: {path}") from error
+    (made,) = set(outputs.iterdir()) - before
+    return Ran(made, observer.ran, observer.reused)
+
+
+def _here(params: Params, runner: str) -> Params:
+    """Here is one node and nothing is preempted: a failure that cannot heal would only be waited for. And the container
+    runner lets a step's own environment take the place of all that it passes on."""
+    changed: dict[str, Any] = {"retries": 0, "nodes": 1} | ({"environment": {}} if runner == "docker" else {})
+    return params.model_copy(update={"kubernetes": params.kubernetes.model_copy(update=changed)})
+
+
+def _processes() -> Any:
+    from kfp import local
+
+    return local.SubprocessRunner(use_venv=False)
+
+
+def _containers(params: Params, image: str) -> Any:
+    from kfp import local
+
+    import docker
+
+    try:
+        client = docker.from_env()
+        client.images.get(image)
+    except docker.errors.ImageNotFound as error:
+        raise EnvironmentError_(f"The Docker engine has no image {image}.", "Build it: make images.") from error
+    except docker.errors.DockerException as error:
+        raise EnvironmentError_(
+            f"No Docker engine: {_first_line(error)}", "Start one, or use --local process."
+        ) from error
+    passed = {**params.kubernetes.environment, **_credentials(params), **_environment()}
+    addresses = [params.tracking.uri, *(value for name, value in passed.items() if "ENDPOINT" in name)]
+    local_servers = any(urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1") for address in addresses)
+    return local.DockerRunner(
+        user=f"{os.getuid() or IMAGE_USER}",
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        tmpfs={"/tmp": ""},  # noqa: S108
+        shm_size="1g",
+        environment=passed,
+        network_mode="host" if local_servers else "bridge",  # a server on this machine is not there in another network
+        mounts=[
+            docker.types.Mount(target, source, type="bind", read_only=True)
+            for target, source in _sources(params).items()
+        ],
+    )
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(PASSED) and name not in OUT_HERE}
+
+
+def _credentials(params: Params) -> dict[str, str]:
+    """Those that boto3 finds in this machine's files, where the pipeline reads S3: no container sees the files."""
+    if "s3://" not in params.model_dump_json():
+        return {}
+    import boto3
+
+    found = boto3.Session().get_credentials()
+    if found is None:
+        return {}
+    keys = found.get_frozen_credentials()
+    named = {
+        "AWS_ACCESS_KEY_ID": keys.access_key,
+        "AWS_SECRET_ACCESS_KEY": keys.secret_key,
+        "AWS_SESSION_TOKEN": keys.token,
+    }
+    return {name: value for name, value in named.items() if value}
+
+
+def _sources(params: Params) -> dict[str, str]:
+    """Container path → path here, of the local folders that the parameters name; relative ones keep their place."""
+    found = {}
+    for place in (params.data.path, params.benchmark.tasks):
+        if "://" in place:
+            continue
+        fixed = Path(re.split(r"[*?\[{]", place)[0])
+        top = fixed if fixed.is_absolute() else Path(fixed.parts[0])  # its neighbours too: links may lead there
+        top = top if top.is_dir() else top.parent
+        found[str(IMAGE_WORKDIR / top)] = str(top.resolve())
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,89 @@
+"""What a pipeline reads from outside, by content: the one answer that DVC, Kubeflow and `cliprd retrain` go by.
+
+    data        [{"name", "fingerprint"}, ...]    a raw tar, a table with its images, or a folder each, in order
+    benchmark   {task: fingerprint}
+    teacher     {"weights": fingerprint}          of a file, here or in S3; {} where the name alone identifies them
+    code/STAGE  {module: digest}                  what the stage can reach (`identity.closure`)
+
+Files here are identified by their sha256, objects in S3 by ETag and size (`storage.fingerprints`). Nothing else is in
+it, no place and no time: the same content gives the same bytes, on any machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from cliprd import storage
+from cliprd.artifact import identity
+from cliprd.benchmark.task_folders import versions
+from cliprd.data.sources import inventory
+from cliprd.errors import EnvironmentError_
+from cliprd.files import atomic_write, write_json
+from cliprd.models.identity import weights_version
+from cliprd.params import Params
+from cliprd.reading import read_json
+
+PARTS = ("data", "benchmark", "teacher")
+STAGES = ("prepare", "teacher", "cache", "distill", "benchmark", "compare")
+
+
+def look(params: Params) -> dict[str, Any]:
+    """The three parts, as they are now.
+
+    Raises:
+        ParamsError, InputError: data, tasks or weights that the parameters name are missing, or cannot be read.
+        RetryableError: the network or the store failed.
+    """
+    weights = weights_version(params.teacher.name)
+    return {
+        "data": [{"name": part.name, "fingerprint": part.fingerprint} for part in inventory(params.data)],
+        "benchmark": versions(params.benchmark),
+        "teacher": {"weights": weights} if weights else {},
+    }
+
+
+def encode(part: Any) -> bytes:
+    """A part as the content of its file."""
+    return (json.dumps(part, indent=1, sort_keys=True) + "\n").encode("ascii")
+
+
+def files(params: Params) -> dict[str, bytes]:
+    """Name → content of each file that `write` keeps: the parts, and `code/STAGE.json` for each stage."""
+    return {f"{name}.json": encode(part) for name, part in {**look(params), **_code()}.items()}
+
+
+def _code() -> dict[str, Any]:
+    """`code/STAGE` → its closure, remembered under what all of the sources hold: parsing them takes half a second."""
+    path = storage.scratch("code") / f"{identity.sources()}.json"
+    with contextlib.suppress(OSError, ValueError):
+        return dict(read_json(path))
+    found = {f"code/{stage}": dict(identity.closure(f"cliprd.stages.{stage}")) for stage in STAGES}
+    with contextlib.suppress(OSError):
+        write_json(path, found)
+    return found
+
+
+def write(params: Params, folder: Path) -> list[str]:
+    """Write `files` into `folder`; returns the names, without `.json`, of those that were otherwise before.
+
+    Raises:
+        EnvironmentError_: the folder cannot be written. Else as `look`.
+    """
+    changed, found = [], files(params)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stray in folder.rglob(".*.tmp"):
+            stray.unlink()  # of a process that was killed
+        for name, content in found.items():
+            path = folder / name
+            if not path.is_file() or path.read_bytes() != content:
+                changed.append(name.removesuffix(".json"))
+                with atomic_write(path) as file:
+                    file.write(content)
+    except OSError as error:
+        problem = f"{error.filename or folder} cannot be written: {error.strerror}."
+        raise EnvironmentError_(problem, "Give another --output.") from error
+    return changed

@@ -1,0 +1,31 @@
+"""Parameters: the sections of params.yaml as checked types, and their loading with overrides."""
+
+from cliprd.params.base import Section as Section
+from cliprd.params.benchmark import Benchmark as Benchmark
+from cliprd.params.benchmark import Compare as Compare
+from cliprd.params.data import Augmentation as Augmentation
+from cliprd.params.data import Data as Data
+from cliprd.params.distill import METHODS as METHODS
+from cliprd.params.distill import Ablation as Ablation
+from cliprd.params.distill import Distill as Distill
+from cliprd.params.distill import ScaleMode as ScaleMode
+from cliprd.params.distill import Weights as Weights
+from cliprd.params.distill import parse_method as parse_method
+from cliprd.params.kubernetes import Kubernetes as Kubernetes
+from cliprd.params.kubernetes import Resources as Resources
+from cliprd.params.load import check_runs as check_runs
+from cliprd.params.load import dump as dump
+from cliprd.params.load import load as load
+from cliprd.params.load import schema as schema
+from cliprd.params.load import validate as validate
+from cliprd.params.load import without_effect as without_effect
+from cliprd.params.promote import Margins as Margins
+from cliprd.params.promote import Promote as Promote
+from cliprd.params.promote import Retrain as Retrain
+from cliprd.params.student import Student as Student
+from cliprd.params.teacher import Aligned as Aligned
+from cliprd.params.teacher import Cache as Cache
+from cliprd.params.teacher import Preprocess as Preprocess
+from cliprd.params.teacher import Teacher as Teacher
+from cliprd.params.tracking import Tracking as Tracking
+from cliprd.params.tree import Params as Params

@@ -1,0 +1,143 @@
+"""The one parameter tree. `params.yaml` is its only source; keys, types and ranges are checked before any work starts.
+
+Sections are what stages declare as their DVC `params:`, so that a changed key reruns only the stages that read it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    ValidationError,
+)
+
+from cliprd import document
+from cliprd.document import DocumentError
+from cliprd.errors import ParamsError
+from cliprd.names import shortened
+from cliprd.params.data import CSV_KEYS
+from cliprd.params.distill import parse_method
+from cliprd.params.explain import Fault, blamed, explain
+from cliprd.params.overrides import Override
+from cliprd.params.tree import Params
+
+MOST_FAULTS = 5  # told of one file; a file of another program has hundreds
+
+
+def load(path: Path, overrides: Sequence[str] = (), *, written: Mapping[str, str] | None = None) -> Params:
+    """Read a params file, apply `a.b=c` overrides, validate.
+
+    A value is YAML, and text where the key takes text: `tracking.uri=` is empty text, `data.csv_separator=,` a comma.
+    An empty value is null where the key takes no empty text.
+
+    Args:
+        written: override → how it was given, for messages; default: `--set <override>`.
+
+    Raises:
+        ParamsError: the file is missing or no YAML; a key is unknown, of a wrong type or out of range. The message
+            gives the file or the override, the key's path, what is allowed and the nearest right name.
+    """
+    tree = document.read(path)
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise ParamsError(f"{path} holds a {type(tree).__name__}, not a tree of parameters.", "Mend the file.")
+    written = written or {}
+    given = [Override.of(item, written.get(item, f"--set {shortened(item, 100)}")) for item in overrides]
+    merged = tree
+    for override in given:
+        merged = override.applied(merged)
+    found, faults = _validated(merged)
+    if found is not None:
+        for line in without_effect(merged, found):
+            print(f"cliprd: {line}", file=sys.stderr)
+        return found
+    of_file = set(_validated(tree)[1]) if given else set(faults)
+    told = [(blamed(fault, given) if fault not in of_file else str(path), fault.text) for fault in faults]
+    places = dict.fromkeys(place for place, _ in told)
+    raise ParamsError("; ".join(f"{place}: {_several([t for p, t in told if p == place])}" for place in places) + ".")
+
+
+def without_effect(given: Mapping[str, Any], params: Params) -> list[str]:
+    """A line for each key that `given` sets to another value than its default although nothing reads it."""
+    method, kind, nodes = params.distill.method, params.data.kind, params.kubernetes.nodes
+    reasons = {
+        **({f"data.csv_{key}": f"data.kind = {kind} reads no table" for key in CSV_KEYS} if kind != "csv" else {}),
+        **({"teacher.aligned": f"teacher.name = {params.teacher.name}"} if params.teacher.name != "aligned" else {}),
+        **({"distill.scale_mode": f"distill.method = {method} decides"} if parse_method(method)[1] else {}),
+        **({"distill.max_scale": "scale_mode exp clamps by itself"} if params.distill.scale_mode == "exp" else {}),
+        **({"kubernetes.engine": "kubernetes.nodes = 1 needs none"} if nodes == 1 else {}),
+    }
+    plain = [item.model_dump(mode="json") for item in (Params(), params)]
+    lines = []
+    for key, reason in reasons.items():
+        section, name = key.split(".")
+        value = (given.get(section) or {}).get(name)
+        unused = plain[key == "distill.scale_mode"][section][name]
+        differs = value if not isinstance(value, Mapping) else {k: v for k, v in value.items() if v != unused.get(k)}
+        if differs not in (None, {}, unused):
+            lines.append(f"{key} = {shortened(str(differs))} has no effect: {reason}.")
+    return lines
+
+
+def validate(tree: Mapping[str, Any], *, where: str) -> Params:
+    """Check a plain tree; `where` names its origin in messages."""
+    found, faults = _validated(tree)
+    if found is None:
+        raise ParamsError(f"{where}: {_several([fault.text for fault in faults])}.")
+    return found
+
+
+def _validated(tree: Mapping[str, Any]) -> tuple[Params | None, list[Fault]]:
+    try:
+        document.check(tree)
+        return Params.model_validate_json(json.dumps(tree)), []  # JSON: strict, yet lists become tuples
+    except DocumentError as error:
+        return None, [Fault((), str(error))]
+    except ValidationError as error:
+        return None, [Fault(tuple(map(str, item["loc"])), explain(item)) for item in error.errors()]
+
+
+def _several(texts: Sequence[str]) -> str:
+    more = f"; and {len(texts) - MOST_FAULTS} more" if len(texts) > MOST_FAULTS else ""
+    return "; ".join(texts[:MOST_FAULTS]) + more
+
+
+def check_runs(runs: Sequence[Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Methods and seeds of a pipeline's `runs`, `{"method": ..., "seed": ...}` each.
+
+    Raises:
+        ParamsError: there is none, one is no such mapping or stands there twice, or they are not all methods with all
+            seeds, which `compare` needs.
+    """
+    example = "For example [{method: clip_kd, seed: 0}, {method: clip_rd-exp, seed: 0}]"
+    if not runs:
+        raise ParamsError("runs is empty.", example)
+    pairs: list[tuple[str, int]] = []
+    for run in runs:
+        if not isinstance(run, Mapping) or set(run) != {"method", "seed"}:
+            raise ParamsError(f"runs: {run!r} is no run.", f"Each is a method and a seed. {example}")
+        found = validate({"distill": dict(run)}, where="runs").distill
+        if (found.method, found.seed) in pairs:
+            raise ParamsError(f"runs: {run!r} stands there twice.", "Name each method and seed once.")
+        pairs.append((found.method, found.seed))
+    methods, seeds = (tuple(dict.fromkeys(column)) for column in zip(*pairs, strict=True))
+    if absent := [(method, seed) for method in methods for seed in seeds if (method, seed) not in pairs]:
+        raise ParamsError(
+            f"runs: {absent[0][0]} with seed {absent[0][1]} is not there.", "Train every method with every seed."
+        )
+    return typing.cast(tuple[str, ...], methods), typing.cast(tuple[int, ...], seeds)
+
+
+def dump(tree: Params) -> str:
+    """The resolved tree as YAML, every key present, in the order of the schema."""
+    return document.dump(tree.model_dump(mode="json"), sort_keys=False)
+
+
+def schema() -> str:
+    """JSON schema of params.yaml, for editors (docs/params.schema.json)."""
+    return json.dumps(Params.model_json_schema(), indent=2, ensure_ascii=False) + "\n"

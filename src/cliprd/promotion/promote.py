@@ -1,0 +1,68 @@
+"""`promote`: ask the gate, then make the student the champion, or keep it with the refusal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cliprd.artifact.folder import fetch_folder
+from cliprd.artifact.pointer import resolve
+from cliprd.params import Params
+from cliprd.promotion import champion, gate
+from cliprd.storage import Location
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What came of it.
+
+    Attributes:
+        decision: of the gate.
+        version: of the candidate where it was kept; None in a dry run, and without a place.
+        promoted: whether it is the champion now, or was already.
+    """
+
+    decision: Mapping[str, Any]
+    version: str | None
+    promoted: bool
+
+
+def promote(
+    params: Params,
+    student: Location,
+    benchmarks: Sequence[Location],
+    output: Location,
+    *,
+    asked_by: Mapping[str, str],
+    dry_run: bool = False,
+) -> Promotion:
+    """Gate `student`, and do what the gate says.
+
+    Args:
+        params: `promote`, `compare` and `tracking` are used.
+        student: folder of `distill`.
+        benchmarks: folders of `benchmark`: of the student, and of further seeds of its recipe.
+        output: folder of the gate's decision.
+        asked_by: `{"who", "what"}` (`champion.asker`).
+        dry_run: ask the gate only.
+
+    Raises:
+        InputError: student and benchmarks do not belong together; nothing was decided or written.
+        InputError, ParamsError, RetryableError: of `gate.run`, `champion.publish` and `champion.refuse`.
+    """
+    folders = [fetch_folder(folder) for folder in benchmarks]
+    champion.check_candidate(resolve(student), folders)
+    names = ["candidate", *(f"candidate-{number:04d}" for number in range(1, len(benchmarks)))]
+    gate.run(params, dict(zip(names, benchmarks, strict=True)), output)
+    decision = json.loads((fetch_folder(output) / gate.DECISION).read_text(encoding="utf-8"))
+    place, already = params.promote.champion, decision["verdict"] == "champion"
+    if already and not dry_run:
+        champion.tidy(place, params)
+    if dry_run or not place or already or decision["verdict"] == "withdrawn":
+        # One that was taken out of use is there already, with the word by which it was promoted.
+        return Promotion(decision, decision["champion"] if already else None, already)
+    act = champion.publish if decision["passed"] else champion.refuse
+    version = act(place, params, fetch_folder(student), folders, decision, asked_by)
+    return Promotion(decision, version, decision["passed"])

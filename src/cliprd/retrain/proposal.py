@@ -1,0 +1,113 @@
+"""Whether to train: what is here now, held against the champion's lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cliprd import files, lineage
+from cliprd.benchmark import task_set
+from cliprd.errors import InputError, ParamsError
+from cliprd.lineage import Change
+from cliprd.params import Params
+from cliprd.promotion import champion
+from cliprd.promotion.champion import Champion
+from cliprd.retrain.wanted import wanted
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a retraining would do, and why.
+
+    Attributes:
+        champion: who is in use; None before the first.
+        changes: since its lineage; none where it has no lineage.
+        inputs: digest of all that goes into the retraining: equal ones give the same student.
+        judged_as: digest of that and of what it is judged by: equal ones get the same word of the gate.
+        train: whether there is something to do.
+        why: in a sentence's part.
+    """
+
+    champion: Champion | None
+    changes: tuple[Change, ...]
+    inputs: str
+    judged_as: str
+    train: bool
+    why: str
+
+
+def plan(params: Params) -> Plan:
+    """Look at data, parameters and code, and at the champion; nothing is changed.
+
+    Raises:
+        ParamsError: `promote.champion` names no place.
+        InputError: data, tasks, the champion or the file of its licence are missing or damaged.
+        RetryableError: a store or server failed.
+    """
+    place = params.promote.champion
+    if not place:
+        raise ParamsError(
+            "promote.champion names no place for a champion, so there is nothing to hold a student against.",
+            "Give models:/<name>, a folder or an s3:// prefix.",
+        )
+    _licence_is_there(params)
+    task_set.check(params.benchmark)
+    held = champion.current(place, params)
+    now = wanted(trained(params))
+    inputs = files.digest([_shaping(now), list(params.retrain.seeds)])
+    judged_as = files.digest([inputs, _judging(params)])
+    if held is None:
+        return Plan(None, (), inputs, judged_as, True, "there is no champion yet")
+    if held.lineage is None:
+        return Plan(held, (), inputs, judged_as, True, f"version {held.version} has no lineage to compare with")
+    changes = tuple(lineage.changes(held.lineage, now))
+    if not changes:
+        why = f"nothing has changed since version {held.version}, the champion"
+        return Plan(held, (), inputs, judged_as, False, why)
+    judged = champion.noted(place, params, note(judged_as))
+    if judged and judged["champion"] == held.version:
+        why = f"the same inputs were trained already, and the gate refused them: {judged['reason']}"
+        return Plan(held, changes, inputs, judged_as, False, why)
+    return Plan(held, changes, inputs, judged_as, True, _told(changes))
+
+
+def trained(params: Params) -> Params:
+    """The parameters of the student that is to be promoted: that of the first seed."""
+    wanted = {"method": params.retrain.method, "seed": params.retrain.seeds[0]}
+    return params.model_copy(update={"distill": params.distill.model_copy(update=wanted)})
+
+
+def note(judged_as: str) -> str:
+    """Name of the note, beside the champion, of a refusal."""
+    return f"retrain-{judged_as[:20]}/refused"
+
+
+def _judging(params: Params) -> dict[str, Any]:
+    """Parameters by which the same students might get another word; the tasks are in the lineage, by content."""
+    return {
+        "promote": params.promote.model_dump(mode="json", exclude={"champion", "licence"}),
+        "compare": params.compare.model_dump(mode="json", include={"protocol"}),
+        "benchmark": params.benchmark.model_dump(mode="json", exclude={"tasks"}),
+    }
+
+
+def _licence_is_there(params: Params) -> None:
+    """The model card of a promotion has it; after hours of training is too late to find that it is missing."""
+    licence = params.promote.licence
+    a_file = "\n" not in licence and licence.endswith((".md", ".txt"))
+    if params.promote.champion.startswith("models:/") and a_file and not Path(licence).is_file():
+        raise InputError(f"promote.licence = {licence} cannot be read.", "Name a file, or write the text itself.")
+
+
+def _shaping(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the version of the whole package: what matters of it is told by its parts."""
+    return {name: value for name, value in tree.items() if name != "code"}
+
+
+def _told(changes: tuple[Change, ...]) -> str:
+    counts: dict[str, int] = {}
+    for change in changes:
+        counts[change.kind] = counts.get(change.kind, 0) + 1
+    return "changed since the champion: " + ", ".join(f"{kind} ({count})" for kind, count in counts.items())

@@ -1,0 +1,59 @@
+"""A server, and the command line in this process: real sockets, real `kfp.Client`, no waiting."""
+
+import pytest
+from kfp import client as kfp_client
+
+from cliprd import cli
+from cliprd.kubeflow import client, follow
+from tests.kubeflow import kfp_server
+from tests.kubeflow.paths import IMAGE, ROOT
+
+
+@pytest.fixture
+def alone(monkeypatch, tmp_path):
+    """No context file, token or host of whoever runs the tests; short times."""
+    for name in ("KFP_TOKEN", "KF_PIPELINES_ENDPOINT", "KF_PIPELINES_SA_TOKEN_PATH", "KF_PIPELINES_UI_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(kfp_client.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
+    monkeypatch.setattr(client, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(client, "READ_SECONDS", 5.0)
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.01)
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def server(alone):
+    with kfp_server.running() as made:
+        yield made
+
+
+@pytest.fixture
+def cliprd(alone, capsys):
+    """Run `cliprd pipeline ...`; gives exit code, stdout, stderr."""
+
+    def run(action: str, name: str, *arguments: str, image: str | None = IMAGE) -> tuple[int, str, str]:
+        given = ["--image", image] if image else []
+        untracked = ["--set", "tracking.uri="]  # as the demo's own address becomes, with a line on stderr
+        code = cli.main(["pipeline", action, name, *given, *untracked, *arguments])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+@pytest.fixture
+def fails(cliprd):
+    """Run it, expecting one clear line."""
+
+    def run(code: int, action: str, name: str, *arguments: str, **options) -> str:
+        got, out, err = cliprd(action, name, *arguments, **options)
+        assert got == code, (out, err)
+        (line,) = [line for line in err.splitlines() if line.startswith("cliprd: error: ")]
+        for text in (out, err):
+            assert "Traceback" not in text
+            assert "defect" not in text
+            assert "s3cr3t" not in text
+        return line
+
+    return run

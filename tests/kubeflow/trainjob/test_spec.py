@@ -1,0 +1,133 @@
+"""What a cluster is told: agreed on, complete, and enough for the same training."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cliprd import cli, params
+from cliprd.cli import common
+from cliprd.errors import ParamsError
+from cliprd.kubeflow.trainjob.spec import FORMS, dump, make
+from tests.kubeflow.paths import IMAGE, ROOT
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+FOLDERS = {"shards": "s3://pairs/shards", "cache": Path("/data/cache"), "output": "s3://pairs/student"}
+ASKED = (
+    "kubernetes.volumes=[{claim: pairs, path: /data}]",
+    "kubernetes.secrets=[{name: cliprd-s3, keys: {id: AWS_ACCESS_KEY_ID, key: AWS_SECRET_ACCESS_KEY}}]",
+    "kubernetes.environment={AWS_ENDPOINT_URL: 'http://s3.storage:9000'}",
+    "kubernetes.image_pull_secrets=[registry]",
+    "kubernetes.steps.distill={cpu: '16', memory: 64Gi, accelerator: nvidia.com/gpu, accelerators: 4, scratch: 200Gi,"
+    " shared_memory: 16Gi, node_selector: {gpu: h100}, tolerations: [{key: nvidia.com/gpu, effect: NoSchedule}],"
+    " timeout: 86400}",
+    "tracking.uri=http://mlflow.mlops:5000",
+)
+
+
+def tree(*overrides: str) -> params.Params:
+    return params.load(ROOT / "params.yaml", [*ASKED, *overrides])
+
+
+def made(form: str = "trainjob", *overrides: str, **changes) -> list[dict]:
+    return make(tree(*overrides), IMAGE, form=form, **{"nodes": 3, **FOLDERS, **changes})
+
+
+def pods(trees: list[dict]) -> list[dict]:
+    """Every pod's spec in it."""
+    if trees[-1]["kind"] == "PyTorchJob":
+        return [one["template"]["spec"] for one in trees[-1]["spec"]["pytorchReplicaSpecs"].values()]
+    (job,) = trees[0]["spec"]["template"]["spec"]["replicatedJobs"]
+    return [job["template"]["spec"]["template"]["spec"]]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_is_what_was_agreed(form, capsys, monkeypatch):
+    """Run with CLIPRD_UPDATE_GOLDEN=1 to accept a deliberate change."""
+    monkeypatch.chdir(ROOT)
+    overrides = [part for one in ASKED for part in ("--set", one)]
+    folders = [part for name, place in FOLDERS.items() for part in (f"--{name}", str(place))]
+    command = ["pipeline", "trainjob", "--form", form, "--nodes", "3", "--image", IMAGE, *folders, *overrides]
+    assert cli.main(command) == 0
+    text = capsys.readouterr().out
+    assert text == dump(made(form))
+    golden = GOLDEN / f"{form}.yaml"
+    if os.environ.get("CLIPRD_UPDATE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+    assert list(yaml.safe_load_all(text)) == json.loads(json.dumps(made(form)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_pod_is_shut_in(form):
+    for pod in pods(made(form)):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["automountServiceAccountToken"] is False
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == "4"
+        assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
+        assert "value" not in next(one for one in container["env"] if one["name"] == "AWS_SECRET_ACCESS_KEY")
+
+
+@pytest.mark.parametrize("override", ["distill.eps=1e-06", "distill.weights={xrd: 0.5}", "distill.seed=7"])
+def test_the_pods_command_has_the_same_parameters(override):
+    wanted = tree(override, "distill.method=clip_rd-exp")
+    (pod,) = pods(make(wanted, IMAGE, nodes=2, form="trainjob", **FOLDERS))
+    command = pod["containers"][0]["command"]
+    options = cli.parser().parse_args(command[1:])
+    found = common.load(options)
+    for name in ("distill", "student", "augmentation", "tracking"):
+        assert getattr(found, name) == getattr(wanted, name)
+    assert {name: getattr(options, name) for name in FOLDERS} == FOLDERS
+
+
+def test_a_tracking_file_does_not_go_along():
+    (pod,) = pods(made("trainjob", "tracking.uri=sqlite:///mlflow.db"))
+    assert "sqlite" not in str(pod)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_name_says_the_content(form):
+    names = {
+        one[-1]["metadata"]["name"]
+        for one in (
+            made(form), made(form), made(form, nodes=4), made(form, "distill.seed=1"), made(form, "distill.lr=0.1"),
+            made(form, output="s3://pairs/other"),
+        )
+    }  # fmt: skip
+    assert len(names) == 5
+    assert all(len(name) < 50 and name.replace("-", "").isalnum() and name.islower() for name in names)
+
+
+def test_what_heals_is_tried_again_and_nothing_else():
+    (job,) = made()[0]["spec"]["template"]["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    final, ignored = spec["podFailurePolicy"]["rules"]
+    assert (final["action"], final["onExitCodes"]["values"]) == ("FailJob", [1, 2, 3, 4, 5])
+    assert ignored["action"] == "Ignore"
+    assert spec["backoffLimit"] == 2 * 3  # retries, each of which may cost every node a pod
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"  # else Kubernetes takes no failure policy
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"shards": Path("work/shards")},
+            "--shards work/shards: many nodes need a folder that all of them see. Give s3:",
+        ),
+        ({"output": Path("/database/student")}, "or one under /data."),
+        ({"nodes": 0}, "--nodes 0"),
+    ],
+)
+def test_a_folder_of_one_machine_is_refused(changes, words):
+    with pytest.raises(ParamsError) as error:
+        made(**changes)
+    assert words in str(error.value)
