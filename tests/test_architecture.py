@@ -1,6 +1,7 @@
 """Imports go only downwards, and the command line stays light."""
 
 import ast
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,8 @@ def test_what_touches_no_tensors_loads_no_torch(room):
     code = f"import sys, cliprd.{room}\nprint(' '.join(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "open_clip", "mlflow", "transformers"} & set(modules)
+
+
+def test_the_picture_of_the_layers_is_fresh():
+    drawn = runpy.run_path(str(ROOT / "tools" / "architecture.py"))["draw"]()
+    assert drawn == (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8"), "python tools/architecture.py"

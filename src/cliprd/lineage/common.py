@@ -1,12 +1,4 @@
-"""Where a student comes from, in one file beside its weights: `lineage.json`, back to the raw shards.
-
-    {"schema": 1, "stage": "distill", "params": {...}, "facts": {...}, "code": version,
-     "code_parts": {"data": sha256, "models", "teacher_cache", "losses", "distill", "benchmark"},
-     "inputs": {"shards": {"stage": "prepare", "fingerprint", "params", "code", "facts",
-                           "sources": [{"name", "fingerprint", "samples"}]},      # a raw tar, a table, or a folder each
-                "cache": {"stage": "cache", "fingerprint", "params", "code", "facts",
-                          "inputs": {"teacher": {"stage": "teacher", "fingerprint", "params", "inputs", "facts"}}}},
-     "scores": {TASK: {PROTOCOL: {METRIC: value}}}, "tasks": {TASK: fingerprint}}         # in a benchmark's folder only
+"""Where a student comes from, in one file beside its weights: `lineage.json`, back to the raw shards (docs/formats.md).
 
 `distill` writes it and `benchmark` adds the scores. It holds no times and no revision: equal work gives equal bytes.
 """
