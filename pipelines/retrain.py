@@ -19,11 +19,11 @@ def build(params: Params, image: str) -> Any:
 
 def _dag(steps: Steps, inputs: Inputs) -> None:
     run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-    asked_by = {"tracking": inputs["tracking"], "champion": inputs["champion"], "run": run}
-    with dsl.ExitHandler(steps.record(**asked_by)):
+    common = {"tracking": inputs["tracking"], "champion": inputs["champion"], "run": run}
+    with dsl.ExitHandler(steps.record(**common)):
         teacher = steps.teacher_side(inputs)
         trained, scored = steps.student_side(inputs, teacher, method=inputs["method"], seed=inputs["seed"])
-        candidate = {**asked_by, "settings": inputs["promote"], "results": scored.outputs["results"]}
+        candidate = {**common, "settings": inputs["promote"], "results": scored.outputs["results"]}
         gate = steps.gate(**candidate, compare=inputs["compare"], publish=inputs["publish"])
         candidate |= {"model": trained.outputs["model"], "decision": gate.outputs["decision"]}
         with dsl.If(inputs["publish"] == True):  # noqa: E712 (an expression of the pipeline)

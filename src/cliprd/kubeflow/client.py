@@ -50,6 +50,14 @@ class Unauthorized(InputError):
     """No token, an expired one, or a sign-in page instead of an answer."""
 
 
+REFUSALS: dict[int, tuple[type[CliprdError], str, str]] = {
+    401: (Unauthorized, "does not accept the token, or wants one", SIGN_IN),
+    403: (InputError, "forbids this", "Check --namespace and the rights of the token's account in it."),
+    404: (NotFound, "answers that it does not exist", "Check the name, --host and --namespace."),
+    409: (Exists, "has this already", "Choose another name."),
+}
+
+
 class Api:
     """The requests of cliprd, through `kfp.Client`."""
 
@@ -211,30 +219,8 @@ class _Transport(rest.RESTClientObject):  # type: ignore[misc]
             answer = super().request(method, url, *arguments, **options)
         except kfp_server_api.ApiException as error:
             raise self._refusal(method, error) from None  # its headers hold the token
-        except urllib3.exceptions.NameResolutionError as error:
-            if isinstance(error.__cause__, socket.gaierror) and error.__cause__.errno != socket.EAI_AGAIN:
-                raise InputError(f"No host is named {self._name()}.", "Check --host.") from None
-            raise _Unreachable(f"The name {self._name()} cannot be looked up now.", "Check --host, VPN, DNS.") from None
-        except urllib3.exceptions.NewConnectionError as error:
-            raise _Unreachable(
-                f"{self._host} cannot be reached: {_reason(error)}.", "Check --host; is a port-forward running?"
-            ) from None
-        except urllib3.exceptions.ConnectTimeoutError:
-            raise _Unreachable(
-                f"{self._host} does not answer within {CONNECT_SECONDS:.0f} s.", "Check --host, VPN and firewall."
-            ) from None
-        except urllib3.exceptions.ReadTimeoutError:
-            raise _Unreachable(
-                f"{self._host} took longer than {READ_SECONDS:.0f} s to answer.", _unsure(method)
-            ) from None
-        except urllib3.exceptions.ProtocolError as error:
-            raise RetryableError(f"{self._host} broke the connection: {_reason(error)}.", _unsure(method)) from None
-        except urllib3.exceptions.LocationValueError:
-            raise ParamsError(
-                f"--host {self._host} is no address.", "For example https://kubeflow.example/pipeline"
-            ) from None
         except urllib3.exceptions.HTTPError as error:
-            raise RetryableError(f"{self._host}: {type(error).__name__}: {_reason(error)}.", _unsure(method)) from None
+            raise self._failure(method, error) from None
         if self._json:
             self._check(answer)
         return answer
@@ -250,48 +236,52 @@ class _Transport(rest.RESTClientObject):  # type: ignore[misc]
                 f"{self._host} answers, but not as a Kubeflow Pipelines API.", "Check --host and its path."
             ) from None
 
-    def _refusal(self, method: str, error: Any) -> CliprdError:
-        status, body = error.status, error.body or b""
+    def _failure(self, method: str, error: urllib3.exceptions.HTTPError) -> CliprdError:
+        """No answer: cliprd's error for urllib3's."""
+        host, causes = self._host, urllib3.exceptions
+        if isinstance(error, causes.NameResolutionError):
+            if isinstance(error.__cause__, socket.gaierror) and error.__cause__.errno != socket.EAI_AGAIN:
+                return InputError(f"No host is named {self._name()}.", "Check --host.")
+            return _Unreachable(f"The name {self._name()} cannot be looked up now.", "Check --host, VPN, DNS.")
+        if isinstance(error, causes.NewConnectionError):
+            remedy = "Check --host; is a port-forward running?"
+            return _Unreachable(f"{host} cannot be reached: {_reason(error)}.", remedy)
+        if isinstance(error, causes.ConnectTimeoutError):
+            remedy = "Check --host, VPN and firewall."
+            return _Unreachable(f"{host} does not answer within {CONNECT_SECONDS:.0f} s.", remedy)
+        if isinstance(error, causes.ReadTimeoutError):
+            return _Unreachable(f"{host} took longer than {READ_SECONDS:.0f} s to answer.", _unsure(method))
+        if isinstance(error, causes.ProtocolError):
+            return RetryableError(f"{host} broke the connection: {_reason(error)}.", _unsure(method))
+        if isinstance(error, causes.LocationValueError):
+            return ParamsError(f"--host {host} is no address.", "For example https://kubeflow.example/pipeline")
+        return RetryableError(f"{host}: {type(error).__name__}: {_reason(error)}.", _unsure(method))
+
+    def _refusal(self, method: str, error: kfp_server_api.ApiException) -> CliprdError:
+        """An answer other than success: cliprd's error for its status."""
+        host, status, body = self._host, error.status, error.body or b""
+        message = _message(body)
         if status == 0:  # kfp's status of a TLS error
             why = " ".join(str(error.reason).split()).removeprefix("SSLError ")
             plain = "WRONG_VERSION_NUMBER" in why or "record layer failure" in why
             remedy = "It may speak plain http://." if plain else "Name its CA's file in SSL_CERT_FILE."
-            return InputError(f"{self._host}: TLS failed: {why[:200]}.", remedy)
-        message = _message(body)
-        if status == 401:
-            return Unauthorized(f"{self._host} does not accept the token, or wants one (401{message}).", SIGN_IN)
-        if status == 403:
-            return InputError(
-                f"{self._host} forbids this (403{message}).",
-                "Check --namespace and the rights of the token's account in it.",
-            )
+            return InputError(f"{host}: TLS failed: {why[:200]}.", remedy)
         if 300 <= status < 400:
             location = urllib.parse.urlsplit((error.headers or {}).get("Location", ""))
-            where = urllib.parse.urlunsplit((*location[:3], "", ""))  # the query may carry state of a sign-in
-            return Unauthorized(
-                f"{self._host} sends on to {where or 'another page'} ({status}): a sign-in page, or the wrong address.",
-                SIGN_IN,
-            )
-        if status == 404:
-            if _is_page(body) or not message:
-                return NotFound(
-                    f"{self._host} has no Kubeflow Pipelines API (404).", "Check --host and its path (often /pipeline)."
-                )
-            return NotFound(
-                f"{self._host} answers that it does not exist (404{message}).",
-                "Check the name, --host and --namespace.",
-            )
-        if status == 409:
-            return Exists(f"{self._host} has this already (409{message}).", "Choose another name.")
+            page = urllib.parse.urlunsplit((*location[:3], "", ""))  # the query may carry state of a sign-in
+            problem = f"{host} sends on to {page or 'another page'} ({status}): a sign-in page, or the wrong address."
+            return Unauthorized(problem, SIGN_IN)
+        if status == 404 and (_is_page(body) or not message):
+            remedy = "Check --host and its path (often /pipeline)."
+            return NotFound(f"{host} has no Kubeflow Pipelines API (404).", remedy)
         if status in (408, 425, 429) or status >= 502 or (status == 500 and method == "GET"):
-            return RetryableError(f"{self._host} cannot answer now ({status}{message}).", "Try again later.")
+            return RetryableError(f"{host} cannot answer now ({status}{message}).", "Try again later.")
         if status >= 500:
-            return RetryableError(
-                f"{self._host} failed ({status}{message}).", "If it persists, look at ml-pipeline's log."
-            )
-        return InputError(
-            f"{self._host} refuses the request ({status}{message}).", "Check --namespace and your rights in it."
+            return RetryableError(f"{host} failed ({status}{message}).", "If it persists, look at ml-pipeline's log.")
+        kind, problem, remedy = REFUSALS.get(
+            status, (InputError, "refuses the request", "Check --namespace and your rights in it.")
         )
+        return kind(f"{host} {problem} ({status}{message}).", remedy)
 
     def _name(self) -> str:
         return urllib.parse.urlsplit(self._host).hostname or self._host
