@@ -14,7 +14,7 @@ import pytest
 import docker
 from cliprd import params
 from cliprd.artifact import manifest
-from cliprd.kubeflow.trainjob.spec import make
+from cliprd.kubeflow.trainjob.spec import job_objects
 from cliprd.stages import distill
 from tests import docker_engine
 from tests.distill import rooms
@@ -52,7 +52,9 @@ def settings(data: Path, crops: int):
 def pods(image, network, data, output, crops=3):
     """The manifest's pod, once a node."""
     folders = {name: Path(DATA) / name for name in ("shards", "cache")}
-    *_, runtime, _ = make(settings(data, crops), image, nodes=2, output=Path(DATA) / output, form="trainjob", **folders)
+    *_, runtime, _ = job_objects(
+        settings(data, crops), image, nodes=2, output=Path(DATA) / output, form="trainjob", **folders
+    )
     (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
     pod = job["template"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]

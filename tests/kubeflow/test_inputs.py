@@ -3,7 +3,7 @@
 import pytest
 
 from cliprd.errors import ParamsError
-from cliprd.kubeflow.inputs import check, parse
+from cliprd.kubeflow.inputs import check_inputs, parse_inputs
 
 DEFINITIONS = {
     "method": {"parameterType": "STRING", "isOptional": True},
@@ -31,7 +31,7 @@ LONG = "/" * 5000
 )
 def test_wrong_text_is_one_short_line(item, said):
     with pytest.raises(ParamsError) as caught:
-        check(parse([item]), DEFINITIONS)
+        check_inputs(parse_inputs([item]), DEFINITIONS)
     message = str(caught.value)
     assert said in message
     assert message.isprintable()

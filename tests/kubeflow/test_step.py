@@ -107,10 +107,10 @@ def test_the_plan_counts_the_pairs_and_sees_what_dvc_sees(tmp_path):
     sections = tree.model_dump(mode="json", include={"data", "teacher", "cache", "student", "distill", "benchmark"})
     sections["compare"] = {"reference": "baseline"}
     runs = [{"method": "baseline", "seed": 0}]
-    before = checks.plan(sections, runs, str(tmp_path / "plan.md"))
+    before = checks.check_pipeline(sections, runs, str(tmp_path / "plan.md"))
     assert f"data     3 pairs, found in {tmp_path}/raw" in (tmp_path / "plan.md").read_text()
     assert before == tuple(hashlib.sha256(inputs.encode(part)).hexdigest() for part in inputs.look(tree).values())
     write_tar(tmp_path / "raw/1.tar", pairs(2, start=3))
-    after = checks.plan(sections, runs, str(tmp_path / "plan.md"))
+    after = checks.check_pipeline(sections, runs, str(tmp_path / "plan.md"))
     assert "data     5 pairs" in (tmp_path / "plan.md").read_text()
     assert [one != two for one, two in zip(before, after, strict=True)] == [True, False, False]

@@ -278,9 +278,9 @@ def test_the_first_step_of_a_pipeline_says_so(inputs, here, capsys):
     runs_ = [{"method": settings["distill"]["method"], "seed": 0}]
     settings["tracking"] = {"uri": "file:///tmp/mlruns", "experiment": "cliprd"}
     with pytest.raises(SystemExit) as ended:
-        checks.plan(settings, runs_, str(here / "plan.md"))
+        checks.check_pipeline(settings, runs_, str(here / "plan.md"))
     assert ended.value.code == 2
     assert "MLflow no longer keeps runs in folders" in capsys.readouterr().err
     settings["tracking"]["uri"] = "http://127.0.0.1:9"
-    checks.plan(settings, runs_, str(here / "plan.md"))
+    checks.check_pipeline(settings, runs_, str(here / "plan.md"))
     assert "MLflow: experiment 'cliprd' at `http://127.0.0.1:9` does not answer now" in (here / "plan.md").read_text()
