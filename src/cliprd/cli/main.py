@@ -63,6 +63,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         return 2
     from cliprd import signals
     from cliprd.errors import CliprdError, of_system
+    from cliprd.extras import missing
 
     try:
         return int(options.call(options))
@@ -80,7 +81,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        if isinstance(error, OSError) and (known := of_system(error)):
+        known = of_system(error) if isinstance(error, OSError) else missing(error)
+        if known is not None:
             return fail(str(known), known.exit_code)
         return fail(f"{type(error).__name__}: {error} (a defect in cliprd; --debug shows where)", 1)
 

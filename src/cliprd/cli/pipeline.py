@@ -97,8 +97,10 @@ def _started(sub: argparse.ArgumentParser) -> None:
 
 def parameters_and_image(options: argparse.Namespace) -> tuple[Params, str]:
     """The parameter tree, and the image of the steps."""
-    _check_kfp()
+    from cliprd.extras import need
     from cliprd.kubeflow.image import choose
+
+    need("kubeflow", "A pipeline")
 
     tree = load(options)
     if tree.tracking != tree.tracking.in_pods():
@@ -228,12 +230,3 @@ def warn_of_image(options: argparse.Namespace, image: str) -> None:
 
     if warning := pullable(image, given=bool(options.image)):
         print(f"cliprd: {warning}", file=sys.stderr)
-
-
-def _check_kfp() -> None:
-    import importlib.util
-
-    from cliprd.errors import EnvironmentError_
-
-    if importlib.util.find_spec("kfp") is None:
-        raise EnvironmentError_("kfp is not installed.", "pip install 'cliprd[kubeflow]'")

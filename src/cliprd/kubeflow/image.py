@@ -30,11 +30,21 @@ _CONTENT_TAG = re.compile(r":(cpu|cuda)-[0-9a-f]{12}$")
 
 
 def content_tag(target: str, root: Path = ROOT) -> str:
-    """`cliprd:<target>-<12 hex digits>` of all that goes into the image; `make images` gives it this name."""
+    """`cliprd:<target>-<12 hex digits>` of all that goes into the image; `make images` gives it this name.
+
+    Raises:
+        ParamsError: `root` is no checkout of cliprd's repository, so no image can be built here.
+    """
+    if not all((root / name).exists() for name in CONTENT):
+        raise ParamsError(
+            "The default image is the one that `make images` builds in a checkout of cliprd's repository; "
+            "this cliprd is installed from a wheel.",
+            "Name the image of this version: --image REGISTRY/cliprd@sha256:...",
+        )
     digest = hashlib.sha256()
     for name in CONTENT:
-        place = root / name
-        files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+        source = root / name
+        files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
         for path in files:
             if "__pycache__" in path.parts or path.suffix == ".pyc":
                 continue
