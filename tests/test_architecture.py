@@ -23,7 +23,7 @@ FLOORS = [
     {"tracking"},
     {"promotion"},
     {"stages"},
-    {"plan", "doctor"},
+    {"plan", "doctor", "project"},
     {"kubeflow"},
     {"retrain"},
     {"cli"},

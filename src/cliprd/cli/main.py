@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cliprd.cli import inspect, pipeline, promotion, stages
+from cliprd.cli import inspect, pipeline, project, promotion, stages
 from cliprd.cli.common import Commands, Parser, fail
 from cliprd.names import shown_streams
 
@@ -32,6 +32,7 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="store_true", help="print the version and exit")
     commands = Commands(root, "command", "COMMAND")
+    project.add(commands)
     stages.add(commands)
     promotion.add(commands)
     pipeline.add(commands)

@@ -101,14 +101,15 @@ def parameters_and_image(options: argparse.Namespace) -> tuple[Params, str]:
     from cliprd.kubeflow.image import choose
 
     need("kubeflow", "A pipeline")
-
     tree = load(options)
     if tree.tracking != tree.tracking.in_pods():
         from cliprd.tracking.server import shown
 
         uri = visible(shown(tree.tracking.uri))
         print(f"cliprd: not tracked: pods cannot use tracking.uri = {uri}, only an http(s) address", file=sys.stderr)
-    return tree, choose(options.image, tree.kubernetes, allow_mutable=options.allow_mutable_image)
+    in_processes = getattr(options, "local", None) == "process"
+    mutable = options.allow_mutable_image
+    return tree, choose(options.image, tree.kubernetes, allow_mutable=mutable, in_processes=in_processes)
 
 
 def _image(options: argparse.Namespace) -> int:

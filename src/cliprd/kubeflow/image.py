@@ -10,6 +10,7 @@ import hashlib
 import re
 from pathlib import Path
 
+from cliprd.artifact import identity
 from cliprd.errors import ParamsError
 from cliprd.params import Kubernetes
 
@@ -35,7 +36,7 @@ def content_tag(target: str, root: Path = ROOT) -> str:
     Raises:
         ParamsError: `root` is no checkout of cliprd's repository, so no image can be built here.
     """
-    if not all((root / name).exists() for name in CONTENT):
+    if not _is_checkout(root):
         raise ParamsError(
             "The default image is the one that `make images` builds in a checkout of cliprd's repository; "
             "this cliprd is installed from a wheel.",
@@ -52,13 +53,28 @@ def content_tag(target: str, root: Path = ROOT) -> str:
     return f"{NAME}:{target}-{digest.hexdigest()[:12]}"
 
 
-def choose(image: str | None, kubernetes: Kubernetes, *, allow_mutable: bool = False) -> str:
+def _is_checkout(root: Path) -> bool:
+    return all((root / name).exists() for name in CONTENT)
+
+
+def choose(
+    image: str | None, kubernetes: Kubernetes, *, allow_mutable: bool = False, in_processes: bool = False
+) -> str:
     """The image that was asked for, checked; else the content-made tag: `cuda` where a step asks for an accelerator.
+
+    Args:
+        image: its name; None: the default.
+        kubernetes: which steps ask for accelerators.
+        allow_mutable: take a tag that can move.
+        in_processes: the steps run here, in no image: the name is only what KFP's cache goes by, and where there is no
+            checkout the installed code makes it.
 
     Raises:
         ParamsError: its name can move, or the steps on accelerators would not see them in it.
     """
     on_gpu = [step for step, asked in {**kubernetes.steps, "default": kubernetes.default}.items() if asked.accelerators]
+    if image is None and in_processes and not _is_checkout(ROOT):
+        return f"{NAME}:cpu-{identity.sources()[:12]}"
     found = check(image or content_tag("cuda" if on_gpu else "cpu"), allow_mutable=allow_mutable)
     if on_gpu and re.search(r":cpu-[0-9a-f]{12}$", found):
         raise ParamsError(
