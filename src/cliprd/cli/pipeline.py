@@ -108,16 +108,19 @@ def _add_run_options(sub: argparse.ArgumentParser) -> None:
 
 def parameters_and_image(options: argparse.Namespace) -> tuple[Params, str]:
     """The parameter tree, and the image of the steps."""
-    _check_kfp()
+    from cliprd.extras import need
     from cliprd.kubeflow.image import choose_image
 
+    need("kubeflow", "A pipeline")
     tree = load(options)
     if tree.tracking != tree.tracking.in_pods():
         from cliprd.tracking.server import shown
 
         uri = visible(shown(tree.tracking.uri))
         print(f"cliprd: not tracked: pods cannot use tracking.uri = {uri}, only an http(s) address", file=sys.stderr)
-    return tree, choose_image(options.image, tree.kubernetes, allow_mutable=options.allow_mutable_image)
+    in_processes = getattr(options, "local", None) == "process"
+    mutable = options.allow_mutable_image
+    return tree, choose_image(options.image, tree.kubernetes, allow_mutable=mutable, in_processes=in_processes)
 
 
 def _image(options: argparse.Namespace) -> int:
@@ -236,12 +239,3 @@ def warn_of_image(options: argparse.Namespace, image: str) -> None:
 
     if warning := check_pullable(image, chosen=bool(options.image)):
         print(f"cliprd: {warning}", file=sys.stderr)
-
-
-def _check_kfp() -> None:
-    import importlib.util
-
-    from cliprd.errors import EnvironmentError_
-
-    if importlib.util.find_spec("kfp") is None:
-        raise EnvironmentError_("kfp is not installed.", "pip install 'cliprd[kubeflow]'")

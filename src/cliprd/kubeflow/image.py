@@ -10,6 +10,7 @@ import hashlib
 import re
 from pathlib import Path
 
+from cliprd.artifact import identity
 from cliprd.errors import ParamsError
 from cliprd.params import Kubernetes
 
@@ -30,11 +31,21 @@ _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 
 
 def content_tag(target: str, root: Path = ROOT) -> str:
-    """`cliprd:<target>-<12 hex digits>`, a digest of all that goes into the image; `make images` gives it this name."""
+    """`cliprd:<target>-<12 hex digits>` of all that goes into the image; `make images` gives it this name.
+
+    Raises:
+        ParamsError: `root` is no checkout of cliprd's repository, so no image can be built here.
+    """
+    if not _is_checkout(root):
+        raise ParamsError(
+            "The default image is the one that `make images` builds in a checkout of cliprd's repository; "
+            "this cliprd is installed from a wheel.",
+            "Name the image of this version: --image REGISTRY/cliprd@sha256:...",
+        )
     digest = hashlib.sha256()
     for name in CONTENT:
-        entry = root / name
-        files = sorted(path for path in entry.rglob("*") if path.is_file()) if entry.is_dir() else [entry]
+        source = root / name
+        files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
         for path in files:
             if "__pycache__" in path.parts or path.suffix == ".pyc":
                 continue
@@ -42,14 +53,29 @@ def content_tag(target: str, root: Path = ROOT) -> str:
     return f"{NAME}:{target}-{digest.hexdigest()[:12]}"
 
 
-def choose_image(name: str | None, kubernetes: Kubernetes, *, allow_mutable: bool = False) -> str:
-    """The image of this name, checked; None: the content-made tag, of `cuda` where a step asks for an accelerator.
+def _is_checkout(root: Path) -> bool:
+    return all((root / name).exists() for name in CONTENT)
+
+
+def choose_image(
+    name: str | None, kubernetes: Kubernetes, *, allow_mutable: bool = False, in_processes: bool = False
+) -> str:
+    """The image that was asked for, checked; else the content-made tag: `cuda` where a step asks for an accelerator.
+
+    Args:
+        name: None: the default.
+        kubernetes: which steps ask for accelerators.
+        allow_mutable: take a tag that can move.
+        in_processes: the steps run here, in no image: the name is only what KFP's cache goes by, and where there is no
+            checkout the installed code makes it.
 
     Raises:
         ParamsError: its name can move, or it hides the accelerators from the steps.
     """
     resources = {**kubernetes.steps, "default": kubernetes.default}
     on_gpu = [step for step, request in resources.items() if request.accelerators]
+    if name is None and in_processes and not _is_checkout(ROOT):
+        return f"{NAME}:cpu-{identity.sources()[:12]}"
     image = check_image(name or content_tag("cuda" if on_gpu else "cpu"), allow_mutable=allow_mutable)
     if on_gpu and (match := CONTENT_TAG.search(image)) and match[1] == "cpu":
         raise ParamsError(

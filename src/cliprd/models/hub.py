@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from huggingface_hub.utils import logging
 
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, RetryableError
+from cliprd.extras import install
 
 _FINAL = {  # of huggingface_hub and urllib: the hub has answered, and will answer the same again
     "RepositoryNotFoundError", "GatedRepoError", "DisabledRepoError", "RevisionNotFoundError",
@@ -63,7 +64,7 @@ def unreachable(what: str, error: BaseException, remedy: str = "") -> CliprdErro
     causes = list(_chain(error))
     if any(isinstance(cause, ImportError) for cause in causes):
         return EnvironmentError_(
-            f"{what} cannot be loaded: {reason}", "Install the package that it needs: `uv pip install transformers`."
+            f"{what} cannot be loaded: {reason}", f"Install the package that it needs: {install('transformers')}"
         )
     if any(isinstance(cause, PermissionError) or getattr(cause, "errno", 0) == errno.ENOSPC for cause in causes):
         return EnvironmentError_(

@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from cliprd.errors import CliprdError
+from cliprd.extras import optional
 from cliprd.files import atomic_write
 from cliprd.models.student import encode_image_features
+
+with optional():
+    import onnx
+    import onnxruntime
 
 IMAGE_FILE = "image.onnx"
 TEXT_FILE = "text.onnx"

@@ -25,6 +25,7 @@ import yaml
 from cliprd import storage
 from cliprd.artifact import manifest
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError, RetryableError
+from cliprd.extras import install
 from cliprd.files import atomic_write, sweep_beside
 from cliprd.lineage import inputs
 from cliprd.machine import end_with_parent
@@ -56,7 +57,9 @@ class Repository:
     def __init__(self, params: Params) -> None:
         self.params = params
         if shutil.which("dvc") is None:
-            raise EnvironmentError_("dvc is not on the PATH.", "Activate the environment of `make setup`.")
+            raise EnvironmentError_(
+                "dvc is not on the PATH.", f"Activate the environment it is in, or install it: {install('dvc')}"
+            )
         if not Path("dvc.yaml").is_file():
             raise InputError("There is no dvc.yaml here.", "Run it where dvc.yaml lies, or use --runner kfp.")
         self._same_parameters()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError
+from cliprd.extras import install, need
 from cliprd.params import Params
 from cliprd.tracking import server
 from cliprd.tracking.runs import RUN_FILE
@@ -24,7 +25,7 @@ LIMIT = 15.0  # seconds in which a server answers, or counts as one that is away
 LONGEST_NAME = 256  # characters of an experiment's name that MLflow's database holds
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 CURE = "Name another place, or make it writable."
-DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}  # module → package
+DRIVERS = {"psycopg2": "'cliprd[server]'", "psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}  # module → package
 _FOR_NOW = (408, 425, 429)  # HTTP: ask again later
 _NOT_MLFLOW = ("not in a valid JSON format", "Exceeded 30 redirects")
 _NEVER = ("certificate verify failed", "SSLError", "WRONG_VERSION_NUMBER")
@@ -69,6 +70,7 @@ def check(params: Params, *, begin: bool = False) -> str:
     uri, name = params.tracking.uri, params.tracking.experiment
     if not uri:
         return "none (tracking.uri is empty)"
+    need("mlflow", f"tracking.uri = {server.shown(uri)}")
     what = f"experiment '{name}' at {server.shown(uri)}"
     if not name.strip() or len(name) > LONGEST_NAME:
         raise ParamsError(
@@ -147,7 +149,7 @@ def _look_at_database(uri: str) -> bool:
     except ModuleNotFoundError as error:
         raise EnvironmentError_(
             f"tracking.uri = {server.shown(uri)} needs a driver that is not installed: {error}.",
-            f"Install it: uv pip install {DRIVERS.get(str(error.name), error.name)}. Or write another driver into the "
+            f"Install it: pip install {DRIVERS.get(str(error.name), error.name)}. Or write another driver into the "
             "address, as postgresql+psycopg2://, or give an MLflow server's.",
         ) from error
     except OperationalError as error:
@@ -197,7 +199,9 @@ def _experiment(uri: str, name: str, begin: bool) -> Any:
             raise AwayError(text) from error
         raise _refusal(uri, f"cannot be used: {text}") from error
     except ModuleNotFoundError as error:
-        raise EnvironmentError_(f"tracking.uri = {server.shown(uri)}: {error}.", "Install it.") from error
+        raise EnvironmentError_(
+            f"tracking.uri = {server.shown(uri)}: {error}.", f"Install it: {install('mlflow')}"
+        ) from error
     except OSError as error:  # among them what `requests` raises
         raise AwayError(str(error)) from error
     except Exception as error:
