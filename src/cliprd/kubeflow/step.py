@@ -28,6 +28,7 @@ from cliprd.kubeflow.values import whole_numbers
 from cliprd.machine import limit_threads
 from cliprd.params import Params
 from cliprd.storage import Location, TakenOverError
+from cliprd.tracking import following
 
 GATE = "cliprd.promotion.gate"
 
@@ -64,10 +65,12 @@ def run(
         module = importlib.import_module(GATE if stage == "gate" else f"cliprd.stages.{stage}")
         folders = {name: storage.parse(path) for name, path in inputs.items()}
         if not store:
-            made: Manifest = attempts(lambda: module.run(tree, folders, storage.parse(output), **options))
+            place = storage.parse(output)
+            with following(tree, stage, folders, place):
+                made: Manifest = attempts(lambda: module.run(tree, folders, place, **options))
             return made
         url = _address(store, stage, sections, folders, [content, options])
-        with _failing_at_once(f"{url}.failed.json"):
+        with _failing_at_once(f"{url}.failed.json"), following(tree, stage, folders, url):
             made = attempts(lambda: _made_once(url, lambda: module.run(tree, folders, url, **options)))
         if keep:
             attempts(lambda: write_pointer(Path(output), url))
