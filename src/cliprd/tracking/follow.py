@@ -98,7 +98,7 @@ class _Reader:
     ) -> None:
         self._params, self._inputs, self._output, self._nodes = params, inputs, output, nodes
         self._folder = Workspace(output, stage="distill", params={}, inputs={}).path  # where the training writes
-        self._history, self._manifest = self._history_now(), self._manifest_now()
+        self._history = self._history_now()
         self._note: Note | None = None  # of the training once it has begun
         self._link: Link | None = None  # while the server answers
         self._resumed, self._warned, self._pause, self._next = False, False, 0.0, 0.0
@@ -127,11 +127,6 @@ class _Reader:
         except OSError:
             return None
 
-    def _manifest_now(self) -> bytes | None:
-        with contextlib.suppress(Exception):
-            return storage.read_bytes(storage.join(self._output, manifest.NAME))
-        return None
-
     def _follow(self) -> None:
         pause = LOOK
         while not self._ended.wait(pause):
@@ -147,7 +142,7 @@ class _Reader:
         try:
             self._finish()
         except Exception as error:
-            server.warn(f"the training in {self._output} is not tracked", error)
+            self._fail(error)
 
     def _begin(self) -> None:
         """Note which run it is, once the history is this training's; again where the stage was tried again."""
@@ -216,12 +211,12 @@ class _Reader:
         self._next = time.monotonic() + self._pause
 
     def _finish(self) -> None:
-        """What is left to send after the stage."""
+        """What is left to send after the stage, also of a training that was finished before."""
         done = self._status == "FINISHED"
         self._begin()
-        if self._note is None and done:
-            self._begin_late()
         if self._note is None:
+            if done and self._nodes is None:  # of several machines another one may have followed
+                catch_up(self._params, self._output)
             return
         folder = self._output if done else self._folder  # an output in S3 is there now, and no longer here
         if folder != self._folder:
@@ -234,12 +229,3 @@ class _Reader:
             except Exception as error:
                 self._fail(error)
                 time.sleep(FIRST_PAUSE)
-
-    def _begin_late(self) -> None:
-        """A training that was over before it was seen; one that was finished before this command is caught up with."""
-        if self._manifest_now() != self._manifest:
-            if self._nodes is None:
-                self._note = self._describe()
-                self._note.write(self._output)
-        elif self._nodes is None or self._nodes.rank == 0:
-            catch_up(self._params, self._output)
