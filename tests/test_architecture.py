@@ -82,6 +82,12 @@ def test_only_their_own_packages_know_of_mlflow_dvc_and_kfp():
         assert not known & outside(path), path
 
 
+def test_stages_know_nothing_of_tracking():
+    for name in ("distill", "benchmark", "stages"):
+        for path in (SRC / name).rglob("*.py"):
+            assert "tracking" not in imports(path), path
+
+
 def test_the_package_never_imports_pipelines_or_components():
     for path in SRC.rglob("*.py"):
         assert not {"pipelines", "components", "tests"} & outside(path), path

@@ -88,6 +88,7 @@ def record(step, **changes):
         "grad_norm": 0.5,
         "images_per_second": 100.0,
         "data_wait": 0.25,
+        "time": 1_700_000_000_000,
     }
     return Record(**{**values, **changes})
 

@@ -24,7 +24,7 @@ from cliprd.report.runs import Run
 from cliprd.retrain.scores import side_by_side
 from cliprd.stages import compare
 from cliprd.tracking import ablation, scores
-from cliprd.tracking.summary import summary
+from cliprd.tracking.scores import summary
 from tests.report import folders
 
 REFERENCE, OTHER = METHODS = ("clip_kd", "clip_rd-exp")

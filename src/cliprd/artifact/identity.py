@@ -17,7 +17,7 @@ PACKAGE = "cliprd"
 ROOT = Path(__file__).parents[1]
 DATA_SUFFIXES = frozenset({".json", ".j2"})
 # These watch or describe the work and shape no byte of it; `cliprd` itself holds the version.
-WATCHERS = ("cliprd.tracking", "cliprd.progress", "cliprd.signals")
+WATCHERS = ("cliprd.progress", "cliprd.signals")
 
 
 def closure(module: str) -> Mapping[str, str]:

@@ -24,7 +24,7 @@ from cliprd.distill.distributed import World
 from cliprd.distill.divergence import Guard
 from cliprd.distill.forward import Forward, at_once, scale_of
 from cliprd.distill.gradient_cache import GradientCache
-from cliprd.distill.history import History
+from cliprd.distill.history import STUDENT_SCALE, History
 from cliprd.distill.loader import Loader
 from cliprd.distill.objective import build_loss
 from cliprd.distill.optimizer import build_optimizer, named_parameters
@@ -41,7 +41,6 @@ from cliprd.params import Params
 from cliprd.teacher_cache import TeacherCache
 
 MAX_LOGIT_SCALE = math.log(100)  # of the student's own scale, as in open_clip
-STUDENT_SCALE = "student_scale"
 Report = Callable[[Record], None]
 
 
@@ -154,6 +153,7 @@ def train(
                     scales={name: values[name] for name in scales},
                     grad_norm=values["grad_norm"],
                     **pace.since_last(),
+                    time=int(1000 * time.time()),
                 )
                 history.append(record)
                 bar.set_postfix_str(describe(record), refresh=False)

@@ -28,6 +28,7 @@ from cliprd.kubeflow.values import whole_numbers
 from cliprd.machine import limit_threads
 from cliprd.params import Params
 from cliprd.storage import Location, TakenOverError
+from cliprd.tracking import following
 
 GATE = "cliprd.promotion.gate"
 
@@ -64,12 +65,15 @@ def run(
         module = importlib.import_module(GATE if stage == "gate" else f"cliprd.stages.{stage}")
         folders = {name: storage.parse(path) for name, path in inputs.items()}
         if not store:
-            finished: Manifest = with_retries(module.run, tree, folders, storage.parse(output), **options)
+            folder = storage.parse(output)
+            with following(tree, stage, folders, folder):
+                finished: Manifest = with_retries(module.run, tree, folders, folder, **options)
             return finished
         url = _address(store, stage, sections, folders, [content, options])
 
         def work() -> Manifest:
-            return with_retries(_done_once, url, lambda: module.run(tree, folders, url, **options))
+            with following(tree, stage, folders, url):
+                return with_retries(_done_once, url, lambda: module.run(tree, folders, url, **options))
 
         return _in_store(url, output, work, keep=keep)
 

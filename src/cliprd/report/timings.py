@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from cliprd.names import one_line
 
 SPEED, THROUGHPUT = "speed.json", "throughput.csv"
+THROUGHPUT_COLUMNS = ["step", "images_per_second", "data_wait", "time"]
 MOST_BYTES = 64 << 20  # a row of throughput a record: a million records are 40 MB
 Figure = Annotated[float, Field(gt=0, lt=1e12, allow_inf_nan=False)]
 
@@ -93,11 +94,11 @@ def _check_throughput(data: str) -> None:
     if not data.endswith("\n"):
         raise ValueError("it ends within a line")
     rows = csv.reader(data.splitlines(), strict=True)
-    if (head := next(rows)) != ["step", "images_per_second", "data_wait"]:
+    if (head := next(rows)) not in (THROUGHPUT_COLUMNS, THROUGHPUT_COLUMNS[:3]):  # an older cliprd has no time
         raise ValueError(f"unknown columns {str(head)[:100]}")
     for number, row in enumerate(rows, 2):
         figures: list[Any] = [float(cell) for cell in row]  # ValueError names the cell
-        if len(row) != 3 or not row[0].isdecimal() or not (0 < figures[1] < 1e12 and 0 <= figures[2] <= 1):
+        if len(row) != len(head) or not row[0].isdecimal() or not (0 < figures[1] < 1e12 and 0 <= figures[2] <= 1):
             raise ValueError(f"line {number} is no record")
 
 

@@ -42,13 +42,10 @@ from cliprd.models.encoder import Encoder
 from cliprd.models.load import load_encoder
 from cliprd.params import Benchmark, Params
 from cliprd.report import standing, verdicts
-from cliprd.report.results import TEACHER
-from cliprd.report.runs import Run
 from cliprd.report.table import left_out
 from cliprd.statistics.bootstrap import Settings
 from cliprd.statistics.outcomes import Outcomes, primary
 from cliprd.storage import Location
-from cliprd.tracking.summary import track
 
 PRECISION = "fp32"
 
@@ -104,16 +101,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     with Workspace(
         output, stage="benchmark", code="cliprd.stages.benchmark", params=shaping, inputs=fingerprints
     ) as work:
-        here = None if work.finished else work.path
-        written = work.finished or _write(work, params, folder, model, found, reference)
-        if model.stage == "distill":  # also what was finished before: its scores may not have got to MLflow
-
-            def opened() -> Run:
-                return Run(model.facts["run"], here or fetch_folder(output), written, folder, model)
-
-            teacher = Run(TEACHER, reference.folder, manifest.read(reference.folder)) if reference else None
-            track(params, folder, written, opened, teacher)
-        return written
+        return work.finished or _write(work, params, folder, model, found, reference)
 
 
 def _write(

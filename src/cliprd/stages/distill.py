@@ -17,7 +17,7 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from cliprd import files, lineage, signals, storage, tracking
+from cliprd import files, lineage, signals, storage
 from cliprd import params as parameters
 from cliprd.artifact import manifest
 from cliprd.artifact.manifest import Manifest
@@ -31,7 +31,6 @@ from cliprd.distill.effective import effective
 from cliprd.distill.error_file import handing_over
 from cliprd.distill.history import last_row
 from cliprd.distill.launch import launch
-from cliprd.distill.record import Record
 from cliprd.distill.sections import sections
 from cliprd.distill.train import Report, Trained, train
 from cliprd.errors import CliprdError
@@ -60,15 +59,14 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
     parameters, inputs or code having changed, the Workspace clears the folder, checkpoints included.
 
     Args:
-        params: `student`, `distill`, `augmentation` and `tracking` are used.
+        params: `student`, `distill` and `augmentation` are used.
         inputs: `shards` (folder of `prepare`) and `cache` (folder of `cache`).
         output: folder to write.
-        report: called with each logged record, beside MLflow. Processes that are launched here cannot reach it.
+        report: called with each logged record. Processes that are launched here cannot reach it.
 
     Raises:
         InputError: shards, cache or a checkpoint are damaged or do not belong together.
-        ParamsError: the parameters make no training, a batch has fewer samples than there are processes, or `tracking`
-            cannot be right (see `tracking.check`, also for InputError and EnvironmentError_).
+        ParamsError: the parameters make no training, or a batch has fewer samples than there are processes.
         DivergedError: training left the finite numbers; the last good checkpoint is kept.
         RetryableError: one of several processes or machines was lost.
         ValueError: `report` with processes to launch.
@@ -91,7 +89,6 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
                     with work:  # removes what a kill after the manifest has left
                         pass
                 return whole
-            tracking.check_start(params, work.path)
             _launch(params, inputs, output, device.processes(params.distill), group)
             return manifest.read(output, stage="distill")
         if distributed.launched():
@@ -99,16 +96,14 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
                 if not world.leads:
                     return _follow(params, shards, cache, work.path, world)
                 with work:
-                    if finished := world.share(_finished(work, params, output)):
+                    if finished := world.share(work.finished):
                         return finished
-                    tracking.check_start(params, work.path)
                     return world.share(_make(work, params, shards, cache, report, world))
         with work:
-            if whole := _finished(work, params, output):
-                return whole
+            if work.finished:
+                return work.finished
             processes = device.processes(params.distill)
             Division(shards.samples, params.distill.batch_size).check(processes)
-            tracking.check_start(params, work.path)
             if processes == 1:
                 return _make(work, params, shards, cache, report, World())
         if report is not None:
@@ -117,33 +112,16 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
         return manifest.read(output, stage="distill")
 
 
-def _finished(work: Workspace, params: Params, output: Location) -> Manifest | None:
-    if work.finished:
-        tracking.send_left(params, output)
-    return work.finished
-
-
 def _make(
     work: Workspace, params: Params, shards: ShardSet, cache: TeacherCache, report: Report | None, world: World
 ) -> Manifest:
     output = work.path
     made_of = lineage.made_of(shards.folder, cache.folder)  # first: it may refuse
-
     in_force = effective(
         params.distill, samples=shards.samples, student_dim=int(student_config(params.student)["embed_dim"]),
         teacher_dim=cache.dim, runtime=device.resolve(params.distill),
     )  # fmt: skip
-
-    def describe() -> tracking.Training:
-        return tracking.describe(
-            params, key=files.digest([work.place, work.identity]),
-            shards=manifest.read(shards.folder), cache=manifest.read(cache.folder),
-            device=device.words(device.resolve(params.distill)), processes=world.size,
-            effective=in_force,
-        )  # fmt: skip
-
-    with tracking.training_run(params, output, describe) as tracked:
-        trained = train(params, shards, cache, output, _both(tracked, report), world)
+    trained = train(params, shards, cache, output, report, world)
     save_student(trained.model, params.student, output)
     with atomic_write(output / LOSS_FILE) as file:
         state = {name: tensor.contiguous() for name, tensor in trained.loss.state_dict().items()}
@@ -155,7 +133,7 @@ def _make(
 
 
 def _follow(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, world: World) -> Manifest:
-    """Train along; the folder is the leader's. Neither it nor a tracker is touched."""
+    """Train along; the folder is the leader's, and is not touched."""
     finished: Manifest | None = world.share(None)
     if finished:
         return finished
@@ -194,15 +172,6 @@ def _main(file: Path) -> int:
     except Exception:
         return 1
     return 0
-
-
-def _both(first: Report, second: Report | None) -> Report:
-    def report(record: Record) -> None:
-        first(record)
-        if second is not None:
-            second(record)
-
-    return report
 
 
 def _facts(

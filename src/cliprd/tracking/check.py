@@ -2,11 +2,12 @@
 
 What no waiting cures is an error: an address that MLflow has no store for, a driver or folder that is missing, refused
 credentials, something else than an MLflow server, a deleted experiment. A server that does not answer now is none of
-these: its records are kept and sent later (`tracking.runs`).
+these: what it misses is sent later (`tracking.follow`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -15,9 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cliprd import storage
+from cliprd.artifact import manifest
+from cliprd.distill.sections import sections
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError
 from cliprd.extras import install, need
 from cliprd.params import Params
+from cliprd.storage import Location
 from cliprd.tracking import server
 from cliprd.tracking.runs import RUN_FILE
 
@@ -37,11 +42,11 @@ class AwayError(Exception):
     """The server does not answer now; the message says how."""
 
 
-def check_start(params: Params, student: Path) -> None:
-    """`check` before a training; what is wrong with one that was begun before is a warning: it goes on without a log.
+def check_start(params: Params, student: Location) -> None:
+    """`check` before a training; what is wrong with one that was begun before is a warning: it resumes without a log.
 
     Args:
-        params: `tracking` is used.
+        params: `tracking` and the training's are used.
         student: its folder.
 
     Raises:
@@ -50,9 +55,17 @@ def check_start(params: Params, student: Path) -> None:
     try:
         check(params, begin=True)
     except CliprdError as error:
-        if not (student / RUN_FILE).is_file():
+        if not _was_begun(params, student):
             raise
         server.warn(f"the training in {student} is not tracked", error)
+
+
+def _was_begun(params: Params, student: Location) -> bool:
+    with contextlib.suppress(CliprdError):
+        if storage.read_bytes(storage.join(student, RUN_FILE)) is not None:
+            return True
+        return manifest.read(student).params == sections(params)  # there is nothing left to train
+    return False
 
 
 def check(params: Params, *, begin: bool = False) -> str:
