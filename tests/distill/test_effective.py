@@ -1,6 +1,5 @@
 """What was in force stands wherever a training is described, whatever the parameters say."""
 
-import dataclasses
 import re
 
 import pytest
@@ -61,7 +60,7 @@ def test_no_face_shows_what_was_not_in_force(method, mode):
         "device": "cpu",
     }
     assert {name: found["distill"][name] for name in right} == right
-    assert found["distill"]["weights"] == dataclasses.asdict(loss.weights)
+    assert found["distill"]["weights"] == loss.weights.named()
     shown = faces(tree, found)
     for face, text in shown.items():
         for name, value in right.items():
@@ -69,7 +68,7 @@ def test_no_face_shows_what_was_not_in_force(method, mode):
             assert set(seen) <= {str(value)}, f"{face}: {text}"
     assert f"batch_size {100}" in shown["lineage"]
     assert f"batch_size {100}" in shown["MLflow"]
-    for term, weight in dataclasses.asdict(loss.weights).items():
+    for term, weight in loss.weights.named().items():
         assert f"weights.{term} {weight}" in shown["lineage"]
         assert f"weight/{term} {weight:g}" in shown["MLflow"]
     for name in ("scale_mode", "weights", "max_scale"):

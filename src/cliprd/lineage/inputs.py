@@ -37,7 +37,7 @@ def look(params: Params) -> dict[str, Any]:
         ParamsError, InputError: data, tasks or weights that the parameters name are missing, or cannot be read.
         RetryableError: the network or the store failed.
     """
-    weights = weights_version(params.teacher.name)
+    weights = weights_version(params.teacher)
     return {
         "data": [{"name": part.name, "fingerprint": part.fingerprint} for part in inventory(params.data)],
         "benchmark": versions(params.benchmark),

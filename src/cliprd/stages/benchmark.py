@@ -109,6 +109,7 @@ from cliprd.errors import InputError
 from cliprd.files import atomic_write
 from cliprd.models.encoder import Encoder
 from cliprd.models.load import load_encoder
+from cliprd.models.plugin import code_in
 from cliprd.params import Benchmark, Params
 from cliprd.report import standing, verdicts
 from cliprd.report.results import TEACHER
@@ -170,9 +171,8 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     fingerprints |= {f"task:{task.name}": task.fingerprint for task in found.tasks}
     fingerprints |= {f"left_out:{name}": files.digest(why) for name, why in found.left_out.items()}
     shaping = {"benchmark": section.model_dump(mode="json", exclude={"tasks", "names"})}  # tasks are inputs
-    with Workspace(
-        output, stage="benchmark", code="cliprd.stages.benchmark", params=shaping, inputs=fingerprints
-    ) as work:
+    code = ("cliprd.stages.benchmark", *code_in(model.stage, model.params))
+    with Workspace(output, stage="benchmark", code=code, params=shaping, inputs=fingerprints) as work:
         here = None if work.finished else work.path
         written = work.finished or _write(work, params, folder, model, found, reference)
         if model.stage == "distill":  # also what was finished before: its scores may not have got to MLflow

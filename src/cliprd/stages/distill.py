@@ -23,7 +23,7 @@ from cliprd.artifact import manifest
 from cliprd.artifact.manifest import Manifest
 from cliprd.artifact.workspace import Workspace
 from cliprd.data.shards import ShardSet
-from cliprd.distill import device, distributed, machines
+from cliprd.distill import device, distributed, machines, terms
 from cliprd.distill.checkpoint import FOLDER as CHECKPOINTS
 from cliprd.distill.distributed import World
 from cliprd.distill.division import Division
@@ -74,13 +74,14 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
         ValueError: `report` with processes to launch.
     """
     with handing_over():
+        code = ("cliprd.stages.distill", *terms.code(params.distill))  # first: it may refuse
         shards = ShardSet.open(inputs["shards"])
         cache = TeacherCache.open(inputs["cache"], shards, params.augmentation)
         fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
         work = Workspace(
             output,
             stage="distill",
-            code="cliprd.stages.distill",
+            code=code,
             params=sections(params),
             inputs=fingerprints,
             resume_files=[CHECKPOINTS],
