@@ -10,7 +10,7 @@ from cliprd.artifact import manifest
 from cliprd.distill.device import Runtime
 from cliprd.distill.effective import effective
 from cliprd.distill.objective import build_loss
-from cliprd.distill.sections import sections
+from cliprd.distill.sections import code, sections
 from cliprd.report import card
 
 SAMPLES, BATCH = 300, 128
@@ -32,7 +32,7 @@ def faces(tree: params.Params, found: dict) -> dict[str, str]:
         "shards": {**lineage.summary(shards), "code": "c", "sources": []},
         "cache": {**lineage.summary(cache), "code": "c", "inputs": {"teacher": lineage.summary(cache)}},
     }
-    told = lineage.describe(lineage.of_student(sections(tree), facts, made_of))
+    told = lineage.describe(lineage.of_student(sections(tree), facts, made_of, code(tree)))
     trained = {"params": sections(tree), "facts": facts, "inputs": {}, "code": "c"}
     run = tracking.describe(tree, key="k", shards=shards, cache=cache, device="cpu", processes=1, effective=found)
     return {

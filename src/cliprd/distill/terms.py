@@ -47,12 +47,3 @@ def functions(distill: Distill) -> dict[str, Term]:
         except (TypeError, ValueError) as error:
             raise ParamsError(f"distill.weights.extra.{name}: {error}.", "Mend its function.") from error
     return found
-
-
-def code(distill: Distill) -> tuple[str, ...]:
-    """The modules that hold them, for `artifact.identity`.
-
-    Raises:
-        ParamsError: see `functions`.
-    """
-    return tuple(module for name in functions(distill) for module in plugins.terms.code(name))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cliprd import params, storage
+from cliprd import params, plugins, storage
 from cliprd.artifact import identity, manifest
 from cliprd.artifact.folder import await_finished, fetch_folder
 from cliprd.artifact.manifest import Manifest
@@ -26,6 +26,7 @@ from cliprd.files import digest
 from cliprd.kubeflow.retry import attempts, here, reporting
 from cliprd.kubeflow.values import whole_numbers
 from cliprd.machine import limit_threads
+from cliprd.models.plugin import code_in
 from cliprd.params import Params
 from cliprd.storage import Location, TakenOverError
 
@@ -190,8 +191,18 @@ def _address(
 
     found = {name: fingerprint(folder) for name, folder in inputs.items()}
     shaping = {name: whole_numbers(section) for name, section in sections.items() if name != "tracking"}
-    name = digest([stage, shaping, found, identity.digest(f"cliprd.stages.{stage}"), *others])[:20]
+    code = identity.digest(f"cliprd.stages.{stage}", *_plugins(sections, inputs))
+    name = digest([stage, shaping, found, code, *others])[:20]
     return storage.join(store, f"{stage}/{name}")
+
+
+def _plugins(sections: Mapping[str, Any], inputs: Mapping[str, Location]) -> list[str]:
+    """The modules of the plug-ins that a step runs: its teacher's, made now or before, and its loss terms'."""
+    found = [manifest.read(folder) for name, folder in inputs.items() if name in ("teacher", "model")]
+    modules = [module for made in found for module in code_in(made.stage, made.params)]
+    modules += code_in("teacher", sections)
+    weights = sections.get("distill", {}).get("weights") or {}
+    return modules + [module for name in weights.get("extra") or {} for module in plugins.terms.code(name)]
 
 
 def _name(folder: Path, trained: list[tuple[str, int]]) -> str:

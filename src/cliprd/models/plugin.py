@@ -94,4 +94,5 @@ def code_of(name: str) -> tuple[str, ...]:
 
 def code_in(stage: str, params: Mapping[str, Any]) -> tuple[str, ...]:
     """`code_of` the teacher in a folder, by its manifest; () for a student's."""
-    return code_of(params["teacher"]["name"]) if stage == "teacher" and "teacher" in params else ()
+    name = params.get("teacher", {}).get("name") if stage == "teacher" else None
+    return code_of(name) if name else ()

@@ -194,7 +194,7 @@ def _write(
     towers = Towers(encoder, projections)
     entries, tensors = {}, {}
     for task in tasks:
-        entries[task.name], tensors[task.name] = _benchmark(task, towers, section, reference, work.path)
+        entries[task.name], tensors[task.name] = score_task(task, towers, section, reference, work.path)
     stands = _standing(entries, tensors, section)
     results = {
         "schema": 2,
@@ -237,7 +237,7 @@ def _reference(folder: Path) -> Reference:
     return Reference(folder, json.loads((folder / "results.json").read_text(encoding="utf-8")), found.fingerprint)
 
 
-def _benchmark(
+def score_task(
     task: Task, towers: Towers, section: Benchmark, reference: Reference | None, output: Path
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Everything of one task; writes its embeddings, outcomes and examples.
