@@ -13,8 +13,8 @@ ROOT = SRC.parents[1]
 # From the ground up; a package imports only from the layers below its own, modules of the ground also each other.
 FLOORS = [
     {
-        "document", "errors", "extras", "files", "formatting", "losses", "machine", "names", "params", "progress",
-        "reading", "signals", "storage",
+        "document", "errors", "extras", "files", "formatting", "losses", "machine", "names", "params", "plugins",
+        "progress", "reading", "signals", "storage",
     },
     {"artifact", "statistics"},
     {"data", "models", "report"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"tracking"},
     {"promotion"},
     {"stages"},
-    {"plan", "doctor", "project"},
+    {"plan", "doctor", "library", "project"},
     {"kubeflow"},
     {"retrain"},
     {"cli"},
@@ -50,8 +50,7 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sorted(SRC.rglob("*.py")), ids=lambda p: p.relative_to(SRC).as_posix())
 def test_imports_go_downwards(path):
     room = path.relative_to(SRC).parts[0].removesuffix(".py")
-    if room == "__init__":
-        assert not imports(path)
+    if room == "__init__":  # its names are loaded when they are used: tests/library/test_face.py
         return
     for target in imports(path):
         allowed = target == room or FLOOR[target] < FLOOR[room] or (room, target) in NEIGHBOURS

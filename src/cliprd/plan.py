@@ -16,6 +16,7 @@ from cliprd.data.count import Pairs
 from cliprd.distill.division import Division
 from cliprd.distill.objective import build_loss, resolve_weights
 from cliprd.models import weights as weights_files
+from cliprd.models.plugin import plugin_of
 from cliprd.models.pretrained import Source, cached
 from cliprd.models.student import (
     StudentEncoder,
@@ -55,7 +56,7 @@ def _lines(params: Params, pairs: Pairs) -> Iterator[str]:
     student = StudentEncoder(model, student_config(params.student), student_spec(model, params.student), "", Path())
     student_cost = cost(student)
     teacher, source, state = _teacher(params)
-    teacher_dim = teacher.dim if teacher else params.teacher.aligned.dim
+    teacher_dim = teacher.dim if teacher else plugin_of(params.teacher.name).dim(params.teacher.own_settings)
     teacher_cost = cost(teacher) if teacher else None
 
     yield f"student  {_tower(student)}"
@@ -71,7 +72,7 @@ def _lines(params: Params, pairs: Pairs) -> Iterator[str]:
     terms = _try(student, loss, teacher_dim)
     projections = sum(p.numel() for p in loss.parameters())
     yield f"method   {distill.method} (scale mode {mode}): " + ", ".join(
-        f"{name} {value:.10g}" for name, value in vars(weights).items() if value
+        f"{name} {value:.10g}" for name, value in weights.named().items() if value
     )
     yield f"         terms {', '.join(terms)}; {projections:,} parameters of the loss itself"
     matrix = distill.batch_size**2 * 4 / 2**20
@@ -106,10 +107,10 @@ def _costs(
 def _teacher(params: Params) -> tuple[StudentEncoder | None, Source | None, str]:
     """The teacher's architecture with random weights, what its name means, and where its weights are.
 
-    Weights that are on this machine are compared with the architecture, by names and shapes. None for the demo teacher,
+    Weights that are on this machine are compared with the architecture, by names and shapes. None for a plug-in's,
     which is not an open_clip model.
     """
-    if params.teacher.name == "aligned":
+    if not params.teacher.of_open_clip:
         return None, None, ""
     source, model = untrained(params.teacher)
     path, state = None, "weights lie in S3: looked into when they are loaded"

@@ -29,11 +29,12 @@ def batch(n=8, student=5, teacher=5, dtype=torch.float32):
 
 
 def test_signatures_are_frozen():
-    assert sorted(cliprd.losses.__all__) == ["DistillationLoss", "LossWeights", "method_weights"]
+    names = ["DistillationLoss", "LossWeights", "Term", "check_term_name", "inputs_of", "method_weights"]
+    assert sorted(cliprd.losses.__all__) == names
     assert str(inspect.signature(DistillationLoss)) == (
         "(student_dim: 'int', teacher_dim: 'int', *, weights: 'LossWeights', "
-        "scale_mode: \"Literal['raw', 'exp']\" = 'raw', project_task: 'bool' = False, "
-        "chunk_size: 'int | None' = None) -> 'None'"
+        "scale_mode: \"Literal['raw', 'exp'] | None\" = None, project_task: 'bool' = False, "
+        "chunk_size: 'int | None' = None, terms: 'Mapping[str, Term] | None' = None) -> 'None'"
     )
     assert list(inspect.signature(DistillationLoss.forward).parameters) == [
         "self",
@@ -47,7 +48,8 @@ def test_signatures_are_frozen():
     ]
     assert str(inspect.signature(LossWeights)) == (
         "(*, task: 'float' = 0.0, hrd: 'float' = 0.0, icl: 'float' = 0.0, fd: 'float' = 0.0, vrd: 'float' = 0.0, "
-        "vrd_ce: 'float' = 0.0, xrd: 'float' = 0.0) -> None"
+        "vrd_ce: 'float' = 0.0, xrd: 'float' = 0.0, extra: 'Mapping[str, float]' = <factory>, "
+        "scale_mode: \"Literal['raw', 'exp'] | None\" = None) -> None"
     )
 
 

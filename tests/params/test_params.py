@@ -40,6 +40,7 @@ def test_paper_file_is_the_papers_setting():
     assert paper.distill.weights.model_dump() == {
         **dict.fromkeys(("task", "hrd", "icl", "vrd", "vrd_ce", "xrd"), 1),
         "fd": 2000,
+        "extra": {},
     }
     assert paper.augmentation.scale == (0.9, 1.0)
 

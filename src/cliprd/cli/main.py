@@ -32,7 +32,7 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="store_true", help="print the version and exit")
     commands = Commands(root, "command", "COMMAND")
-    project.add(commands)
+    project.add(commands, root)
     stages.add(commands)
     promotion.add(commands)
     pipeline.add(commands)

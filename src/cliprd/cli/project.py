@@ -10,8 +10,8 @@ from cliprd.cli.common import Commands, local_path
 SHELLS = ("bash", "zsh", "fish")
 
 
-def add(commands: Commands) -> None:
-    """`init` and `completion`."""
+def add(commands: Commands, root: argparse.ArgumentParser) -> None:
+    """`init`, and `completion` of all commands below `root`."""
     init = commands.plain(
         "init",
         "write a project of your own: parameters, DVC pipeline, retraining workflow",
@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
         "Print a shell's completion script; docs/install.md says where each shell looks for it.",
     )
     completion.add_argument("shell", choices=SHELLS, help="which shell")
-    completion.set_defaults(call=_completion, debug=False)
+    completion.set_defaults(call=_completion, debug=False, root=root)
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -40,13 +40,12 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _completion(options: argparse.Namespace) -> int:
-    from cliprd.cli.main import parser
     from cliprd.extras import optional
 
     with optional():
         import shtab
 
-    root = parser()
+    root = options.root
     for action in _actions(root):
         if action.metavar == "DIR":
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]

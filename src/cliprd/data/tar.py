@@ -40,6 +40,27 @@ def tar_files(path: Path, *, only: str = "") -> Iterator[tuple[str, bytes]]:
         raise damaged(path, error) from error
 
 
+def tar_places(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, where its content begins, size) of each file; only headers are read.
+
+    Raises:
+        InputError: missing, cut short, or not of that form.
+    """
+    try:
+        end = path.stat().st_size
+        with path.open("rb") as file:
+            while (header := file.read(_BLOCK)).strip(b"\0"):
+                name, size = _entry(header)
+                start = file.tell()
+                if file.seek(size + -size % _BLOCK, 1) > end:
+                    raise ValueError(f"it ends within {name}")
+                yield name, start, size
+            if not header:
+                raise ValueError("it ends early, without an end-of-archive mark")
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error
+
+
 def damaged(path: Path, error: Exception) -> InputError:
     """The refusal of a shard."""
     return InputError(f"{path} is damaged: {error}.", "Delete its folder and run `cliprd prepare` again.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from cliprd.distill.device import Runtime
@@ -29,7 +28,7 @@ def effective(
         "distill": {
             "scale_mode": scale_mode if scaled else None,
             "max_scale": distill.max_scale if scaled and scale_mode == "raw" else None,
-            "weights": dataclasses.asdict(weights),
+            "weights": weights.named(),
             "project_task": distill.project_task if projected else None,
             "batch_size": -(-samples // division.steps) if samples else distill.batch_size,
             "precision": "bf16" if runtime.bf16 else "fp32",

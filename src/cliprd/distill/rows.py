@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,20 @@ class Batch:
         return Batch(*(t.pin_memory() for t in (self.images, self.tokens, self.teacher_image, self.teacher_text)))
 
 
+def crops_of(
+    image: bytes, key: str, views: Iterable[int], augmentation: Augmentation, spec: ImageSpec
+) -> dict[int, NDArray[np.uint8]]:
+    """View → crop `[S, S, 3]` of a sample's encoded picture.
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
+    try:
+        return quick_views(image, key, views, augmentation, spec, max_pixels=_CHECKED_BY_PREPARE)
+    except BadImage as error:
+        raise InputError(f"Sample '{key}' cannot be decoded: {error}.", "Run `cliprd prepare` again.") from error
+
+
 class Preparer:
     """Makes batches of rows.
 
@@ -109,14 +123,7 @@ class Preparer:
         assert row.image is not None
         # Decoding costs more than cropping: where crops are kept, take all that the epochs will ask for at once.
         wanted = {view_of(row.key, e, self._views) for e in range(self._epochs)} if self._keep else {view}
-        try:
-            crops = quick_views(
-                row.image, row.key, wanted, self._augmentation, self._spec, max_pixels=_CHECKED_BY_PREPARE
-            )
-        except BadImage as error:
-            raise InputError(
-                f"Sample '{row.key}' cannot be decoded: {error}.", "Run `cliprd prepare` again."
-            ) from error
+        crops = crops_of(row.image, row.key, wanted, self._augmentation, self._spec)
         if self._keep:
             row.crops.update((v, crop.copy()) for v, crop in crops.items())  # not the larger picture it is a part of
             row.image = None

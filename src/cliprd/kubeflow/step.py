@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cliprd import params, storage
+from cliprd import params, plugins, storage
 from cliprd.artifact import identity, manifest
 from cliprd.artifact.folder import await_finished, fetch_folder
 from cliprd.artifact.manifest import Manifest
@@ -26,6 +26,7 @@ from cliprd.files import digest
 from cliprd.kubeflow.retry import error_class, local_folder, reporting, with_retries
 from cliprd.kubeflow.values import whole_numbers
 from cliprd.machine import limit_threads
+from cliprd.models.plugin import code_in
 from cliprd.params import Params
 from cliprd.storage import Location, TakenOverError
 from cliprd.tracking import following
@@ -202,8 +203,18 @@ def _address(
 
     fingerprints = {name: fingerprint(folder) for name, folder in inputs.items()}
     shaping = {name: whole_numbers(section) for name, section in sections.items() if name != "tracking"}
-    name = digest([stage, shaping, fingerprints, identity.digest(f"cliprd.stages.{stage}"), *others])[:20]
+    code = identity.digest(f"cliprd.stages.{stage}", *_plugins(sections, inputs))
+    name = digest([stage, shaping, fingerprints, code, *others])[:20]
     return storage.join(store, f"{stage}/{name}")
+
+
+def _plugins(sections: Mapping[str, Any], inputs: Mapping[str, Location]) -> list[str]:
+    """Modules of the plug-ins that a step runs: its teacher's, trained now or before, and its loss terms'."""
+    manifests = [manifest.read(folder) for name, folder in inputs.items() if name in ("teacher", "model")]
+    modules = [module for item in manifests for module in code_in(item.stage, item.params)]
+    modules += code_in("teacher", sections)
+    weights = sections.get("distill", {}).get("weights") or {}
+    return modules + [module for name in weights.get("extra") or {} for module in plugins.terms.code(name)]
 
 
 def _trained_run(folder: Path) -> tuple[str, int]:

@@ -20,9 +20,11 @@ from cliprd import storage
 from cliprd.artifact import identity
 from cliprd.benchmark.task_folders import versions
 from cliprd.data.sources import inventory
+from cliprd.distill import sections
 from cliprd.errors import EnvironmentError_
-from cliprd.files import atomic_write, write_json
+from cliprd.files import atomic_write, digest, write_json
 from cliprd.models.identity import weights_version
+from cliprd.models.plugin import code_of
 from cliprd.params import Params
 from cliprd.reading import read_json
 
@@ -37,7 +39,7 @@ def look(params: Params) -> dict[str, Any]:
         ParamsError, InputError: data, tasks or weights that the parameters name are missing, or cannot be read.
         RetryableError: the network or the store failed.
     """
-    weights = weights_version(params.teacher.name)
+    weights = weights_version(params.teacher)
     return {
         "data": [{"name": part.name, "fingerprint": part.fingerprint} for part in inventory(params.data)],
         "benchmark": versions(params.benchmark),
@@ -52,17 +54,24 @@ def encode(part: Any) -> bytes:
 
 def files(params: Params) -> dict[str, bytes]:
     """Name → content of each file that `write` keeps: the parts, and `code/STAGE.json` for each stage."""
-    return {f"{name}.json": encode(part) for name, part in {**look(params), **_code()}.items()}
+    return {f"{name}.json": encode(part) for name, part in {**look(params), **_code(params)}.items()}
 
 
-def _code() -> dict[str, Any]:
+def _code(params: Params) -> dict[str, Any]:
     """`code/STAGE` → its closure, remembered under what all of the sources hold: parsing them takes half a second."""
-    path = storage.scratch("code") / f"{identity.sources()}.json"
+    teacher, training = code_of(params.teacher.name), sections.code(params)
+    plugins = {"teacher": teacher, "cache": teacher, "benchmark": teacher, "distill": training[1:]}
+    path = storage.scratch("code") / f"{digest([identity.sources(), plugins])}.json"
+    ours = all(module.startswith("cliprd.") for module in (*teacher, *training))
     with contextlib.suppress(OSError, ValueError):
-        return dict(read_json(path))
-    found = {f"code/{stage}": dict(identity.closure(f"cliprd.stages.{stage}")) for stage in STAGES}
+        if ours:
+            return dict(read_json(path))
+    found = {
+        f"code/{stage}": dict(identity.closure(f"cliprd.stages.{stage}", *plugins.get(stage, ()))) for stage in STAGES
+    }
     with contextlib.suppress(OSError):
-        write_json(path, found)
+        if ours:
+            write_json(path, found)
     return found
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cliprd.artifact import identity, manifest
 from cliprd.artifact.manifest import Manifest
 from cliprd.errors import InputError
 from cliprd.lineage.common import ELSEWHERE, SCHEMA
+from cliprd.models.plugin import code_in
 from cliprd.storage import Location
 
 PARTS = {
@@ -21,9 +22,16 @@ PARTS = {
 }
 
 
-def code_parts() -> dict[str, str]:
-    """Digest (hex) of each part of the code that matters."""
-    return {part: identity.digest(module) for part, module in PARTS.items()}
+def code_parts(teacher: Sequence[str], training: Sequence[str]) -> dict[str, str]:
+    """Digest (hex) of each part of the code that matters.
+
+    Args:
+        teacher: module of a plug-in's teacher (`models.plugin.code_of`).
+        training: modules of the training (`distill.sections.code`): users' loss terms are among them.
+    """
+    terms = training[1:]
+    plugins = {"models": teacher, "teacher_cache": teacher, "benchmark": teacher, "losses": terms, "distill": terms}
+    return {part: identity.digest(module, *plugins.get(part, ())) for part, module in PARTS.items()}
 
 
 def summary(found: Manifest) -> dict[str, Any]:
@@ -61,20 +69,24 @@ def made_of(shards: Location, cache: Location) -> dict[str, Any]:
     }
 
 
-def of_student(params: Mapping[str, Any], facts: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+def of_student(
+    params: Mapping[str, Any], facts: Mapping[str, Any], inputs: Mapping[str, Any], code: Sequence[str]
+) -> dict[str, Any]:
     """The lineage of a student.
 
     Args:
         params, facts: as its manifest will have them.
         inputs: as `made_of` says.
+        code: modules of the training.
     """
+    teacher = inputs["cache"]["inputs"]["teacher"]
     return {
         "schema": SCHEMA,
         "stage": "distill",
         "params": dict(params),
         "facts": {name: value for name, value in facts.items() if name != "inputs"},
-        "code": identity.digest("cliprd.stages.distill"),
-        "code_parts": code_parts(),
+        "code": identity.digest(*code),
+        "code_parts": code_parts(code_in(teacher["stage"], teacher["params"]), code),
         "inputs": dict(inputs),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,21 @@ class Encoder(Protocol):
     def parameters_count(self) -> int:
         """Parameters of both towers, everything that runs at inference included."""
         ...
+
+
+CONFIG_FILE = "teacher.json"
+
+
+def describe(teacher: Encoder) -> dict[str, Any]:
+    """What `teacher.json` says of any teacher: the identity that the cache's fingerprint is made of."""
+    return {
+        "id": teacher.id,
+        "dim": teacher.dim,
+        "logit_scale": teacher.logit_scale,
+        "weights_sha256": teacher.weights_sha256,
+        "image": teacher.image.to_dict(),
+        "tokenizer": teacher.tokenizer,
+    }
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

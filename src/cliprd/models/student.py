@@ -232,12 +232,20 @@ class TextTower(nn.Module):
         return encode_text_features(self._whole[0], tokens_BL)
 
 
-def load_student(folder: Path, *, device: torch.device | None = None) -> StudentEncoder:
+def load_student(folder: str | Path, *, device: torch.device | None = None) -> StudentEncoder:
     """Open a folder that `save_student` wrote, or any open_clip local-dir folder with safetensors weights.
+
+    Args:
+        folder: on this machine.
+        device: where to put the weights; None: the CPU.
+
+    Returns:
+        The frozen student: `encode_images`, `encode_texts` and the rest of `Encoder`; `model` is open_clip's.
 
     Raises:
         InputError: a file is missing, damaged, or does not fit the other.
     """
+    folder = Path(folder)
     remedy = "Make the student again with `cliprd distill` (or `dvc repro`)."
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():

@@ -38,6 +38,13 @@ class Weights(Section):
     vrd: Weight | None = None
     vrd_ce: Weight | None = None
     xrd: Weight | None = None
+    extra: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], Weight] = {}
+    """Of terms that are not built in, by the name under which a package or a script has registered them
+    (docs/library.md)."""
+
+    def of_terms(self) -> dict[str, float]:
+        """Extra terms with a weight above 0."""
+        return {name: weight for name, weight in self.extra.items() if weight}
 
 
 class Distill(Section):

@@ -16,7 +16,7 @@ from pydantic import (
     ValidationError,
 )
 
-from cliprd import document
+from cliprd import document, plugins
 from cliprd.document import DocumentError
 from cliprd.errors import ParamsError
 from cliprd.names import shortened
@@ -40,7 +40,8 @@ def load(path: Path, overrides: Sequence[str] = (), *, written: Mapping[str, str
 
     Raises:
         ParamsError: the file is missing or no YAML; a key is unknown, of a wrong type or out of range. The message
-            gives the file or the override, the key's path, what is allowed and the nearest right name.
+            gives the file or the override, the key's path, what is allowed and the nearest right name. Or a teacher or
+            a loss term is not registered.
     """
     tree = document.read(path)
     tree = {} if tree is None else tree
@@ -55,6 +56,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, written: Mapping[str, str
     if found is not None:
         for line in without_effect(merged, found):
             print(f"cliprd: {line}", file=sys.stderr)
+        _check_plugins(found)
         return found
     of_file = set(_validated(tree)[1]) if given else set(faults)
     told = [(blamed(fault, given) if fault not in of_file else str(path), fault.text) for fault in faults]
@@ -62,12 +64,29 @@ def load(path: Path, overrides: Sequence[str] = (), *, written: Mapping[str, str
     raise ParamsError("; ".join(f"{place}: {_several([t for p, t in told if p == place])}" for place in places) + ".")
 
 
+def _check_plugins(params: Params) -> None:
+    """Names that only a registry knows. Not part of the schema: a step that uses no plug-in needs none installed."""
+    if not params.teacher.of_open_clip and params.teacher.name not in plugins.teachers:
+        unknown = plugins.teachers.unknown(params.teacher.name)
+        remedy = f"Or give open_clip:<architecture>:<pretrained tag or file>. {unknown.remedy}"
+        raise ParamsError(f"teacher.name: {unknown.problem}", remedy)
+    for name in params.distill.weights.of_terms():
+        if name not in plugins.terms:
+            unknown = plugins.terms.unknown(name)
+            raise ParamsError(f"distill.weights.extra: {unknown.problem}", unknown.remedy)
+
+
 def without_effect(given: Mapping[str, Any], params: Params) -> list[str]:
     """A line for each key that `given` sets to another value than its default although nothing reads it."""
+    teacher = params.teacher
     method, kind, nodes = params.distill.method, params.data.kind, params.kubernetes.nodes
     reasons = {
         **({f"data.csv_{key}": f"data.kind = {kind} reads no table" for key in CSV_KEYS} if kind != "csv" else {}),
-        **({"teacher.aligned": f"teacher.name = {params.teacher.name}"} if params.teacher.name != "aligned" else {}),
+        **{
+            f"teacher.{key}": f"teacher.name = {teacher.name}"
+            for key in ("aligned", "settings")
+            if teacher.of_open_clip or key != teacher.own_section
+        },
         **({"distill.scale_mode": f"distill.method = {method} decides"} if parse_method(method)[1] else {}),
         **({"distill.max_scale": "scale_mode exp clamps by itself"} if params.distill.scale_mode == "exp" else {}),
         **({"kubernetes.engine": "kubernetes.nodes = 1 needs none"} if nodes == 1 else {}),

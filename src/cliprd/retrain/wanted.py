@@ -7,9 +7,10 @@ from typing import Any
 
 from cliprd import files, lineage
 from cliprd.artifact import identity
-from cliprd.distill.sections import sections
+from cliprd.distill import sections
 from cliprd.lineage import inputs
 from cliprd.models.identity import shaping
+from cliprd.models.plugin import code_of
 from cliprd.params import Params
 
 
@@ -22,13 +23,13 @@ def wanted(params: Params) -> dict[str, Any]:
         ParamsError, InputError: data, tasks or weights that the parameters name are missing.
         RetryableError: the network or the store failed.
     """
-    found = inputs.look(params)
+    found, code = inputs.look(params), sections.code(params)
     tree = {
         "schema": lineage.SCHEMA,
         "stage": "distill",
-        "params": sections(params),
-        "code": identity.digest("cliprd.stages.distill"),
-        "code_parts": lineage.code_parts(),
+        "params": sections.sections(params),
+        "code": identity.digest(*code),
+        "code_parts": lineage.code_parts(code_of(params.teacher.name), code),
         "inputs": {
             "shards": {
                 "stage": "prepare",

@@ -40,6 +40,7 @@ from cliprd.errors import InputError
 from cliprd.files import atomic_write
 from cliprd.models.encoder import Encoder
 from cliprd.models.load import load_encoder
+from cliprd.models.plugin import code_in
 from cliprd.params import Benchmark, Params
 from cliprd.report import standing, verdicts
 from cliprd.report.table import left_out
@@ -98,9 +99,8 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     fingerprints |= {f"task:{task.name}": task.fingerprint for task in found.tasks}
     fingerprints |= {f"left_out:{name}": files.digest(why) for name, why in found.left_out.items()}
     shaping = {"benchmark": section.model_dump(mode="json", exclude={"tasks", "names"})}  # tasks are inputs
-    with Workspace(
-        output, stage="benchmark", code="cliprd.stages.benchmark", params=shaping, inputs=fingerprints
-    ) as work:
+    code = ("cliprd.stages.benchmark", *code_in(model.stage, model.params))
+    with Workspace(output, stage="benchmark", code=code, params=shaping, inputs=fingerprints) as work:
         return work.finished or _write(work, params, folder, model, found, reference)
 
 
@@ -113,7 +113,7 @@ def _write(
     towers = Towers(encoder, projections)
     entries, tensors = {}, {}
     for task in tasks:
-        entries[task.name], tensors[task.name] = _benchmark(task, towers, section, reference, work.path)
+        entries[task.name], tensors[task.name] = score_task(task, towers, section, reference, work.path)
     stands = _standing(entries, tensors, section)
     results = {
         "schema": 2,
@@ -156,7 +156,7 @@ def _reference(folder: Path) -> Reference:
     return Reference(folder, json.loads((folder / "results.json").read_text(encoding="utf-8")), found.fingerprint)
 
 
-def _benchmark(
+def score_task(
     task: Task, towers: Towers, section: Benchmark, reference: Reference | None, output: Path
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Everything of one task; writes its embeddings, outcomes and examples.

@@ -23,7 +23,7 @@ from cliprd.artifact import manifest
 from cliprd.artifact.manifest import Manifest
 from cliprd.artifact.workspace import Workspace
 from cliprd.data.shards import ShardSet
-from cliprd.distill import device, distributed, machines
+from cliprd.distill import device, distributed, machines, sections, terms
 from cliprd.distill.checkpoint import FOLDER as CHECKPOINTS
 from cliprd.distill.distributed import World
 from cliprd.distill.division import Division
@@ -31,7 +31,6 @@ from cliprd.distill.effective import effective
 from cliprd.distill.error_file import handing_over
 from cliprd.distill.history import last_row
 from cliprd.distill.launch import launch
-from cliprd.distill.sections import sections
 from cliprd.distill.train import Report, Trained, train
 from cliprd.errors import CliprdError
 from cliprd.files import atomic_write
@@ -72,14 +71,15 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
         ValueError: `report` with processes to launch.
     """
     with handing_over():
+        terms.functions(params.distill)  # first: it may refuse
         shards = ShardSet.open(inputs["shards"])
         cache = TeacherCache.open(inputs["cache"], shards, params.augmentation)
         fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
         work = Workspace(
             output,
             stage="distill",
-            code="cliprd.stages.distill",
-            params=sections(params),
+            code=sections.code(params),
+            params=sections.sections(params),
             inputs=fingerprints,
             resume_files=[CHECKPOINTS],
         )  # fmt: skip
@@ -128,7 +128,7 @@ def _make(
         file.write(safetensors.torch.save(state))
     export_onnx(trained.model, output)
     facts = _facts(params, trained, output, work.inputs, in_force)
-    files.write_json(output / lineage.NAME, lineage.of_student(work.params, facts, made_of))
+    files.write_json(output / lineage.NAME, lineage.of_student(work.params, facts, made_of, work.code))
     return work.finish(facts=facts)  # until its manifest stands, a rerun starts from the checkpoints
 
 
