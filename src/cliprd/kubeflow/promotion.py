@@ -51,12 +51,12 @@ def refuse(sections: Mapping[str, Any], student: str, benchmark: str, decision: 
 
     Arguments as of `promote`.
     """
-    from cliprd.promotion.champion import check_candidate
     from cliprd.promotion.champion import refuse as keep
+    from cliprd.promotion.package import check
 
     with reporting():
         found = _decision(decision)
-        attempts(lambda: check_candidate(Path(student), [Path(benchmark)]))
+        attempts(lambda: check(Path(student), [Path(benchmark)]))
         if found["verdict"] in ("champion", "withdrawn", "no place"):
             return None
         return _candidate(keep, sections, student, benchmark, found, run_name)

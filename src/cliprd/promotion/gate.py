@@ -34,6 +34,7 @@ from cliprd.files import atomic_write, write_json
 from cliprd.params import Params
 from cliprd.promotion import champion
 from cliprd.promotion.guards import guards
+from cliprd.promotion.package import marks_of
 from cliprd.reading import read_json
 from cliprd.report import decision as report
 from cliprd.report import verdicts
@@ -239,7 +240,7 @@ def _compared(
         return _answer("first", "there is no champion yet")
     if {run.manifest.fingerprint for run in candidates} == {run.manifest.fingerprint for run in reigning}:
         return _answer("champion", "this is the champion")
-    if {mark for run in candidates for mark in champion.marks_of(run.folder)} & set(held.withdrawn):
+    if {mark for run in candidates for mark in marks_of(run.folder)} & set(held.withdrawn):
         return _answer(
             "withdrawn", "a rollback took this student out of use; `cliprd rollback --to` its version brings it back"
         )

@@ -10,7 +10,7 @@ from typing import Any
 from cliprd.artifact.folder import fetch_folder
 from cliprd.artifact.pointer import resolve
 from cliprd.params import Params
-from cliprd.promotion import champion, gate
+from cliprd.promotion import champion, gate, package
 from cliprd.storage import Location
 
 
@@ -53,7 +53,7 @@ def promote(
         InputError, ParamsError, RetryableError: of `gate.run`, `champion.publish` and `champion.refuse`.
     """
     folders = [fetch_folder(folder) for folder in benchmarks]
-    champion.check_candidate(resolve(student), folders)
+    package.check(resolve(student), folders)
     names = ["candidate", *(f"candidate-{number:04d}" for number in range(1, len(benchmarks)))]
     gate.run(params, dict(zip(names, benchmarks, strict=True)), output)
     decision = json.loads((fetch_folder(output) / gate.DECISION).read_text(encoding="utf-8"))

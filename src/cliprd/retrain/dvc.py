@@ -30,7 +30,7 @@ from cliprd.lineage import inputs
 from cliprd.machine import end_with_parent
 from cliprd.names import one_line
 from cliprd.params import Params, load
-from cliprd.promotion import champion, gate
+from cliprd.promotion import gate, package
 from cliprd.retrain.proposal import Plan
 from cliprd.retrain.run import Judged, settle
 
@@ -107,7 +107,7 @@ class Repository:
     def retrain(self, made: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
         """Train and ask the gate; then push; then promote or refuse. See `Runner.retrain`."""
         student, benchmarks = self.train(made.inputs)
-        champion.check_candidate(student, benchmarks)
+        package.check(student, benchmarks)
         names = ["candidate", *(f"candidate-{number:04d}" for number in range(1, len(benchmarks)))]
         gate.run(self.params, dict(zip(names, benchmarks, strict=True)), output / "gate")
         decision = json.loads((output / "gate" / gate.DECISION).read_text(encoding="utf-8"))
