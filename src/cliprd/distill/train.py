@@ -21,7 +21,7 @@ from cliprd.data.shards import ShardSet
 from cliprd.distill import device
 from cliprd.distill.checkpoint import Checkpoints, State
 from cliprd.distill.distributed import World
-from cliprd.distill.divergence import Guard
+from cliprd.distill.divergence import FiniteCheck
 from cliprd.distill.forward import Forward, at_once, scale_of
 from cliprd.distill.gradient_cache import GradientCache
 from cliprd.distill.history import History
@@ -108,7 +108,7 @@ def train(
     terms = loss.term_names
     scales = [STUDENT_SCALE, *loss.multipliers()]
     max_scale = d.max_scale if loss.scale_mode == "raw" else None
-    guard = Guard([*terms, *scales, "grad_norm"], max_scale=max_scale, agree=world.agree)
+    guard = FiniteCheck([*terms, *scales, "grad_norm"], max_scale=max_scale, agree=world.agree)
     check_every = 1 if runtime.device.type == "cpu" else d.log_every  # a check makes a GPU wait for its own results
     history = History(output, terms, scales, keep_to=done) if world.leads else None
     bar = progress.bar(

@@ -1,7 +1,7 @@
 """`cliprd retrain --runner kfp`: the pipeline `retrain` trains, gates and promotes, on a cluster or here.
 
-What came of it is what its gate and promotion have left beside the champion, for that is the same on a cluster, where
-this process sees none of the steps' folders.
+The result is what its gate and promotion have left beside the champion: that is the same on a cluster, where this
+process sees none of the steps' folders.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Pipeline:
             )
         self._params, self._image, self._api, self._local = params, image, api, local
 
-    def would_run(self, made: Plan) -> list[str]:
+    def would_run(self, planned: Plan) -> list[str]:
         """Every step; those whose work Kubeflow's cache or the store has take a moment."""
         return STEPS
 
-    def retrain(self, made: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
+    def retrain(self, planned: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
         """See `Runner.retrain`; `asked_by` is the pipeline's run, as it promotes."""
         from cliprd.kubeflow.submit import order
 
@@ -71,16 +71,16 @@ class Pipeline:
         decision, benchmarks = self._here(ordered.arguments) if self._local else (self._there(ordered), [])
         place, version = self._params.promote.champion, None
         if promote and decision["passed"]:
-            held = champion.current(place, self._params)
-            if held is None or held.version == decision["champion"]:
+            reigning = champion.current(place, self._params)
+            if reigning is None or reigning.version == decision["champion"]:
                 raise InputError(
                     "The gate let the student pass, but the champion is the one from before.",
                     "Look at the run's step `promote`.",
                 )
-            version, benchmarks = held.version, list(held.benchmarks)
+            version, benchmarks = reigning.version, list(reigning.benchmarks)
         elif promote and decision["verdict"] != "champion":
             refused = {"champion": decision["champion"], "reason": decision["reason"], "version": None}
-            champion.note(place, self._params, note(made.judged_as), refused)
+            champion.note(place, self._params, note(planned.judged_as), refused)
         return Judged(decision, benchmarks, version)
 
     def _there(self, ordered: Any) -> dict[str, Any]:
@@ -91,24 +91,24 @@ class Pipeline:
         experiment = self._params.tracking.experiment
         run = submit(self._api, ordered, experiment=experiment, run_name=None, cache=True)
         follow(self._api, run, ordered, timeout=None)
-        found = champion.noted(self._params.promote.champion, self._params, f"{run.run_id}/gate")
-        if found is None:
+        decision = champion.noted(self._params.promote.champion, self._params, f"{run.run_id}/gate")
+        if decision is None:
             raise InputError(
-                f"run {run.display_name} has left no word of its gate beside the champion.", "Look at its steps."
+                f"run {run.display_name} has left no decision of its gate beside the champion.", "Look at its steps."
             )
-        return found
+        return decision
 
     def _here(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[Path]]:
         from cliprd.kubeflow.local import run
 
         assert self._local is not None
-        made = run("retrain", self._params, self._image, runner=self._local, root=ROOT, arguments=arguments)
-        folders = [path.parent for path in made.folder.rglob(manifest.NAME)]
+        local = run("retrain", self._params, self._image, runner=self._local, root=ROOT, arguments=arguments)
+        folders = [path.parent for path in local.folder.rglob(manifest.NAME)]
         stages = {folder: manifest.read(folder).stage for folder in folders}
         (gated,) = (folder for folder, stage in stages.items() if stage == "gate")
         decision = json.loads((gated / "decision.json").read_text(encoding="utf-8"))
         scored = [folder for folder, stage in stages.items() if stage == "benchmark" and _of_student(folder)]
-        return decision, scored  # none where the step was found done: its folder is another run's
+        return decision, scored  # none where the step was done before: its folder is another run's
 
 
 def _of_student(folder: Path) -> bool:
