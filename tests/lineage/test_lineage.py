@@ -10,7 +10,7 @@ from cliprd import cli, files, lineage, params
 from cliprd.artifact import identity, manifest
 from cliprd.errors import InputError
 from cliprd.lineage import inputs
-from cliprd.retrain.wanted import wanted as made_now
+from cliprd.retrain.wanted import lineage_now
 from cliprd.stages import benchmark, cache, distill, prepare
 from tests.benchmark.tools import classification
 from tests.data.pictures import pairs, write_tar
@@ -147,9 +147,9 @@ def changes(house, wanted):
 
 
 def test_what_would_be_made_now_is_what_was_made(house, tmp_path):
-    assert changes(house, made_now(tree(house))) == []
+    assert changes(house, lineage_now(tree(house))) == []
     moved = shutil.copytree(house, tmp_path / "moved")
-    assert changes(house, made_now(tree(moved))) == []  # where the data lie is no difference
+    assert changes(house, lineage_now(tree(moved))) == []  # where the data lie is no difference
 
 
 def test_every_change_is_named(house, tmp_path):
@@ -158,7 +158,7 @@ def test_every_change_is_named(house, tmp_path):
     (moved / "raw/a.tar").unlink()
     write_tar(moved / "raw/b.tar", pairs(4, start=50))
     (moved / "tasks/flags/classnames.txt").write_text("".join(f"{c}\n" for c in "abcdef"))
-    wanted = made_now(tree(moved, distill={"epochs": 2}, cache={"views": 2}, student={"mean": [0.5, 0.5, 0.5]}))
+    wanted = lineage_now(tree(moved, distill={"epochs": 2}, cache={"views": 2}, student={"mean": [0.5, 0.5, 0.5]}))
     wanted["code_parts"]["losses"] = "0" * 64
     found = changes(house, wanted)
     assert [(change.kind, change.what) for change in found] == [
@@ -176,15 +176,15 @@ def test_every_change_is_named(house, tmp_path):
 
 
 def test_teachers_are_compared_by_name_weights_and_settings(house):
-    aligned = made_now(tree(house))
-    other = made_now(tree(house, teacher={"aligned": {"epochs": 3}}))
+    aligned = lineage_now(tree(house))
+    other = lineage_now(tree(house, teacher={"aligned": {"epochs": 3}}))
     (change,) = lineage.changes(aligned, other)
     assert (change.kind, change.what, change.before, change.after) == ("teacher", "aligned.epochs", 24, 3)
     weights = house / "weights.safetensors"
     weights.write_bytes(b"1")
-    one = made_now(tree(house, teacher={"name": f"open_clip:ViT-T-16:{weights}", "aligned": {"epochs": 3}}))
+    one = lineage_now(tree(house, teacher={"name": f"open_clip:ViT-T-16:{weights}", "aligned": {"epochs": 3}}))
     weights.write_bytes(b"2")
-    two = made_now(tree(house, teacher={"name": f"open_clip:ViT-T-16:{weights}"}))
+    two = lineage_now(tree(house, teacher={"name": f"open_clip:ViT-T-16:{weights}"}))
     assert [(change.kind, change.what) for change in lineage.changes(one, two)] == [("teacher", "weights")]
 
 

@@ -137,10 +137,10 @@ def retrain(repo: Path, *arguments: str) -> tuple[int, str]:
 
 def prepare(repo: Path) -> None:
     """Leave the lineage of a training now where `make.py` finds it: to find it out would take each stage seconds."""
-    from cliprd.retrain.wanted import wanted
+    from cliprd.retrain.wanted import lineage_now
 
     with contextlib.chdir(repo):
-        tree = wanted(trained(load(Path("params.yaml"))))
+        tree = lineage_now(trained(load(Path("params.yaml"))))
     (repo.parent / "lineage.json").write_text(json.dumps(tree))
 
 

@@ -280,4 +280,4 @@ def test_a_confidence_that_the_resamples_cannot_tell_is_refused(grid, tmp_path, 
     (tmp_path / "params.yaml").write_text("tracking: {uri: ''}\n")
     with pytest.raises(FileNotFoundError):  # nothing was decided
         promoted(tmp_path, grid, "--set", "promote.confidence=0.9999")
-    assert "'promote.confidence' = 0.9999 cannot be told from 500 resamples" in capsys.readouterr().err
+    assert "'promote.confidence' = 0.9999 needs more than 500 resamples" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from cliprd.data.shards import ShardSet
 from cliprd.distill import device
 from cliprd.distill.checkpoint import Checkpoints, State
 from cliprd.distill.distributed import World
-from cliprd.distill.divergence import Guard
+from cliprd.distill.divergence import FiniteCheck
 from cliprd.distill.forward import Forward, at_once, scale_of
 from cliprd.distill.gradient_cache import GradientCache
 from cliprd.distill.history import STUDENT_SCALE, History
@@ -155,7 +155,7 @@ class _Job:
         micro = d.micro_batch_size
         self._backward = at_once(world.wrap(forward)) if micro is None else GradientCache(forward, world, micro)
         max_scale = d.max_scale if self.loss.scale_mode == "raw" else None
-        self.guard = Guard([*self.terms, *self.scales, "grad_norm"], max_scale=max_scale, agree=world.agree)
+        self.guard = FiniteCheck([*self.terms, *self.scales, "grad_norm"], max_scale=max_scale, agree=world.agree)
 
     def due(self, step: int) -> tuple[bool, bool, bool]:
         """Whether a checkpoint, a record, and a check of the numbers come after a step."""

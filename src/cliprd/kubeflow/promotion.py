@@ -51,11 +51,11 @@ def refuse(sections: Mapping[str, Any], student: str, benchmark: str, decision: 
 
     Arguments as of `promote`.
     """
-    from cliprd.promotion import champion
+    from cliprd.promotion import champion, package
 
     with reporting():
         refusal = _decision(decision)
-        with_retries(champion.check_candidate, Path(student), [Path(benchmark)])
+        with_retries(package.check, Path(student), [Path(benchmark)])
         if refusal["verdict"] in ("champion", "withdrawn", "no place"):
             return None
         return _act(champion.refuse, sections, student, benchmark, refusal, run_name)

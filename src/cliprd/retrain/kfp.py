@@ -57,11 +57,11 @@ class Pipeline:
             )
         self._params, self._image, self._api, self._local = params, image, api, local
 
-    def would_run(self, made: Plan) -> list[str]:
+    def would_run(self, planned: Plan) -> list[str]:
         """Every step; those whose work is in Kubeflow's cache or the store take a moment."""
         return STEPS
 
-    def retrain(self, made: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
+    def retrain(self, planned: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
         """See `Runner.retrain`; `asked_by` is the pipeline's run, as it promotes."""
         from cliprd.kubeflow.submit import compile_submission
 
@@ -83,7 +83,7 @@ class Pipeline:
             version, benchmarks = current.version, list(current.benchmarks)
         elif promote and decision["verdict"] != "champion":
             refused = {"champion": decision["champion"], "reason": decision["reason"], "version": None}
-            champion.note(url, self._params, note(made.judged_as), refused)
+            champion.note(url, self._params, note(planned.judged_as), refused)
         return Judged(decision, benchmarks, version)
 
     def _run_on_cluster(self, submission: Any) -> dict[str, Any]:
