@@ -76,7 +76,7 @@ def test_one_line_and_the_code_of_a_shell(tmp_path, number, code, word):
     assert returned == code
     (line,) = errors.splitlines()
     assert word in line
-    assert "the same command goes on" in line
+    assert "run the same command to resume" in line
     assert not (tmp_path / "out" / ".lock").exists()
     with Workspace(tmp_path / "out", stage="s", params={}, inputs={}) as work:  # what was done stays
         assert work.resumed
@@ -122,7 +122,7 @@ def test_a_step_in_a_pod_ends_alike(tmp_path):
     process.terminate()
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 143
-    assert errors.splitlines() == ["cliprd: error: ended by SIGTERM; the same command goes on from what is finished"]
+    assert errors.splitlines() == ["cliprd: error: ended by SIGTERM; run the same command to resume"]
 
 
 START = """

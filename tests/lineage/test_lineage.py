@@ -104,7 +104,9 @@ def test_inputs_of_an_older_cliprd_are_refused_before_the_training(house, tmp_pa
     found = manifest.read(inputs[stage])
     facts = {name: value for name, value in found.facts.items() if name != fact}
     manifest.write(inputs[stage], stage=found.stage, params=found.params, inputs=found.inputs, facts=facts)
-    with pytest.raises(InputError, match=f"{stage} was made before cliprd kept the lineage.*cliprd {found.stage}"):
+    with pytest.raises(
+        InputError, match=f"{stage} was written by a version of cliprd that recorded no lineage.*cliprd {found.stage}"
+    ):
         distill.run(tree(house), inputs, tmp_path / "student")
     assert not (tmp_path / "student/history.csv").exists()
 
@@ -128,7 +130,7 @@ def test_what_has_none_is_one_clear_line(house, tmp_path, capsys):
     told(capsys, copy, "lineage.json is missing, or is no file")
     (copy / "lineage.json").rmdir()
     manifest.write(copy, stage="distill", params={}, inputs={})
-    told(capsys, copy, "before cliprd kept the lineage", "Train it again")
+    told(capsys, copy, "recorded no lineage", "Train it again")
     made = manifest.read(house / "benchmark")
     benchmark.run(tree(house), {"model": copy}, tmp_path / "scores")  # an older student can still be benchmarked
     assert set(made.files) - set(manifest.read(tmp_path / "scores").files) == {"lineage.json"}
