@@ -137,7 +137,7 @@ def test_a_signal_to_the_command_ends_all_ranks_with_one_line(rooms, tmp_path, n
     assert process.returncode == code
     (line,) = stderr.splitlines()
     assert line.startswith("cliprd: error: ")
-    assert "the same command goes on" in line
+    assert "run the same command to resume" in line
     assert not any(map(is_alive, ranks))
     assert list(output.glob(".checkpoint/step-*.json"))
     assert not (output / "manifest.json").exists()
@@ -149,7 +149,7 @@ def test_a_signal_to_the_command_ends_all_ranks_with_one_line(rooms, tmp_path, n
     ("number", "line"),
     [
         (signal.SIGKILL, "Rank {rank} was ended by SIGKILL (out of memory?)."),
-        (signal.SIGSTOP, "Rank {other} of 2 lost contact with rank {rank}: no sign of life for 20 seconds."),
+        (signal.SIGSTOP, "Rank {other} of 2 lost contact with rank {rank}: no heartbeat for 20 seconds."),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -160,7 +160,7 @@ def test_a_rank_that_dies_or_hangs_ends_it_with_one_line_and_another_number_goes
     code, stderr = strike([*CLI, *command(rooms, output, processes=2, epochs=3000)], output, number, rank)
     assert code == 75
     expected = line.format(rank=rank, other=1 - rank)
-    assert stderr == f"cliprd: error: {expected} The same command goes on from the last checkpoint.\n"
+    assert stderr == f"cliprd: error: {expected} Run the same command to resume from the last checkpoint.\n"
     saved = max(int(path.stem.partition("-")[2]) for path in output.glob(".checkpoint/step-*.json"))
     process = subprocess.Popen(
         [*CLI, *command(rooms, output, processes=1, epochs=3000)], stderr=subprocess.PIPE, text=True
@@ -182,7 +182,7 @@ def test_a_rank_that_dies_or_hangs_ends_a_torchrun_by_hand(rooms, tmp_path, numb
         assert "Signal 9 (SIGKILL) received by PID" in stderr
     else:
         assert "Rank 0 of 2 lost contact with" in stderr
-        assert "The same command goes on from the last checkpoint." in stderr
+        assert "Run the same command to resume from the last checkpoint." in stderr
     saved = max(int(path.stem.partition("-")[2]) for path in output.glob(".checkpoint/step-*.json"))
     process = subprocess.Popen(again, stderr=subprocess.PIPE, text=True)
     try:
@@ -262,10 +262,10 @@ def test_what_cannot_be_launched_is_refused_before(rooms, tmp_path):
 def test_a_failure_is_written_as_torchrun_reads_it(monkeypatch, tmp_path, error):
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-    from cliprd.distill.error_file import handing_over
+    from cliprd.distill.error_file import record_exception
 
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
-    with pytest.raises(type(error)), handing_over():
+    with pytest.raises(type(error)), record_exception():
         raise error
     assert ProcessFailure(0, 1, 3, str(tmp_path / "error.json")).message["message"] == str(error)
     assert json.loads((tmp_path / "error.json").read_text())["cliprd"]["kind"] == type(error).__name__

@@ -107,8 +107,8 @@ def test_parameters_for_a_file_win_over_what_its_tags_agree_on(file):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"name": "open_clip:RN50:openai", "quickgelu": False}, r"quickgelu says false, but tag .*:openai says true"),
-        ({"name": "open_clip:ViT-B-32:laion2b_e16", "quickgelu": True}, r"says true, but tag .*laion2b_e16 says false"),
+        ({"name": "open_clip:RN50:openai", "quickgelu": False}, r"quickgelu is false, but tag .*:openai says true"),
+        ({"name": "open_clip:ViT-B-32:laion2b_e16", "quickgelu": True}, r"is true, but tag .*laion2b_e16 says false"),
         (
             {"name": "open_clip:ViT-L-14:openai", "preprocess": "laion2b_s32b_b82k"},
             r"says mean 0.5.*openai says mean 0.48",
@@ -136,7 +136,7 @@ def test_a_config_beside_the_file_says_it(file, tmp_path):
     assert found.image.to_dict() == {
         "size": 224, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash",
     }  # fmt: skip
-    with pytest.raises(ParamsError, match=r"says false, but open_clip_config\.json beside it says true"):
+    with pytest.raises(ParamsError, match=r"is false, but open_clip_config\.json beside it says true"):
         resolve(Teacher(name=name, quickgelu=False))
     assert weights_version(name) != before, "another config beside a file is another teacher"
     (tmp_path / "open_clip_config.json").write_text("{")

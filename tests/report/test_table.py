@@ -100,7 +100,7 @@ def test_notes_name_protocol_confidence_examples_and_how_many_differences():
     ("seeds", "covers", "said"),
     [
         ([3], "examples", "of these trainings, not of methods"),
-        ([0, 1], "examples", "nothing is known of training noise"),
+        ([0, 1], "examples", "training noise is unknown"),
         ([0, 1], "examples and seeds", "Student's t"),
     ],
 )

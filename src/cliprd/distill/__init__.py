@@ -1,1 +1,1 @@
-"""Training of the student. Knows nothing of trackers and schedulers: it reports through a callback."""
+"""Training of the student. Independent of trackers and schedulers: it reports through a callback."""

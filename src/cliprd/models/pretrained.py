@@ -1,8 +1,8 @@
-"""What a teacher's name means, before a weight is read: architecture, activation, preprocessing, and who says so.
+"""Resolves a teacher's name to architecture, activation and preprocessing, before weights are read.
 
-The same weights under another activation or preprocessing are another network, and no weight shows it. open_clip's
-configuration of the pretrained tag decides; for a file the configs that lie beside it, then what all tags of the
-architecture agree on; where those disagree, the parameters must say it.
+Equal weights with another activation or preprocessing are another network, which the weights do not reveal. open_clip's
+configuration of the pretrained tag decides; for a file the configs beside it, then the value that all tags of the
+architecture share; if they differ, the parameters must give it.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Source:
         name: as in `teacher.name`.
         arch, weights: its parts; `weights` is a tag or a file.
         tag: open_clip's configuration of the tag; empty for a file.
-        config: the model config, with the activation that was decided.
-        image: how the weights want their pictures.
+        config: the model config, with the resolved activation.
+        image: the image preprocessing.
         quick_gelu: whether the activation is QuickGELU.
-        decided_by: what decided `quick_gelu` and `preprocess`.
+        decided_by: origin of `quick_gelu` and of `preprocess`.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Source:
     decided_by: dict[str, str]
 
     def line(self) -> str:
-        """The decisions, for people."""
+        """The decisions as text."""
         activation = "QuickGELU" if self.quick_gelu else "no QuickGELU"
         quick, pictures = self.decided_by["quick_gelu"], self.decided_by["preprocess"]
         said = "" if quick == pictures else f" ({quick})"
@@ -63,11 +63,11 @@ class Source:
 
 
 def resolve(teacher: Teacher) -> Source:
-    """Read the name and the section's other keys; weights are neither read nor downloaded.
+    """Resolve the section `teacher`; weights are neither read nor downloaded.
 
     Raises:
-        ParamsError: an unknown architecture or tag (the nearest are named), a choice that must be given, or one that
-            contradicts what the weights say.
+        ParamsError: an unknown architecture or tag (the message suggests similar ones), a missing choice, or one that
+            contradicts the weights' configuration.
         InputError: a weights file does not exist. RetryableError: the network or the store failed.
     """
     _, arch, weights = teacher.name.split(":", 2)
@@ -92,7 +92,7 @@ def resolve(teacher: Teacher) -> Source:
 
 
 def cached(source: Source) -> Path | None:
-    """The weights of a tag where open_clip finds them on this machine, or None: they have to be downloaded."""
+    """The local path of a tag's weights in open_clip's cache, or None if they are not downloaded."""
     if hub := source.tag.get("hf_hub"):
         repository, file = os.path.split(hub)
         names = [file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
@@ -112,7 +112,7 @@ def _quick_gelu(
     tags = _by_value(arch, lambda facts: bool(facts.get("quick_gelu")))
     if tag:
         return _given(teacher.quickgelu, named or bool(tag.get("quick_gelu")), f"tag {teacher.name}", "quickgelu")
-    if named:  # an architecture called ...-quickgelu, or one that never was anything else
+    if named:  # an architecture with QuickGELU in its own config
         return _given(teacher.quickgelu, True, f"architecture {arch}", "quickgelu")
     if "quick_gelu" in said:
         return _given(teacher.quickgelu, bool(said["quick_gelu"]), str(said["quick_gelu_from"]), "quickgelu")
@@ -141,19 +141,19 @@ def _preprocess(
     if len(tags) > 1:
         values = "; ".join(f"{_some(names)}: {_shown(json.loads(value))}" for value, names in tags.items())
         raise ParamsError(
-            f"teacher.preprocess must be given for {teacher.name}: the file does not say how its pictures were "
-            f"prepared, and the tags of {arch} disagree ({values}).",
-            "Set it to the tag that is like the file, or to {mean, std, interpolation, resize_mode}.",
+            f"teacher.preprocess must be given for {teacher.name}: the file does not say how its images were "
+            f"preprocessed, and the tags of {arch} disagree ({values}).",
+            "Set it to a tag with the same preprocessing, or to {mean, std, interpolation, resize_mode}.",
         )
     return (json.loads(next(iter(tags))) if tags else _plain({})), _agreed(arch, tags)
 
 
 def _given(given: Any, value: Any, source: str, key: str) -> tuple[Any, str]:
-    """A parameter may repeat what is known, not contradict it."""
+    """Check that a parameter, if given, does not contradict the known value."""
     if given is not None and given != value:
         shown = [_shown(x) if isinstance(x, dict) else str(x).lower() for x in (given, value)]
         raise ParamsError(
-            f"teacher.{key} says {shown[0]}, but {source} says {shown[1]}.", f"Leave teacher.{key} out, or mend it."
+            f"teacher.{key} is {shown[0]}, but {source} says {shown[1]}.", f"Remove or correct teacher.{key}."
         )
     return value, source
 
@@ -176,15 +176,15 @@ def _given_preprocess(teacher: Teacher, arch: str) -> dict[str, Any] | None:
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """open_clip's preprocessing of these facts, what they leave out by its defaults, comparable."""
+    """open_clip's preprocessing with defaults filled in, in a comparable form."""
     merged = merge_preprocess_dict(PreprocessCfg(), dict(facts))
-    found = {key: merged[key] for key in _KEYS}
+    preprocess = {key: merged[key] for key in _KEYS}
     for key in ("mean", "std"):
-        value = found[key]
-        found[key] = [float(x) for x in (value if isinstance(value, list | tuple) else [value] * 3)]
-    if found["interpolation"] == "random":  # a training's; open_clip evaluates it so
-        found["interpolation"] = "bicubic"
-    return found
+        value = preprocess[key]
+        preprocess[key] = [float(x) for x in (value if isinstance(value, list | tuple) else [value] * 3)]
+    if preprocess["interpolation"] == "random":  # for training only; open_clip evaluates with bicubic
+        preprocess["interpolation"] = "bicubic"
+    return preprocess
 
 
 def _shown(preprocess: Mapping[str, Any]) -> str:
@@ -193,11 +193,11 @@ def _shown(preprocess: Mapping[str, Any]) -> str:
 
 
 def _by_value(arch: str, value: Any) -> dict[Any, list[str]]:
-    """Tags of `arch` by what `value` makes of their configuration."""
-    found: dict[Any, list[str]] = {}
+    """`value` of a tag's configuration → tags of `arch`."""
+    tags: dict[Any, list[str]] = {}
     for tag in open_clip.list_pretrained_tags_by_model(arch):
-        found.setdefault(value(open_clip.get_pretrained_cfg(arch, tag)), []).append(tag)
-    return found
+        tags.setdefault(value(open_clip.get_pretrained_cfg(arch, tag)), []).append(tag)
+    return tags
 
 
 def _agreed(arch: str, tags: Mapping[Any, list[str]]) -> str:
@@ -212,7 +212,7 @@ def _some(names: list[str]) -> str:
 
 
 def _said_beside(weights: str) -> dict[str, Any]:
-    """What the files beside the weights say: open_clip's `open_clip_config.json`, or Hugging Face's `config.json`.
+    """The configs beside the weights: open_clip's `open_clip_config.json`, or Hugging Face's `config.json`.
 
     Raises:
         InputError: one is no JSON.
@@ -235,10 +235,10 @@ def _json(weights: str, name: str) -> dict[str, Any]:
     if data is None:
         return {}
     try:
-        found = parse_json(data)
+        content = parse_json(data)
     except ValueError as error:
-        raise InputError(f"{beside(weights, name)} is no JSON: {error}.", "Mend or remove it.") from error
-    return found if isinstance(found, dict) else {}
+        raise InputError(f"{beside(weights, name)} is no JSON: {error}.", "Correct or remove it.") from error
+    return content if isinstance(content, dict) else {}
 
 
 def _exists(weights: str) -> bool:
