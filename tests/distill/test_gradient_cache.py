@@ -89,7 +89,7 @@ def test_gradients_are_those_of_the_whole_batch(rooms, method, size):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", SIZES[1:])
 def test_in_float32_they_are_as_near_as_its_rounding_lets_them(rooms, monkeypatch, method, size):
-    """To 1e-6 of the norm, or to what the whole batch's own gradient is off the exact one where that is more."""
+    """To 1e-6 of the norm, or to twice what the whole batch's own gradient is off the exact one where that is more."""
     forward, batch = make(rooms, method=method, chunk_size=4)
     (terms, whole), (cached_terms, cached) = both(forward, batch, size)
     assert_near(terms, cached_terms, 1e-6)
@@ -97,7 +97,8 @@ def test_in_float32_they_are_as_near_as_its_rounding_lets_them(rooms, monkeypatc
     exact = flat(run(forward.double(), lambda: at_once(forward)(batch, len(batch.images)))[1])
     rounding = (flat(whole) - exact).norm()
     assert rounding < 1e-5 * exact.norm()
-    assert (flat(whole) - flat(cached)).norm() <= max(1e-6 * exact.norm(), rounding)
+    # each of the two is off by its own rounding, which differs between processors
+    assert (flat(whole) - flat(cached)).norm() <= max(1e-6 * exact.norm(), 2 * rounding)
 
 
 @pytest.mark.usefixtures("float64")
