@@ -73,7 +73,7 @@ def two(rooms, tmp_path_factory):
 
 
 @pytest.mark.integration
-def test_two_processes_make_what_one_makes(one, two):
+def test_two_processes_give_the_student_of_one(one, two):
     folder, done = two
     assert done.stderr == ""
     assert done.stdout.startswith(f"distill: {folder} is whole")
@@ -86,7 +86,7 @@ def test_two_processes_make_what_one_makes(one, two):
 
 
 @pytest.mark.integration
-def test_finished_on_two_is_finished_on_any_number(rooms, two):
+def test_a_training_finished_on_two_processes_is_finished_on_one(rooms, two):
     folder, _ = two
     before = (folder / "manifest.json").stat().st_mtime_ns
     for processes in (1, 2, 30):  # 30 would be refused, were there anything to do
@@ -193,7 +193,7 @@ def test_a_rank_that_dies_or_hangs_ends_a_torchrun_by_hand(rooms, tmp_path, numb
 
 
 @pytest.mark.integration
-def test_the_cause_is_raised_as_if_it_had_happened_here(tmp_path):
+def test_the_causes_class_and_exit_code_are_raised_by_the_launcher(tmp_path):
     """Rank 1 refuses its input; rank 0, waiting for it, has lost it or is ended: not what is told."""
     task = {"what": "refuse", "rank": 1, "folder": str(tmp_path)}
     handlers = [signal.getsignal(number) for number in SIGNALS]
@@ -250,7 +250,7 @@ def test_which_failure_is_the_cause(found, codes, kind, text):
     assert str(cause).startswith(text)
 
 
-def test_what_cannot_be_launched_is_refused_before(rooms, tmp_path):
+def test_invalid_launches_are_refused_beforehand(rooms, tmp_path):
     inputs = {"shards": rooms / "shards", "cache": rooms / "cache"}
     with pytest.raises(ParamsError, match="batches of 2, fewer than the 3 processes"):
         distill.run(make_params(rooms, processes=3, batch_size=2), inputs, tmp_path)

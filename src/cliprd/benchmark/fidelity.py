@@ -102,7 +102,7 @@ def compare(
 
 
 def cosines(student: Floats, teacher: Floats, projected: Floats | None = None) -> Floats:
-    """`[n]` cosines of the student's (projected, where given) and the teacher's embedding of each example.
+    """`[n]` cosines of the student's (projected, if given) and the teacher's embedding of each example.
 
     Raises:
         UndefinedError: the widths differ and there is no projection.

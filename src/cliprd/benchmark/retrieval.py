@@ -1,7 +1,7 @@
 """Retrieval in both directions, with several captions an image.
 
-Shapes: N images, M captions, D width. An image is found by a caption when it is among the k nearest images; a caption
-is found for an image when *any* of the image's captions is among its k nearest captions (CLIP's convention, as in
+Shapes: N images, M captions, D width. A caption retrieves its image if that is among the k nearest images; an image
+retrieves its caption if *any* of the image's captions is among its k nearest captions (CLIP's convention, as in
 CLIP_benchmark). Ranks count from 0; a tie goes to the candidate with the lower number, so that a model that maps
 everything to one point scores at chance level and not 100 %.
 """

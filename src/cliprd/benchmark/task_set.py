@@ -36,12 +36,12 @@ def fetch_tasks(section: Benchmark) -> TaskSet:
     """
     names = None if section.names is None else [task_folders.named(name) for name in section.names]
 
-    def wanted(file: str) -> bool:
+    def is_test_file(file: str) -> bool:
         first, *rest = file.split("/")
         chosen = names is None or first in names or (len(rest) > 1 and f"{first}-{rest[0]}" in names)
         return chosen and task_folders.counts(file)
 
-    return load_tasks(storage.fetch_tree(section.tasks, wanted), section.names)
+    return load_tasks(storage.fetch_tree(section.tasks, is_test_file), section.names)
 
 
 def load_tasks(root: Path, names: Sequence[str] | None = None) -> TaskSet:

@@ -140,7 +140,7 @@ def load_task(folder: Path, name: str | None = None) -> Task:
         "tars": tars,
         "states": states,
         "keys": keys,
-        "places": tuple(place for _, place, _ in samples),
+        "places": tuple(span for _, span, _ in samples),
         "fingerprint": content,
     }
     if LABELS[kind] == "txt":

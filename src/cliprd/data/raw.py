@@ -87,8 +87,8 @@ def assembled(source: str, key: str, parts: Mapping[str, Part], notes: tuple[str
 def _unusable(parts: Mapping[str, Part], images: list[str]) -> tuple[str, str] | None:
     """Why a sample's files cannot be used, judged by their names and kinds; None if they can."""
     files = shown(part.name for part in parts.values())
-    wanted = [*images, ".txt" if ".txt" in parts else ".json"]
-    for part in (parts[extension] for extension in wanted if extension in parts):
+    used = [*images, ".txt" if ".txt" in parts else ".json"]
+    for part in (parts[extension] for extension in used if extension in parts):
         if part.link:
             return "link", (
                 f"{visible(part.name)} is a link to {visible(part.link)}; {files}; "

@@ -155,7 +155,7 @@ def _identities_of_tables(paths: Sequence[str], data: Data) -> dict[str, str]:
 
 def _identity_of_folder(paths: Sequence[str], data: Data) -> dict[str, str]:
     known = storage.fingerprints(paths)
-    listing = "".join(f"{_name(place, data.path)}\0{content}\n" for place, content in known.items())
+    listing = "".join(f"{_name(path, data.path)}\0{content}\n" for path, content in known.items())
     return {data.path: hashlib.sha256(listing.encode("utf-8", "surrogatepass")).hexdigest()}
 
 

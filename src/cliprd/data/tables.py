@@ -32,7 +32,7 @@ _SEPARATORS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
 _SETTINGS = "Its first line names the columns: set data.csv_image_key, data.csv_caption_key and data.csv_separator."
 _QUOTES = (
     "Write a cell that holds quotes in quotes, its own doubled; "
-    "where quotes mean nothing in the whole table: --set data.csv_quoting=none."
+    "if quotes are plain characters in this table: --set data.csv_quoting=none."
 )
 _EXCEL = re.compile(r"\"?sep=.?\"?", re.IGNORECASE)  # Excel's optional first line, which names the separator
 _ITEM = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|None|null|nan|NaN""", re.DOTALL)

@@ -115,7 +115,9 @@ class Loader:
             laid = chain.from_iterable(self._all[shard] for shard in order.shards)
             for number in range(order.windows):
                 window = list(islice(laid, order.window))
-                yield from (window[place] for place in order.within(number)[max(0, skip - number * order.window) :])
+                yield from (
+                    window[position] for position in order.within(number)[max(0, skip - number * order.window) :]
+                )
             return
         first, skip = divmod(skip, order.window)
         laid_out = self._lay_out(order.shards, first * order.window)
@@ -127,11 +129,11 @@ class Loader:
                 window = ahead.result()
                 if number + 1 < order.windows:
                     ahead = reader.submit(lambda: list(islice(laid_out, order.window)))
-                yield from (window[place] for place in order.within(number)[skip:])
+                yield from (window[position] for position in order.within(number)[skip:])
                 skip = 0
 
     def _lay_out(self, shards: np.ndarray[Any, Any], first: int) -> Iterator[Row]:
-        """Rows of the shards end to end from place `first` on; shards wholly before it are not read."""
+        """Rows of the concatenated shards from position `first` on; shards before it are not read."""
         for index in shards:
             shard = self._shards.shards[index]
             if first >= shard.samples:

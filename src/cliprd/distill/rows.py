@@ -108,10 +108,10 @@ class Preparer:
             return kept
         assert row.image is not None
         # Decoding costs more than cropping: if crops are kept, make those of all epochs now.
-        wanted = {view_of(row.key, e, self._views) for e in range(self._epochs)} if self._keep else {view}
+        needed = {view_of(row.key, e, self._views) for e in range(self._epochs)} if self._keep else {view}
         try:
             crops = quick_views(
-                row.image, row.key, wanted, self._augmentation, self._spec, max_pixels=_CHECKED_BY_PREPARE
+                row.image, row.key, needed, self._augmentation, self._spec, max_pixels=_CHECKED_BY_PREPARE
             )
         except BadImage as error:
             raise InputError(

@@ -102,9 +102,11 @@ class _Statistics(torch.autograd.Function):
         tensors = ctx.saved_tensors[: 3 * count]
         rows, columns = ctx.saved_tensors[3 * count : 4 * count], ctx.saved_tensors[4 * count :]
         matrices = [Similarity(*tensors[3 * k : 3 * k + 3]) for k in range(count)]
-        wanted = ctx.needs_input_grad[2:]
+        needs_grad = ctx.needs_input_grad[2:]
         sums = {
-            k: _Sums(m, wanted[3 * k : 3 * k + 3]) for k, m in enumerate(matrices) if any(wanted[3 * k : 3 * k + 3])
+            k: _Sums(m, needs_grad[3 * k : 3 * k + 3])
+            for k, m in enumerate(matrices)
+            if any(needs_grad[3 * k : 3 * k + 3])
         }
         sources = {k: [(t, 2 * (count + g)) for g, (s, t) in enumerate(ctx.follows) if s == k] for k in sums}
         needed = sorted({*sums, *(target for pairs in sources.values() for target, _ in pairs)})
@@ -121,22 +123,22 @@ class _Statistics(torch.autograd.Function):
                     grad.addcmul_(by_row[target], gradients[g][span, None], value=-1)
                     grad.addcmul_(by_column[target], gradients[g + 1][None, :], value=-1)
                 sums[k].add(span, grad)
-        found = [sums[k].results() if k in sums else (None, None, None) for k in range(count)]
-        return (None, None, *(gradient for of_matrix in found for gradient in of_matrix))
+        results = [sums[k].results() if k in sums else (None, None, None) for k in range(count)]
+        return (None, None, *(gradient for of_matrix in results for gradient in of_matrix))
 
 
 class _Sums:
-    """Gradients of a matrix's left, right and scale, gathered over blocks of rows; None where not wanted.
+    """Gradients of a matrix's left, right and scale, accumulated over blocks of rows; None if not needed.
 
     Products are summed without the scale, and then each of them also gives the scale's gradient for N·D operations:
     Σ G ⊙ (left·rightᵀ) = Σ right ⊙ (Gᵀ·left) = Σ left ⊙ (G·right), G the gradient of the logits.
     """
 
-    def __init__(self, matrix: Similarity, wanted: tuple[bool, ...]) -> None:
-        left, right, self._scale = wanted
+    def __init__(self, matrix: Similarity, needs_grad: tuple[bool, ...]) -> None:
+        left, right, self._scale = needs_grad
         self._matrix = matrix
         self._right = torch.zeros_like(matrix.right) if right else None
-        # The scale alone is wanted of constant embeddings: any of the two products will do.
+        # If only the scale needs a gradient, either of the two products will do.
         self._left = torch.empty_like(matrix.left) if left or (self._scale and not right) else None
         self._left_wanted = left
 

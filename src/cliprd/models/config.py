@@ -40,7 +40,7 @@ def named(arch: str) -> Config:
     """The config called `arch`: cliprd's own first, then open_clip's built-in ones.
 
     Raises:
-        ParamsError: no such name; the nearest ones are told.
+        ParamsError: no such name; the message suggests similar ones.
     """
     own = shipped()
     if arch in own:

@@ -75,9 +75,9 @@ def resolve(teacher: Teacher) -> Source:
     tag = open_clip.get_pretrained_cfg(arch, weights)
     if not tag and not _exists(weights):
         _refuse(arch, weights)
-    said = {} if tag else _said_beside(weights)
-    quick, by_quick = _quick_gelu(teacher, arch, config, tag, said)
-    preprocess, by_preprocess = _preprocess(teacher, arch, tag, said)
+    beside_weights = {} if tag else _configs_beside(weights)
+    quick, by_quick = _quick_gelu(teacher, arch, config, tag, beside_weights)
+    preprocess, by_preprocess = _preprocess(teacher, arch, tag, beside_weights)
     config["quick_gelu"] = quick
     return Source(
         name=teacher.name,
@@ -106,16 +106,18 @@ def cached(source: Source) -> Path | None:
 
 
 def _quick_gelu(
-    teacher: Teacher, arch: str, config: configs.Config, tag: Mapping[str, Any], said: Mapping[str, Any]
+    teacher: Teacher, arch: str, config: configs.Config, tag: Mapping[str, Any], beside_weights: Mapping[str, Any]
 ) -> tuple[bool, str]:
     named = bool(config.get("quick_gelu"))
     tags = _by_value(arch, lambda facts: bool(facts.get("quick_gelu")))
     if tag:
-        return _given(teacher.quickgelu, named or bool(tag.get("quick_gelu")), f"tag {teacher.name}", "quickgelu")
+        return _checked(teacher.quickgelu, named or bool(tag.get("quick_gelu")), f"tag {teacher.name}", "quickgelu")
     if named:  # an architecture with QuickGELU in its own config
-        return _given(teacher.quickgelu, True, f"architecture {arch}", "quickgelu")
-    if "quick_gelu" in said:
-        return _given(teacher.quickgelu, bool(said["quick_gelu"]), str(said["quick_gelu_from"]), "quickgelu")
+        return _checked(teacher.quickgelu, True, f"architecture {arch}", "quickgelu")
+    if "quick_gelu" in beside_weights:
+        return _checked(
+            teacher.quickgelu, bool(beside_weights["quick_gelu"]), str(beside_weights["quick_gelu_from"]), "quickgelu"
+        )
     if teacher.quickgelu is not None:
         return teacher.quickgelu, "teacher.quickgelu"
     if len(tags) > 1:
@@ -128,16 +130,18 @@ def _quick_gelu(
 
 
 def _preprocess(
-    teacher: Teacher, arch: str, tag: Mapping[str, Any], said: Mapping[str, Any]
+    teacher: Teacher, arch: str, tag: Mapping[str, Any], beside_weights: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
-    given = _given_preprocess(teacher, arch)
+    parameter = _preprocess_parameter(teacher, arch)
     tags = _by_value(arch, lambda facts: json.dumps(_plain(facts)))
     if tag:
-        return _given(given, _plain(tag), f"tag {teacher.name}", "preprocess")
-    if "preprocess" in said:
-        return _given(given, _plain(said["preprocess"]), str(said["preprocess_from"]), "preprocess")
-    if given is not None:
-        return given, "teacher.preprocess"
+        return _checked(parameter, _plain(tag), f"tag {teacher.name}", "preprocess")
+    if "preprocess" in beside_weights:
+        return _checked(
+            parameter, _plain(beside_weights["preprocess"]), str(beside_weights["preprocess_from"]), "preprocess"
+        )
+    if parameter is not None:
+        return parameter, "teacher.preprocess"
     if len(tags) > 1:
         values = "; ".join(f"{_some(names)}: {_shown(json.loads(value))}" for value, names in tags.items())
         raise ParamsError(
@@ -148,28 +152,28 @@ def _preprocess(
     return (json.loads(next(iter(tags))) if tags else _plain({})), _agreed(arch, tags)
 
 
-def _given(given: Any, value: Any, source: str, key: str) -> tuple[Any, str]:
+def _checked(parameter: Any, value: Any, source: str, key: str) -> tuple[Any, str]:
     """Check that a parameter, if given, does not contradict the known value."""
-    if given is not None and given != value:
-        shown = [_shown(x) if isinstance(x, dict) else str(x).lower() for x in (given, value)]
+    if parameter is not None and parameter != value:
+        shown = [_shown(x) if isinstance(x, dict) else str(x).lower() for x in (parameter, value)]
         raise ParamsError(
             f"teacher.{key} is {shown[0]}, but {source} says {shown[1]}.", f"Remove or correct teacher.{key}."
         )
     return value, source
 
 
-def _given_preprocess(teacher: Teacher, arch: str) -> dict[str, Any] | None:
-    given = teacher.preprocess
-    if given is None:
+def _preprocess_parameter(teacher: Teacher, arch: str) -> dict[str, Any] | None:
+    parameter = teacher.preprocess
+    if parameter is None:
         return None
-    if isinstance(given, Preprocess):
-        return _plain(given.model_dump())
-    if facts := open_clip.get_pretrained_cfg(arch, given):
+    if isinstance(parameter, Preprocess):
+        return _plain(parameter.model_dump())
+    if facts := open_clip.get_pretrained_cfg(arch, parameter):
         return _plain(facts)
     known = open_clip.list_pretrained_tags_by_model(arch)
-    near = difflib.get_close_matches(given.lower(), known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(parameter.lower(), known, n=1, cutoff=0.4)
     raise ParamsError(
-        f"teacher.preprocess = '{given}' is no tag of {arch}.",
+        f"teacher.preprocess = '{parameter}' is no tag of {arch}.",
         (f"Did you mean '{near[0]}'? " if near else "")
         + f"Give one of {', '.join(known) or 'none'}, or {{mean, std, interpolation, resize_mode}}.",
     )
@@ -211,23 +215,26 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _said_beside(weights: str) -> dict[str, Any]:
+def _configs_beside(weights: str) -> dict[str, Any]:
     """The configs beside the weights: open_clip's `open_clip_config.json`, or Hugging Face's `config.json`.
 
     Raises:
         InputError: one is no JSON.
     """
-    said: dict[str, Any] = {}
+    beside_weights: dict[str, Any] = {}
     own = _json(weights, "open_clip_config.json")
     if isinstance(model := own.get("model_cfg"), Mapping):
-        said |= {"quick_gelu": bool(model.get("quick_gelu")), "quick_gelu_from": "open_clip_config.json beside it"}
+        beside_weights |= {
+            "quick_gelu": bool(model.get("quick_gelu")),
+            "quick_gelu_from": "open_clip_config.json beside it",
+        }
     if isinstance(preprocess := own.get("preprocess_cfg"), Mapping):
-        said |= {"preprocess": dict(preprocess), "preprocess_from": "open_clip_config.json beside it"}
+        beside_weights |= {"preprocess": dict(preprocess), "preprocess_from": "open_clip_config.json beside it"}
     theirs = {} if own else _json(weights, "config.json")
     if theirs.get("model_type") == "clip" and isinstance(theirs.get("vision_config"), Mapping):
         activation = theirs["vision_config"].get("hidden_act", "quick_gelu")  # transformers' own default
-        said |= {"quick_gelu": activation == "quick_gelu", "quick_gelu_from": "config.json beside it"}
-    return said
+        beside_weights |= {"quick_gelu": activation == "quick_gelu", "quick_gelu_from": "config.json beside it"}
+    return beside_weights
 
 
 def _json(weights: str, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Weights files as people have them: the tensors of a CLIP found in them, compared with a model, and loaded.
+"""Finds the tensors of a CLIP in a weights file, checks them against a model, and loads them.
 
 Supported are safetensors and files of `torch.save` or `torch.jit.save`, detected by content. A state dict may be
 anywhere in the file, beside optimisers and arguments, with prefixes of `DistributedDataParallel`, FSDP, Lightning and
@@ -295,7 +295,7 @@ def _misfit(part: Part, model: nn.Module, arch: str, *, resize: bool) -> str | N
         if name not in state:
             return f"'{name}' is missing" + (f", '{unexpected}' is unexpected" if unexpected else "")
         if state[name].shape != tensor.shape:
-            return f"'{name}' is {list(state[name].shape)}, wanted is {list(tensor.shape)}"
+            return f"'{name}' is {list(state[name].shape)}, expected is {list(tensor.shape)}"
         if tensor.is_floating_point() and state[name].dtype not in _FLOATS.values():
             return f"'{name}' is no floating-point tensor: it is quantised, or no weight"
     return f"'{unexpected}' is unexpected" if unexpected else None

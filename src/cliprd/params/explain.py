@@ -1,4 +1,4 @@
-"""Validation errors in one line each: where, what was given, what is allowed."""
+"""Validation errors in one line each: key, value, what is allowed."""
 
 from __future__ import annotations
 

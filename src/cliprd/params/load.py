@@ -89,10 +89,10 @@ def without_effect(tree: Mapping[str, Any], params: Params) -> list[str]:
 
 def validate(tree: Mapping[str, Any], *, where: str) -> Params:
     """Check a plain tree; `where` names its origin in messages."""
-    found, faults = _validated(tree)
-    if found is None:
+    params, faults = _validated(tree)
+    if params is None:
         raise ParamsError(f"{where}: {_several([fault.text for fault in faults])}.")
-    return found
+    return params
 
 
 def _validated(tree: Mapping[str, Any]) -> tuple[Params | None, list[Fault]]:
