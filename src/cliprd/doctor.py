@@ -1,4 +1,4 @@
-"""`cliprd doctor`: what this machine has, what is missing, and how to get it."""
+"""`cliprd doctor`: reports what is installed, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def _version(package: str) -> str | None:
 
 
 def examine(out: TextIO, load: Callable[[], Params] | None = None) -> int:
-    """Write the findings to `out`.
+    """Write a report to `out`.
 
     Args:
-        load: reads the parameters, of which `tracking` is looked at; None: there are none here.
+        load: reads the parameters, whose `tracking` section is checked; None: no parameters.
 
     Returns:
-        0; 5 where a core package is missing; else the exit code of what is wrong with `tracking`.
+        0; 5 if a core package is missing; else the exit code of a failed check of `tracking`.
     """
 
     def line(mark: str, name: str, text: str) -> None:
@@ -89,9 +89,9 @@ def examine(out: TextIO, load: Callable[[], Params] | None = None) -> int:
             line("✓" if version else "–", package, version or f"missing: {install(extra)}")
 
     out.write("\nprograms\n")
-    for program, (purpose, cure) in PROGRAMS.items():
-        found = shutil.which(program)
-        line("✓" if found else "–", program, found or f"missing, needed for {purpose}: {cure}")
+    for program, (purpose, remedy) in PROGRAMS.items():
+        program_path = shutil.which(program)
+        line("✓" if program_path else "–", program, program_path or f"missing, needed for {purpose}: {remedy}")
 
     out.write("\ndisk\n")
     free = shutil.disk_usage(".").free / 2**30

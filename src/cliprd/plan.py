@@ -1,6 +1,6 @@
-"""`cliprd plan`: what a configuration means, without training it: shapes, parameters, memory, operations.
+"""`cliprd plan`: reports shapes, parameters, memory and operations of a configuration without training it.
 
-Architectures are built with random weights, so none are downloaded; a batch of two goes through student and loss.
+Architectures are built with random weights, so nothing is downloaded; a batch of two is run through student and loss.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from cliprd.models.teacher import keep_embedding_towers, untrained
 from cliprd.names import visible
 from cliprd.params import Params
 
-BACKWARD = 3  # forward and backward of a trained network cost about three forwards
-DISTINCT_MATRICES = 6  # of N x N logits in the whole loss; see losses.combined
+BACKWARD = 3  # forward and backward cost about three forward passes
+DISTINCT_MATRICES = 6  # N x N logit matrices of all terms together; see losses.combined
 
 
 def plan(params: Params, pairs: Pairs) -> str:
-    """A text for people.
+    """The plan as text.
 
     Args:
         params: any valid tree.
-        pairs: size of the training set; where it is not known, there is no cost.
+        pairs: size of the training set; if unknown, the cost is omitted.
 
     Raises:
         ParamsError: an architecture or a tag is unknown, does not fit, or leaves a choice open.
@@ -76,8 +76,8 @@ def _lines(params: Params, pairs: Pairs) -> Iterator[str]:
     )
     yield f"         terms {', '.join(terms)}; {projections:,} parameters of the loss itself"
     matrix = distill.batch_size**2 * 4 / 2**20
-    rows = f"{distill.chunk_size} rows at a time" if distill.chunk_size else "whole"
-    yield f"batch    {distill.batch_size} pairs; {DISTINCT_MATRICES} logit matrices of {matrix:,.1f} MiB, held {rows}"
+    rows = f"{distill.chunk_size} rows at a time" if distill.chunk_size else "all rows at a time"
+    yield f"batch    {distill.batch_size} pairs; {DISTINCT_MATRICES} logit matrices of {matrix:,.1f} MiB, {rows}"
 
     if pairs.number is None:
         yield f"data     unknown number of pairs: {pairs.where}"
@@ -105,7 +105,7 @@ def _costs(
 
 
 def _teacher(params: Params) -> tuple[StudentEncoder | None, Source | None, str]:
-    """The teacher's architecture with random weights, what its name means, and where its weights are.
+    """The teacher's architecture with random weights, the source of its weights, and a line on their state.
 
     Weights that are on this machine are compared with the architecture, by names and shapes. None for a plug-in's,
     which is not an open_clip model.
@@ -113,7 +113,7 @@ def _teacher(params: Params) -> tuple[StudentEncoder | None, Source | None, str]
     if not params.teacher.of_open_clip:
         return None, None, ""
     source, model = untrained(params.teacher)
-    path, state = None, "weights lie in S3: looked into when they are loaded"
+    path, state = None, "weights are in S3: checked when they are loaded"
     if source.tag:
         path = cached(source)
         state = f"weights are on this machine: {path}" if path else "weights will be downloaded from open_clip's hub"
@@ -126,7 +126,7 @@ def _teacher(params: Params) -> tuple[StudentEncoder | None, Source | None, str]
 
 
 def _try(student: StudentEncoder, loss: torch.nn.Module, teacher_dim: int) -> list[str]:
-    """One batch of two through student and loss: the terms that come out."""
+    """Names of the loss terms of a batch of two."""
     size = student.image.size
     with torch.no_grad():
         image = encode_image_features(student.model, torch.zeros(2, 3, size, size))

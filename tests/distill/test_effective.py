@@ -47,7 +47,7 @@ def faces(tree: params.Params, found: dict) -> dict[str, str]:
 
 @pytest.mark.parametrize("mode", ["raw", "exp"])
 @pytest.mark.parametrize("method", SPECS)
-def test_no_face_shows_what_was_not_in_force(method, mode):
+def test_effective_has_only_values_in_force(method, mode):
     tree = params.Params.model_validate({"distill": {"method": method, "scale_mode": mode, "batch_size": BATCH}})
     loss = build_loss(tree.distill, 8, 8)
     runtime = Runtime(torch.device("cpu"), bf16=False)

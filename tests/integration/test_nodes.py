@@ -118,7 +118,7 @@ def test_a_node_that_is_killed_comes_back_and_the_student_is_the_same(data, netw
         said = [container.logs().decode() for container in containers]
         assert [container.attrs["State"]["ExitCode"] for container in containers] == [0, 0], said
         assert "cliprd: error: " in said[1]
-        assert "The same command goes on from the last checkpoint." in said[1]
+        assert "Run the same command to resume from the last checkpoint." in said[1]
         assert all(text.splitlines()[-1].startswith("distill: /data/student is whole") for text in said)
     finally:
         for container in containers:

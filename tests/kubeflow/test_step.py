@@ -42,8 +42,8 @@ def test_a_number_that_is_too_large_is_one_line(number, tmp_path, capsys):
 def test_a_grid_with_holes_is_refused_before_hours_of_training():
     clip_kd, baseline = {"method": "clip_kd", "seed": 0}, {"method": "baseline", "seed": 1}
     for runs, words in (
-        ([clip_kd, baseline], "clip_kd with seed 1 is not there"),
-        ([clip_kd, clip_kd], "stands there twice"),
+        ([clip_kd, baseline], "clip_kd with seed 1 is missing"),
+        ([clip_kd, clip_kd], "is listed twice"),
         ([{**clip_kd, "lr": 0.5}], "is no run"),
         ([{"method": "clip_kd"}], "is no run"),
         ([], "runs is empty"),

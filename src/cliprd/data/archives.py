@@ -1,8 +1,8 @@
 """Samples of a WebDataset tar.
 
-Tars are read with `tarfile`, not with the `webdataset` library: that one treats a damaged or cut tar as the end of the
-data, lets a second part of the same name replace the first, and joins neighbours of equal key. Here each of these must
-be found and named. The layout is the same.
+Tars are read with `tarfile`, not with the `webdataset` library, which takes a damaged or truncated tar as the end of
+the data, lets a second file of the same name replace the first, and joins neighbours of equal key. Here each of these
+is reported. The layout is WebDataset's.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 
 class _Member(tarfile.TarInfo):
-    """A header that is broken or cut ends `tarfile`'s iteration as if the archive ended there; here it is an error."""
+    """Raises on a damaged header, where `tarfile` would take it as the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> _Member:
         try:
             return super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the two zero blocks: a proper end
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the two zero blocks that end an archive
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"{error} at byte {tar.offset}") from error
@@ -39,7 +39,7 @@ def samples(url: str) -> Iterator[Raw]:
     """Records of one tar, plain or compressed, in its order, streaming.
 
     Raises:
-        InputError: missing, no tar, damaged or cut short. RetryableError: the store failed.
+        InputError: missing, no tar, damaged or truncated. RetryableError: the store failed.
     """
     with storage.open_stream(url) as file:
         try:
@@ -55,7 +55,7 @@ def samples(url: str) -> Iterator[Raw]:
 
 
 def names(url: str) -> Iterator[dict[str, bool]]:
-    """Of each sample of a tar: ending → whether it is a file and no link. Contents are passed over.
+    """For each sample of a tar: ending → whether it is a regular file. Contents are skipped.
 
     Raises:
         As `samples`.
@@ -72,35 +72,35 @@ def names(url: str) -> Iterator[dict[str, bool]]:
 
 
 def _refuse_more(url: str, tar: tarfile.TarFile) -> None:
-    """Read on behind the mark that ends the archive, where only zeros may follow; and a compressed file's checksum."""
+    """Read to the end of the file: only zeros may follow the archive; checks a compressed file's checksum."""
     while block := tar.fileobj.read(1 << 20):
         if block.strip(b"\0"):
             raise InputError(
-                f"{url} goes on behind the mark that ends an archive.",
-                "If tars were joined by `cat`, join them by `tar --concatenate` or name them one by one; else fetch it "
-                "again.",
+                f"{url} has data after the end of the archive.",
+                "If tars were joined with `cat`, join them with `tar --concatenate` or name them one by one; else "
+                "download it again.",
             )
 
 
 def _groups(tar: tarfile.TarFile, read: Callable[[tarfile.TarInfo, str], T]) -> Iterator[tuple[str, dict[str, T], int]]:
-    """WebDataset's rule: neighbours with the same name up to the first dot of the base name are one sample.
+    """WebDataset's rule: consecutive files with the same name up to the first dot of the base name are one sample.
 
     Args:
-        read: what to take from an entry, which has this base name.
+        read: (entry, base name) → what to keep of it.
 
     Yields:
-        Name; ending in small letters → what was read; how many companions of other files were skipped.
+        Name; lower-case ending → what was read; number of skipped companion files of macOS or Windows.
     """
     key, parts, skipped = None, dict[str, T](), 0
     for entry in tar:
-        tar.members.clear()  # type: ignore[attr-defined]  # it remembers every entry: a gigabyte for a million samples
+        tar.members.clear()  # type: ignore[attr-defined]  # `tarfile` keeps every entry: a gigabyte for a million samples
         if entry.isdir():
             continue
         if is_companion(entry.name):
             skipped += 1
             continue
         name, extension = split_name(entry.name)
-        if key is not None and (name != key or extension in parts):  # a part again: another sample of the same key
+        if key is not None and (name != key or extension in parts):  # an ending again: another sample of the same key
             yield key, parts, skipped
             parts, skipped = {}, 0
         key = name
@@ -110,7 +110,7 @@ def _groups(tar: tarfile.TarFile, read: Callable[[tarfile.TarInfo, str], T]) -> 
 
 
 def _damaged(url: str, error: Exception) -> InputError:
-    return InputError(f"{url} is damaged or cut short: {error}.", "Fetch or build this tar again.")
+    return InputError(f"{url} is damaged or truncated: {error}.", "Download or build this tar again.")
 
 
 def _part(tar: tarfile.TarFile, entry: tarfile.TarInfo, name: str) -> Part:
@@ -121,12 +121,14 @@ def _part(tar: tarfile.TarFile, entry: tarfile.TarInfo, name: str) -> Part:
 
 
 def _with_apart(records: Iterator[Raw]) -> Iterator[Raw]:
-    """A second run of files that has what an earlier one of the same key lacked gets a reason of its own."""
-    lacking: dict[str, bool] = {}  # source → whether the image was there; of incomplete ones only
+    """Reject a group of files that completes an earlier incomplete one of the same key, with a reason of its own."""
+    lacking: dict[str, bool] = {}  # source → whether it has the image; incomplete ones only
     for raw in records:
         has_image, has_caption = raw.image is not None, raw.captions is not None
         if has_image == has_caption or raw.fault or lacking.setdefault(raw.source, has_image) == has_image:
             yield raw
         else:
-            detail = f"{shown(raw.found)}; the files of a sample do not stand together: pack with tar --sort=name"
+            detail = (
+                f"{shown(raw.found)}; the files of a sample are not adjacent in the tar: pack it with tar --sort=name"
+            )
             yield replace(raw, fault=(APART, detail))

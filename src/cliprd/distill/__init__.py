@@ -1,4 +1,4 @@
-"""Training of the student. Knows nothing of trackers and schedulers: it reports through a callback.
+"""Training of the student. Independent of trackers and schedulers: it reports through a callback.
 
 The package can be called: the library's function has its name, see `cliprd.library.distill`.
 """

@@ -1,4 +1,4 @@
-"""What was in force in a training, where a parameter leaves it open or another one decides."""
+"""The values in force in a training, for parameters that are `auto` or depend on others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cliprd.params import Distill
 def effective(
     distill: Distill, *, samples: int, student_dim: int, teacher_dim: int, runtime: Runtime
 ) -> dict[str, dict[str, Any]]:
-    """Section → key → value in force; None: the parameter had no effect. `manifest.in_force` puts them into a tree.
+    """Section → key → value in force; None: the parameter had no effect. `manifest.in_force` merges them into a tree.
 
     Args:
         samples: of the training set.
@@ -21,7 +21,7 @@ def effective(
         runtime: device and precision.
     """
     weights, scale_mode = resolve_weights(distill)
-    scaled = bool(weights.icl or weights.xrd or weights.vrd or weights.vrd_ce)  # by a learned scale of the loss's own
+    scaled = bool(weights.icl or weights.xrd or weights.vrd or weights.vrd_ce)  # terms with a learned scale
     division = Division(samples, distill.batch_size)
     projected = student_dim != teacher_dim and bool(weights.task or weights.hrd)
     return {

@@ -1,4 +1,4 @@
-"""Which parameters and code make a training what it is; known without loading what trains."""
+"""The parameters and the code that identify a training, without importing torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ DIVIDING = ("processes", "micro_batch_size", "local_loss")  # change results by 
 
 
 def sections(params: Params) -> dict[str, Any]:
-    """The parameters that make a training what it is. How the work of a step was divided is none of them: a training
-    that ran out of memory may go on with more processes, or in micro-batches."""
+    """The parameters that identify a training. The division of a step's work is not among them: a training that ran out
+    of memory may be resumed with more processes, or in micro-batches."""
     of_training = {"student": True, "distill": True, "augmentation": True}
     return params.model_dump(mode="json", include=of_training, exclude={"distill": set(DIVIDING)})
 

@@ -35,7 +35,7 @@ from cliprd.distill.schedule import learning_rate
 from cliprd.distill.sections import sections
 from cliprd.formatting import figure
 from cliprd.losses import DistillationLoss
-from cliprd.machine import collector_spared
+from cliprd.machine import gc_frozen
 from cliprd.models.student import build_student, student_config, student_spec
 from cliprd.params import Params
 from cliprd.teacher_cache import TeacherCache
@@ -54,7 +54,7 @@ class Trained:
     samples: int  # seen, counted once for each epoch
 
 
-@collector_spared()
+@gc_frozen()
 def train(
     params: Params,
     shards: ShardSet,

@@ -1,7 +1,4 @@
-"""Where a student comes from, in one file beside its weights: `lineage.json`, back to the raw shards (docs/formats.md).
-
-`distill` writes it and `benchmark` adds the scores. It holds no times and no revision: equal work gives equal bytes.
-"""
+"""Names and helpers shared by the modules of lineages. docs/formats.md describes `lineage.json`."""
 
 from __future__ import annotations
 
@@ -12,20 +9,8 @@ from typing import Any
 
 SCHEMA = 1
 NAME = "lineage.json"
-"""The code that matters: each module with all that it can reach (`identity.closure`)."""
-
-
-# --- written by the stages
-
-
-# --- read
-
-
-# --- compared
-
-
-# --- told
-ELSEWHERE = defaultdict(tuple, prepare=("sources",), cache=("shards", "made_with"))  # facts told elsewhere in the tree
+# stage → facts that the lineage has elsewhere
+ELSEWHERE = defaultdict(tuple, prepare=("sources",), cache=("shards", "made_with"))
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -38,6 +23,6 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def short(value: Any) -> str:
-    """A value as text; of a sha256 the first twelve digits."""
+    """A value as text; a sha256 is cut to twelve digits."""
     text = str(value)
     return f"{text[:12]}…" if re.fullmatch("[0-9a-f]{64}", text) else text

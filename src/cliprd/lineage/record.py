@@ -34,33 +34,35 @@ def code_parts(teacher: Sequence[str], training: Sequence[str]) -> dict[str, str
     return {part: identity.digest(module, *plugins.get(part, ())) for part, module in PARTS.items()}
 
 
-def summary(found: Manifest) -> dict[str, Any]:
-    """What a lineage says of a stage that came before the training."""
+def summary(stage_manifest: Manifest) -> dict[str, Any]:
+    """The lineage entry of a stage before the training."""
     return {
-        "stage": found.stage,
-        "fingerprint": found.fingerprint,
-        "params": dict(found.params),
-        "facts": {name: value for name, value in found.facts.items() if name not in ELSEWHERE[found.stage]},
+        "stage": stage_manifest.stage,
+        "fingerprint": stage_manifest.fingerprint,
+        "params": dict(stage_manifest.params),
+        "facts": {
+            name: value for name, value in stage_manifest.facts.items() if name not in ELSEWHERE[stage_manifest.stage]
+        },
     }
 
 
-def of_teacher(found: Manifest) -> dict[str, Any]:
-    """A teacher, as its cache keeps it (`facts.made_with`): without its code, of which a cache's content is no part."""
-    return {**summary(found), "inputs": dict(found.inputs)}
+def of_teacher(teacher: Manifest) -> dict[str, Any]:
+    """A teacher as its cache records it (`facts.made_with`): without code, which does not affect a cache's content."""
+    return {**summary(teacher), "inputs": dict(teacher.inputs)}
 
 
 def made_of(shards: Location, cache: Location) -> dict[str, Any]:
-    """What a student's lineage says of its inputs: the folders of `prepare` and `cache`.
+    """The `inputs` of a student's lineage, from the folders of `prepare` and `cache`.
 
     Raises:
-        InputError: one was made by a cliprd that kept no lineage.
+        InputError: one was written by a version of cliprd that recorded no lineage.
     """
     packed, embedded = manifest.read(shards), manifest.read(cache)
-    for found, fact, folder in ((packed, "sources", shards), (embedded, "made_with", cache)):
-        if fact not in found.facts:
+    for stage_manifest, fact, folder in ((packed, "sources", shards), (embedded, "made_with", cache)):
+        if fact not in stage_manifest.facts:
             raise InputError(
-                f"{folder} was made before cliprd kept the lineage: it does not say what of.",
-                f"Run `cliprd {found.stage}` again (or `dvc repro --force {found.stage}`).",
+                f"{folder} was written by a version of cliprd that recorded no lineage.",
+                f"Run `cliprd {stage_manifest.stage}` again (or `dvc repro --force {stage_manifest.stage}`).",
             )
     sources = [{key: part[key] for key in ("name", "fingerprint", "samples")} for part in packed.facts["sources"]]
     return {
@@ -92,7 +94,7 @@ def of_student(
 
 
 def with_scores(tree: Mapping[str, Any], scores: Mapping[str, Any], tasks: Mapping[str, str]) -> dict[str, Any]:
-    """A student's lineage with what a benchmark found.
+    """A student's lineage with the scores of a benchmark.
 
     Args:
         scores: task → protocol → metric → value. tasks: task → fingerprint (`benchmark.task_folders.versions`).

@@ -1,4 +1,4 @@
-"""The distillation loss of CLIP-RD: pure functions on tensors, nothing of cliprd but this room."""
+"""The distillation loss of CLIP-RD: pure functions on tensors, independent of the rest of cliprd."""
 
 from cliprd.losses.combined import DistillationLoss
 from cliprd.losses.extra import Term, inputs_of

@@ -193,7 +193,7 @@ class DistillationLoss(nn.Module):
         if self.image_scale is not None and self.text_scale is not None:
             x_image, x_text = x.projected
             if not w.vrd_ce:
-                x_text = x_text.detach()  # V_T is a mere target then: spare its backward
+                x_text = x_text.detach()  # V_T is a target only: skip its backward pass
             pair = self._statistics(
                 Similarity(t_image, x_image, self._multiplier(self.image_scale, x_image)),
                 Similarity(t_text, x_text, self._multiplier(self.text_scale, x_text)),
@@ -224,7 +224,7 @@ class DistillationLoss(nn.Module):
     @torch.no_grad()
     def clamp_scales(self) -> None:
         """To be called after an optimiser step: in `exp` mode the parameters stay at or below ln 100, since beyond the
-        clamp they would get no gradient to come back."""
+        clamp they would get no gradient."""
         if self.scale_mode == "exp":
             for scale in (self.cross_scale, self.image_scale, self.text_scale):
                 if scale is not None:

@@ -30,14 +30,14 @@ class Aligned(Section):
 
 
 class Preprocess(Section):
-    """How a teacher's pictures are prepared; the size is its architecture's."""
+    """Image preprocessing of a teacher; the size is its architecture's."""
 
     mean: tuple[float, float, float]
     std: tuple[Rate, Rate, Rate]
     interpolation: Literal["bicubic", "bilinear"]
     resize_mode: Literal["shortest", "longest", "squash"]
-    """`shortest`: the shorter side is resized and the middle kept; `longest`: the longer side, padded with black;
-    `squash`: both sides."""
+    """`shortest`: the shorter side is resized and the centre cropped; `longest`: the longer side is resized and the
+    image padded with black; `squash`: both sides are resized."""
 
 
 class Teacher(Section):
@@ -48,11 +48,11 @@ class Teacher(Section):
     model hub; or a plug-in's name: `aligned`, the demo's (trained here on packaged weights), or one that a package or a
     script has registered (docs/library.md)."""
     quickgelu: bool | None = None
-    """Whether weights from a file were trained with QuickGELU. A tag says it itself, as does an architecture whose tags
-    agree; where they disagree it must be given."""
+    """Whether weights from a file were trained with QuickGELU. A tag determines it, as does an architecture whose tags
+    agree; if they disagree it must be given."""
     preprocess: str | Preprocess | None = None
     """The preprocessing of weights from a file: a tag of the architecture, or {mean, std, interpolation, resize_mode}.
-    As with `quickgelu`, only to be given where nothing says it."""
+    As with `quickgelu`, only needed if nothing else determines it."""
     aligned: Aligned = Aligned()
     settings: dict[str, Any] = {}
     """What a registered teacher is to know: its plug-in says which keys there are."""

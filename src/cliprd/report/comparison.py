@@ -33,7 +33,7 @@ def protocol_block(
     """The block of one protocol.
 
     Args:
-        outcomes: `teacher` with one row per task and each method with a row per seed, over identical examples.
+        outcomes: `teacher` with one row per task and each method with a row per seed, over the same examples.
         rates: task → `guessing.rates`.
         methods, seeds, reference: as in the parameters.
         settings: of the intervals.
@@ -77,7 +77,7 @@ def _per_seed(tasks: Mapping[str, Sequence[float]], overall: Sequence[float], se
 
 
 def mean_fidelity(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
-    """Mean over seeds per task and metric, then over the tasks where a metric is defined.
+    """Mean over seeds per task and metric, then over the tasks for which a metric is defined.
 
     Args:
         runs: one per seed: task → metric → value; a metric that is undefined for a task is absent.

@@ -28,7 +28,7 @@ from cliprd.distill.checkpoint import FOLDER as CHECKPOINTS
 from cliprd.distill.distributed import World
 from cliprd.distill.division import Division
 from cliprd.distill.effective import effective
-from cliprd.distill.error_file import handing_over
+from cliprd.distill.error_file import record_exception
 from cliprd.distill.history import last_row
 from cliprd.distill.launch import launch
 from cliprd.distill.train import Report, Trained, train
@@ -70,7 +70,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
         RetryableError: one of several processes or machines was lost.
         ValueError: `report` with processes to launch.
     """
-    with handing_over():
+    with record_exception():
         terms.functions(params.distill)  # first: it may refuse
         shards = ShardSet.open(inputs["shards"])
         cache = TeacherCache.open(inputs["cache"], shards, params.augmentation)
