@@ -8,15 +8,18 @@ import threading
 
 import pytest
 import yaml
+from kfp.dsl import Dataset, Metrics, Model
 
 from cliprd import params, storage
 from cliprd.artifact import manifest
+from cliprd.artifact.pointer import write_pointer
 from cliprd.errors import ParamsError
 from cliprd.kubeflow import step
 from cliprd.kubeflow.compile import compile_pipeline
 from cliprd.kubeflow.trainjob import watch
 from cliprd.kubeflow.trainjob.cluster import Cluster
 from cliprd.stages import distill
+from components.distill import distill_nodes
 from tests import s3_server
 from tests.distill import rooms
 from tests.distill.test_distributed import assert_near, history
@@ -93,10 +96,19 @@ def test_a_student_is_trained_by_a_job_and_not_again(rooms_folder, tmp_path, sto
     codes: list[int] = []
     engine = threading.Thread(target=lambda: codes.extend(play(cluster, 2)))
     engine.start()
-    made = step.distill_nodes(sections, inputs, str(tmp_path / "student"), store=store, image=IMAGE)
+    for name, url in inputs.items():
+        write_pointer(tmp_path / name, url)
+    training = Metrics(uri=str(tmp_path / "training"))
+    distill_nodes(
+        settings=sections["distill"], **{name: sections[name] for name in sections if name != "distill"}, image=IMAGE,
+        method=tree["distill"]["method"], seed=tree["distill"]["seed"], store=store,
+        **{name: Dataset(uri=str(tmp_path / name)) for name in inputs},
+        model=Model(uri=str(tmp_path / "student")), training=training,
+    )  # fmt: skip
     engine.join()
     assert codes == [0, 0]
-    assert manifest.verify(tmp_path / "student", stage="distill").fingerprint == made.fingerprint
+    made = manifest.verify(tmp_path / "student", stage="distill")
+    assert training.metadata == made.facts["final"]
     folders = {name: rooms_folder / name for name in inputs}
     distill.run(rooms.make_params(rooms_folder, processes=1), folders, tmp_path / "alone")
     assert_near(history(tmp_path / "student"), history(tmp_path / "alone"))
