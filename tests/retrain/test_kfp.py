@@ -78,7 +78,7 @@ def test_a_run_that_let_it_pass_and_promoted_nobody_is_not_believed(here, server
 def test_a_run_without_a_word_of_its_gate_is_not_believed(here, server, capsys):
     code, _, err = retrain(server, capsys)
     assert code == 3
-    assert "no word of its gate" in err
+    assert "no decision of its gate" in err
 
 
 def test_the_pipeline_trains_one_seed(here, server, capsys):
