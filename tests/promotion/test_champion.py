@@ -18,8 +18,6 @@ from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.kubeflow import promotion
 from cliprd.promotion import champion, gate, package, registry_claims
 from cliprd.promotion import registry as backend
-from cliprd.storage import s3
-from tests import s3_server
 from tests.mlflow_server import mlflow_server  # noqa: F401 (a fixture)
 from tests.promotion import candidates
 from tests.promotion.candidates import ASKED
@@ -34,19 +32,6 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("candidates")
     wanted = [("baseline", 0), ("clip_kd", 0), ("clip_kd", 1), ("clip_rd-exp", 0)]
     return {f"{method}-{seed}": candidates.write(root, method, seed) for method, seed in wanted}
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    with s3_server.running(tmp_path_factory.mktemp("s3")) as variables, pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_CA_BUNDLE", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
-            patch.delenv(name, raising=False)
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        s3.client.cache_clear()
-        s3.client().create_bucket(Bucket="models")
-        yield "s3://models"
-    s3.client.cache_clear()
 
 
 @pytest.fixture
@@ -218,33 +203,36 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("by_older", [False, True])
-def test_a_lost_pointer_and_alias_are_no_registry_without_a_champion(registry, made, loss, by_older):
+def test_a_lost_pointer_and_alias_are_no_registry_without_a_champion(registry, made, by_older):
     client, name = client_of(registry)
     publish(registry, made["baseline-0"])
     publish(registry, made["clip_kd-0"])
     publish(registry, made["clip_kd-1"], act=champion.refuse, passed=False)
-    older(client, name, "1", "2", "3") if by_older else without_pointer(client, name)
-    LOSSES[loss](client, name)
-    back = "1" if loss == "version deleted" else "2"
-    for act in (
-        lambda: version(registry),
-        lambda: rollback(registry),
-        lambda: publish(registry, made["clip_rd-exp-0"], champion_then=None),
-        lambda: publish(registry, made["clip_rd-exp-0"], champion_then=None, act=champion.refuse, passed=False),
-    ):
-        with pytest.raises(InputError, match=f"cliprd rollback --to {back}"):
-            act()
-    for wrong in ("3", "9", "../x", f"0{back}", "²"):
-        with pytest.raises(InputError, match="never champion"):
-            rollback(registry, to=wrong)
-    assert rollback(registry, to=back) == back
-    assert version(registry) == back
+    for loss in sorted(LOSSES, key=lambda loss: loss == "version deleted"):
+        older(client, name, "1", "2", "3") if by_older else without_pointer(client, name)
+        LOSSES[loss](client, name)
+        back = "1" if loss == "version deleted" else "2"
+        for act in (
+            lambda: version(registry),
+            lambda: rollback(registry),
+            lambda: publish(registry, made["clip_rd-exp-0"], champion_then=None),
+            lambda: publish(registry, made["clip_rd-exp-0"], champion_then=None, act=champion.refuse, passed=False),
+        ):
+            with pytest.raises(InputError, match=f"cliprd rollback --to {back}"):
+                act()
+        for wrong in ("3", "9", "../x", f"0{back}", "²"):
+            with pytest.raises(InputError, match="never champion"):
+                rollback(registry, to=wrong)
+        assert rollback(registry, to=back) == version(registry) == back
+        assert champions_before(client, name) == (["1"] if back == "2" else [])
     publish(registry, made["clip_rd-exp-0"])
-    assert rollback(registry) == back
-    if back == "2":
-        assert rollback(registry) == "1"
+    assert rollback(registry) == "1"
+
+
+def champions_before(client, name):
+    pointer = json.loads(client.get_registered_model(name).tags[backend.POINTER])
+    return [entry["version"] for entry in pointer["before"]]
 
 
 def test_the_pointer_decides_and_the_alias_is_repaired_from_it(registry, made, capsys):
@@ -284,7 +272,7 @@ def test_a_model_of_an_older_cliprd_gets_its_pointer(registry, made):
     assert backend.POINTER not in client.get_registered_model(name).tags
     assert rollback(registry, to="3") == "3"
     sealed = json.loads(client.get_registered_model(name).tags[backend.POINTER])
-    assert [entry["version"] for entry in sealed["before"]] == ["1", "2"]
+    assert champions_before(client, name) == ["1", "2"]
     assert (sealed["version"], sealed["withdrawn"], sealed["schema"]) == ("3", [], 1)
 
 
@@ -434,16 +422,17 @@ def test_a_tag_that_was_damaged_is_named(registry, made, tag, texts):
     assert rollback(registry, to="1") == "1"
 
 
-@pytest.mark.parametrize("text", ["x", "-1", "1.5", "[]"])
-def test_a_damaged_way_back_does_not_hide_the_champions(registry, made, text):
+def test_a_damaged_way_back_does_not_hide_the_champions(registry, made):
     client, name = client_of(registry)
     publish(registry, made["baseline-0"])
     publish(registry, made["clip_kd-0"])
-    client.set_model_version_tag(name, "1", "cliprd.before", text)
-    without_pointer(client, name)
-    with pytest.raises(InputError, match=r"version 9 was never champion\. Those were 2, 1"):
-        rollback(registry, to="9")
-    assert rollback(registry) == "1"
+    for text in ("x", "-1", "1.5", "[]"):
+        client.set_model_version_tag(name, "1", "cliprd.before", text)
+        without_pointer(client, name)
+        with pytest.raises(InputError, match=r"version 9 was never champion\. Those were 2, 1"):
+            rollback(registry, to="9")
+        assert rollback(registry) == "1"
+        assert rollback(registry, to="2") == "2"
 
 
 def test_tags_that_two_write_at_once_are_written(registry, made):

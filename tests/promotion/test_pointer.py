@@ -12,8 +12,6 @@ from cliprd.artifact import manifest
 from cliprd.artifact.folder import put_folder
 from cliprd.errors import CliprdError, InputError, ParamsError
 from cliprd.promotion import champion, folder_store, gate, package, pointer
-from cliprd.storage import s3
-from tests import s3_server
 from tests.promotion.candidates import ASKED, params
 from tests.report import folders
 
@@ -29,19 +27,6 @@ def grid(tmp_path_factory):
         sealed = manifest.read(folder)
         manifest.write(folder, stage=sealed.stage, params=sealed.params, inputs=sealed.inputs)
     return made
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    with s3_server.running(tmp_path_factory.mktemp("s3")) as variables, pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_CA_BUNDLE", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
-            patch.delenv(name, raising=False)
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        s3.client.cache_clear()
-        s3.client().create_bucket(Bucket="models")
-        yield "s3://models"
-    s3.client.cache_clear()
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -1,5 +1,3 @@
-"""The server of the Kubeflow tests, for `--runner kfp`."""
+"""Kubeflow's server and a process without anybody's settings, as its own tests have them."""
 
-from tests.kubeflow.conftest import alone, server
-
-__all__ = ["alone", "server"]
+from tests.kubeflow.conftest import alone, server  # noqa: F401 (fixtures)
