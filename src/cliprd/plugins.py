@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 from cliprd.errors import ParamsError
+from cliprd.names import shortened
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -66,7 +67,7 @@ class Registry:
         """The refusal of a name."""
         known = ", ".join(self.names()) or "none"
         return ParamsError(
-            f"No {self.kind} is called '{name}'; registered: {known}.",
+            f"No {self.kind} is called '{shortened(name)}'; registered: {known}.",
             f"Install a package with an entry point `{name}` in the group {self.group}; what a script registers is "
             "known to the script's own process only, not to processes that are launched (distill.processes).",
         )

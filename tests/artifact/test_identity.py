@@ -10,6 +10,7 @@ import zipfile
 
 import pytest
 
+from cliprd import params
 from cliprd.artifact import identity
 from cliprd.lineage import inputs
 from cliprd.stages import distill
@@ -87,11 +88,64 @@ def test_a_tree_counts_for_the_stages_that_reach_it(copy):
     known = closures(copy)
     assert changed("losses/relational.py") == {"distill": {"cliprd.losses.relational"}}
     assert changed("report/svg.py").keys() == {"benchmark", "compare"}
-    assert changed("cli.py") == {}
+    assert changed("cli/main.py") == {}
     assert changed("tracking/follow.py") == {}
     assert changed("__init__.py") == {}
     assert changed("data/shards.py").keys() == {"prepare", "teacher", "cache", "distill"}
     assert "teacher" in changed("models/configs/ViT-T-16.json")
+
+
+def test_the_demo_teacher_counts_where_it_is_the_teacher():
+    """It is found by its entry point, which no import shows."""
+    tree = {stage: inputs._code(params.Params())[f"code/{stage}"] for stage in inputs.STAGES}
+    other = params.validate({"teacher": {"name": "open_clip:RN50:openai"}}, where="test")
+    for stage, found in inputs._code(other).items():
+        added = {name for name in tree[stage.partition("/")[2]] if name not in found}
+        of_demo = {name for name in added if name.startswith("cliprd.demo_teacher")}
+        assert bool(of_demo) == (stage in ("code/teacher", "code/cache", "code/benchmark")), stage
+        assert not of_demo or {"cliprd.demo_teacher.stage", "cliprd.demo_teacher.heads"} < of_demo
+
+
+def foreign(folder, script, *, installed):
+    """closure of a module of a little package, or of a script, in a Python of its own."""
+    (folder / "acme").mkdir(parents=True)
+    (folder / "acme/__init__.py").touch()
+    (folder / "acme/terms.py").write_text("from acme import far\nfrom cliprd.losses import feature\nimport other\n")
+    (folder / "acme/far.py").write_text("A = 1\n")
+    (folder / "other.py").write_text("B = 1\n")
+    if installed:
+        (folder / "acme-1.0.dist-info").mkdir()
+        (folder / "acme-1.0.dist-info/METADATA").write_text("Name: acme\nVersion: 1.0\n")
+
+    def look():
+        code = f"import json\nfrom cliprd.artifact import identity\nprint(json.dumps(identity.closure({script!r})))"
+        (folder / "script.py").write_text(f"# import acme.terms\nimport acme.terms as t\n{code}\n")
+        command = [sys.executable, folder / "script.py"]
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout)
+
+    return look
+
+
+def test_a_plug_in_counts_with_its_own_package(tmp_path):
+    look = foreign(tmp_path / "site", "acme.terms", installed=True)
+    before = look()
+    assert {"acme", "acme.terms", "acme.far", "cliprd.losses.feature"} <= set(before)
+    assert "other" not in before
+    (tmp_path / "site/acme/far.py").write_text("A = 1  # a comment\n")
+    assert look() == before
+    (tmp_path / "site/acme/far.py").write_text("A = 2\n")
+    assert {name for name, sha in look().items() if before[name] != sha} == {"acme.far"}
+
+
+def test_a_script_counts_with_its_neighbours(tmp_path):
+    look = foreign(tmp_path / "mine", "__main__", installed=False)
+    before = look()
+    assert {"__main__", "acme.terms", "acme.far", "other"} <= set(before)
+    (tmp_path / "mine/other.py").write_text("B = 2\n")
+    assert {name for name, sha in look().items() if before[name] != sha} == {"other"}
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +202,7 @@ def test_a_killed_training_outlives_comments_and_other_code_does_not_take_it_awa
     for path in (copy / "cliprd").rglob("*.py"):
         path.write_text(path.read_text() + "\n# a comment\n")
     alter(copy, "report/svg.py")
-    alter(copy, "cli.py")
+    alter(copy, "cli/main.py")
     code, said = train(copy, room, output, "record:2")
     assert (code, "restarted" in said) == (0, False), said
 

@@ -3,17 +3,34 @@
 The package can be called: the library's function has its name, see `cliprd.library.distill`.
 """
 
+from __future__ import annotations
+
 import importlib
 import sys
 import types
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cliprd.artifact.manifest import Manifest
+    from cliprd.data.shards import ShardSet
+    from cliprd.params import Params
+    from cliprd.teacher_cache import TeacherCache
 
 
 class _Callable(types.ModuleType):
-    def __call__(self, params: Any, shards: Any, cache: Any, output: Any) -> Any:
+    def __call__(
+        self,
+        params: Params | Mapping[str, Any] | str | Path,
+        shards: ShardSet | str | Path,
+        cache: TeacherCache | str | Path,
+        output: str | Path,
+    ) -> Manifest:
         """Train a student as the stage does; see `cliprd.library.distill`."""
         # By name: the library lies above this package, and is none of its imports.
-        return importlib.import_module("cliprd.library").distill(params, shards, cache, output)
+        made: Manifest = importlib.import_module("cliprd.library").distill(params, shards, cache, output)
+        return made
 
 
 sys.modules[__name__].__class__ = _Callable

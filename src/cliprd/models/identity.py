@@ -25,7 +25,8 @@ def weights_version(teacher: Teacher) -> str:
         RetryableError: the network or the store failed.
     """
     if not teacher.of_open_clip:
-        return plugin_of(teacher.name).version(teacher.own_settings)
+        version_of = plugin_of(teacher.name).version
+        return version_of(teacher.own_settings) if version_of else ""
     pretrained = teacher.name.split(":", 2)[-1]
     if not (storage.is_s3(pretrained) or os.path.isfile(pretrained)):
         refuse_missing(pretrained)

@@ -20,11 +20,6 @@ RESUME = ".unfinished"  # a folder in the teacher's for what an interrupted trai
 Settings = Mapping[str, Any]
 
 
-def no_version(settings: Settings) -> str:
-    """For plug-ins whose name, settings and code say it all."""
-    return ""
-
-
 @dataclass(frozen=True, kw_only=True)
 class TeacherPlugin:
     """A teacher by the name under which it is registered.
@@ -38,7 +33,7 @@ class TeacherPlugin:
             its name, without a stage (only of plug-ins that train nothing).
         dim: `(settings)` → width of its embeddings, known before anything is loaded.
         version: `(settings)` → what identifies weights that may change under the same settings (a file's sha256, a
-            release); empty where there are none.
+            release). None: name, settings and code say it all.
         train: `(shards, folder, settings, device)` → the trained teacher, as `load` would open it from `folder`, and
             facts of the training, as JSON. `shards` is a `ShardSet`. What it puts into `folder / RESUME` outlives a
             kill. None: nothing is trained.
@@ -46,7 +41,7 @@ class TeacherPlugin:
 
     load: Callable[[Path | None, Settings, torch.device], Encoder]
     dim: Callable[[Settings], int]
-    version: Callable[[Settings], str] = no_version
+    version: Callable[[Settings], str] | None = None
     train: Callable[[Any, Path, Settings, torch.device], tuple[Encoder, Mapping[str, Any]]] | None = None
 
 
@@ -55,7 +50,7 @@ def register_teacher(
     *,
     load: Callable[[Path | None, Settings, torch.device], Encoder],
     dim: Callable[[Settings], int],
-    version: Callable[[Settings], str] = no_version,
+    version: Callable[[Settings], str] | None = None,
     train: Callable[[Any, Path, Settings, torch.device], tuple[Encoder, Mapping[str, Any]]] | None = None,
 ) -> None:
     """Make a teacher that `teacher.name` can name, in this process; the arguments are those of `TeacherPlugin`.

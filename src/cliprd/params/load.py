@@ -53,30 +53,39 @@ def load(path: Path, overrides: Sequence[str] = (), *, written: Mapping[str, str
     for override in parsed:
         merged = override.applied(merged)
     params, faults = _validated(merged)
+    remedy = ""
     if params is not None:
         for line in without_effect(merged, params):
             print(f"cliprd: {line}", file=sys.stderr)
-        _check_plugins(params)
-        return params
-    of_file = set(_validated(tree)[1]) if parsed else set(faults)
+        faults, remedy = _unregistered(params)
+        if not faults:
+            return params
+        of_file = {fault for fault in faults if not any(o.path == fault.location[: len(o.path)] for o in parsed)}
+    else:
+        of_file = set(_validated(tree)[1]) if parsed else set(faults)
     messages = [(blamed(fault, parsed) if fault not in of_file else str(path), fault.text) for fault in faults]
     origins = dict.fromkeys(origin for origin, _ in messages)
     raise ParamsError(
         "; ".join(f"{origin}: {_several([text for owner, text in messages if owner == origin])}" for origin in origins)
-        + "."
+        + ".",
+        remedy,
     )
 
 
-def _check_plugins(params: Params) -> None:
-    """Names that only a registry knows. Not part of the schema: a step that uses no plug-in needs none installed."""
-    if not params.teacher.of_open_clip and params.teacher.name not in plugins.teachers:
-        unknown = plugins.teachers.unknown(params.teacher.name)
+def _unregistered(params: Params) -> tuple[list[Fault], str]:
+    """Names that no registry has, and the remedy. Not part of the schema: a step that uses no plug-in needs none."""
+    faults, remedy = [], ""
+    teacher = params.teacher.name
+    if not params.teacher.of_open_clip and teacher not in plugins.teachers:
+        unknown = plugins.teachers.unknown(teacher)
+        faults.append(Fault(("teacher", "name"), "teacher.name: " + unknown.problem.rstrip(".")))
         remedy = f"Or give open_clip:<architecture>:<pretrained tag or file>. {unknown.remedy}"
-        raise ParamsError(f"teacher.name: {unknown.problem}", remedy)
     for name in params.distill.weights.of_terms():
         if name not in plugins.terms:
             unknown = plugins.terms.unknown(name)
-            raise ParamsError(f"distill.weights.extra: {unknown.problem}", unknown.remedy)
+            faults.append(Fault(("distill", "weights", "extra", name), "distill.weights.extra: " + unknown.problem.rstrip(".")))
+            remedy = remedy or unknown.remedy
+    return faults, remedy
 
 
 def without_effect(tree: Mapping[str, Any], params: Params) -> list[str]:
