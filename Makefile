@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` and `make test`.
+# Two commands do everything: `make demo` and `make test`. `make check` is the fast part of the latter.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ TARGETS ?= cpu
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test lint bench bench-gpu ablation docs-check clean setup format schema pipelines images stack stack-down stack-images
+.PHONY: demo test check lint bench bench-gpu ablation docs-check clean setup format schema pipelines images stack stack-down stack-images
 
 demo: setup            ## the whole pipeline on the embedded images, the ablation table, reports/index.html
 	dvc repro
@@ -16,6 +16,9 @@ demo: setup            ## the whole pipeline on the embedded images, the ablatio
 
 test: setup            ## every test
 	pytest -n 2 --dist loadfile
+
+check: lint            ## lint, types and the unit tests
+	pytest -n 2 --dist loadfile -m "not integration and not slow"
 
 lint: setup            ## format, lint, types
 	ruff format --check .

@@ -31,6 +31,8 @@ from cliprd.losses.weights import VRD_CE, LossWeights
 
 INITIAL_SCALE = math.log(1 / 0.07)
 MAX_EXP_SCALE = 100.0  # as open_clip's logit scale
+# ln 100 as float32 has it: parameters reach it exactly, and at the bound the gradient still flows.
+MAX_LOG_SCALE = float(torch.tensor(math.log(MAX_EXP_SCALE), dtype=torch.float32))
 TERMS = ("task", "hrd", "icl", "fd", "vrd", "vrd_ce_image", "vrd_ce_text", "xrd")
 
 
@@ -228,13 +230,13 @@ class DistillationLoss(nn.Module):
         if self.scale_mode == "exp":
             for scale in (self.cross_scale, self.image_scale, self.text_scale):
                 if scale is not None:
-                    scale.clamp_(max=math.log(MAX_EXP_SCALE))
+                    scale.clamp_(max=MAX_LOG_SCALE)
 
     def _multiplier(self, scale: Tensor, like: Tensor) -> Tensor:
+        if self.scale_mode == "exp":  # torch 2.15's clamp has no gradient at its bound
+            scale = torch.where(scale > MAX_LOG_SCALE, MAX_LOG_SCALE, scale)
         scale = scale.to(like.dtype)
-        if self.scale_mode == "raw":
-            return scale
-        return scale.clamp(max=math.log(MAX_EXP_SCALE)).exp()  # at the bound itself the gradient still flows
+        return scale.exp() if self.scale_mode == "exp" else scale
 
     def _statistics(
         self,
