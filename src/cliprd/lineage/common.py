@@ -1,14 +1,17 @@
 """Where a student comes from, in one file beside its weights: `lineage.json`, back to the raw shards.
 
-    {"schema": 1, "stage": "distill", "params": {...}, "facts": {...}, "code": version,
-     "code_parts": {"data": sha256, "models", "teacher_cache", "losses", "distill", "benchmark"},
-     "inputs": {"shards": {"stage": "prepare", "fingerprint", "params", "code", "facts",
+    {"schema": 1, "stage": "distill", "params": {...}, "facts": {...},
+     "inputs": {"shards": {"stage": "prepare", "fingerprint", "params", "facts",
                            "sources": [{"name", "fingerprint", "samples"}]},      # a raw tar, a table, or a folder each
-                "cache": {"stage": "cache", "fingerprint", "params", "code", "facts",
+                "cache": {"stage": "cache", "fingerprint", "params", "facts",
                           "inputs": {"teacher": {"stage": "teacher", "fingerprint", "params", "inputs", "facts"}}}},
      "scores": {TASK: {PROTOCOL: {METRIC: value}}}, "tasks": {TASK: fingerprint}}         # in a benchmark's folder only
 
 `distill` writes it and `benchmark` adds the scores. It holds no times and no revision: equal work gives equal bytes.
+What changes with the code alone is in `volatile/lineage-code.json`, and joined with the rest where it is read:
+
+    {"code": version, "code_parts": {"data": sha256, "models", "teacher_cache", "losses", "distill", "benchmark"},
+     "inputs": {"shards": {"code"}, "cache": {"code"}}}
 """
 
 from __future__ import annotations
@@ -20,19 +23,6 @@ from typing import Any
 
 SCHEMA = 1
 NAME = "lineage.json"
-"""The code that matters: each module with all that it can reach (`identity.closure`)."""
-
-
-# --- written by the stages
-
-
-# --- read
-
-
-# --- compared
-
-
-# --- told
 ELSEWHERE = defaultdict(tuple, prepare=("sources",), cache=("shards", "made_with"))  # facts told elsewhere in the tree
 
 

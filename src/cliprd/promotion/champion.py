@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import getpass
 import importlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cliprd import files
+from cliprd import files, lineage
 from cliprd.artifact import manifest
 from cliprd.errors import InputError, ParamsError
 from cliprd.params import Params
@@ -25,7 +24,6 @@ from cliprd.promotion import versions
 from cliprd.storage import Location
 
 REGISTRY = "models:/"
-LINEAGE = "lineage.json"
 
 
 @dataclass(frozen=True)
@@ -171,10 +169,9 @@ def marks_of(benchmark: Path) -> tuple[str, ...]:
     The latter is the same of a repetition of its training that did not give the same bytes, as on GPUs.
     """
     marks = [manifest.read(benchmark, stage="benchmark").inputs.get("model", "")]
-    if (file := benchmark / LINEAGE).is_file():
-        tree = json.loads(file.read_text(encoding="utf-8"))
+    if (tree := lineage.load(benchmark)) is not None:
         inputs = {name: entry["fingerprint"] for name, entry in tree["inputs"].items()}
-        code = {name: value for name, value in tree.get("code_parts", {}).items() if name != "benchmark"}
+        code = {name: value for name, value in tree["code_parts"].items() if name != "benchmark"}
         marks.append(files.digest([tree["params"], inputs, code]))
     return tuple(marks)
 

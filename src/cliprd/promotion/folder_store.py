@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliprd import files, storage
+from cliprd import files, lineage, storage
 from cliprd.artifact import manifest
 from cliprd.artifact.folder import fetch_folder, put_folder
 from cliprd.errors import InputError
@@ -44,11 +44,10 @@ def current(place: str, params: Params) -> Champion | None:
     if held is None:
         return None
     benchmarks = versions.check(place, held["version"], held.get("benchmarks", 1))
-    lineage = benchmarks[0] / "lineage.json"
     return Champion(
         version=held["version"],
         benchmarks=benchmarks,
-        lineage=json.loads(lineage.read_text(encoding="utf-8")) if lineage.is_file() else None,
+        lineage=lineage.load(benchmarks[0]),
         student=functools.partial(_student, storage.join(place, held["version"])),
         withdrawn=tuple(
             mark for entry in _withdrawn(held) for mark in entry["marks"] if mark not in held.get("marks", ())

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cliprd import files, storage
+from cliprd import files, lineage, storage
 from cliprd.artifact import manifest
 from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.names import visible
@@ -172,11 +172,10 @@ def current(place: str, params: Params) -> Champion | None:
         gone = [found for found in registry.versions() if "cliprd.rolled_back" in found.tags]
         marks = _tag(held, "cliprd.marks", _strings, "[]")
         withdrawn = [mark for version in gone for mark in _tag(version, "cliprd.marks", _strings, "[]")]
-    lineage = benchmarks[0] / registry_package.LINEAGE
     return Champion(
         version=str(held.version),
         benchmarks=benchmarks,
-        lineage=json.loads(lineage.read_text(encoding="utf-8")) if lineage.is_file() else None,
+        lineage=lineage.load(benchmarks[0]),
         student=functools.partial(_student, registry, held),
         withdrawn=tuple(mark for mark in withdrawn if mark not in marks),
     )

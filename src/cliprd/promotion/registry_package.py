@@ -12,7 +12,6 @@ import base64
 import importlib.metadata
 import io
 import json
-import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cliprd import files, storage
+from cliprd import files, lineage, storage
 from cliprd.artifact import manifest
 from cliprd.artifact.folder import put_folder
 from cliprd.errors import InputError
@@ -32,7 +31,7 @@ from cliprd.report.decision import markdown as decision_markdown
 if TYPE_CHECKING:
     from cliprd.promotion.champion import Package
 
-CARD, LINEAGE = "MODEL_CARD.md", "lineage.json"
+CARD = "MODEL_CARD.md"
 SERVED = Path(__file__).with_name("served_model.py")
 _SAVING = threading.Lock()  # MLflow keeps the model of a code file in a global
 REQUIRED = ("mlflow", "torch", "torchvision", "open_clip_torch", "pillow", "numpy", "pandas", "safetensors")
@@ -63,8 +62,8 @@ def write(package: Package, params: Params, decision: Mapping[str, Any], folder:
     names = versions.benchmark_names(len(package.benchmarks))
     for name, source in zip(names, package.benchmarks, strict=True):
         put_folder(source, folder / "artifacts" / name)
-    if (lineage := package.benchmarks[0] / LINEAGE).is_file():
-        shutil.copyfile(lineage, folder / "artifacts" / LINEAGE)
+    if (tree := lineage.load(package.benchmarks[0])) is not None:
+        files.write_json(folder / "artifacts" / lineage.NAME, tree)
     (folder / CARD).write_text(card, encoding="utf-8")
     return card
 
@@ -120,7 +119,6 @@ def _example() -> Any:
 
 def _card(package: Package, params: Params, decision: Mapping[str, Any]) -> str:
     trained, scored = manifest.read(package.student), package.benchmarks[0]
-    lineage = scored / LINEAGE
     return model_card(
         title=trained.facts.get("run") or "Student",
         trained={
@@ -130,7 +128,7 @@ def _card(package: Package, params: Params, decision: Mapping[str, Any]) -> str:
             "code": trained.code,
         },
         results=json.loads((scored / "results.json").read_text(encoding="utf-8")),
-        lineage=json.loads(lineage.read_text(encoding="utf-8")) if lineage.is_file() else None,
+        lineage=lineage.load(scored),
         decision=decision_markdown(decision),
         licence=_licence(params.promote.licence),
     )

@@ -1,7 +1,7 @@
 """The content of comparison.json: methods × seeds × tasks, from outcomes per example.
 
     {"schema": 2, "protocol": shown first, "reference", "methods": [...], "seeds": [...],
-     "confidence", "resamples", "bootstrap_seed", "interval_covers": "examples" | "examples and seeds", "code",
+     "confidence", "resamples", "bootstrap_seed", "interval_covers": "examples" | "examples and seeds",
      "left_out": {TASK: reason},     # found beside the tasks, and not scored
      "tasks": {TASK: {"kind", "metric", "examples": n, "classes": C | null, "chance", "fingerprint"}},
      "protocols": {PROTOCOL: {
@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from cliprd.artifact import identity
 from cliprd.report import verdicts
 from cliprd.report.results import TEACHER
 from cliprd.report.runs import Grid, Run
@@ -139,7 +138,6 @@ def build(grid: Grid, *, reference: str, protocol: str) -> dict[str, Any]:
         "resamples": settings.resamples,
         "bootstrap_seed": settings.seed,
         "interval_covers": SEEDS if seeded else EXAMPLES,
-        "code": identity.digest("cliprd.stages.compare"),
         "tasks": {name: _task(task) for name, task in facts.items()},
         "left_out": {name: why for run in grid.runs for name, why in run.results.get("left_out", {}).items()},
         "protocols": blocks,

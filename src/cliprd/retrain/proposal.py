@@ -68,7 +68,8 @@ def plan(params: Params) -> Plan:
         return Plan(held, (), inputs, judged_as, False, why)
     judged = champion.noted(place, params, note(judged_as))
     if judged and judged["champion"] == held.version:
-        why = f"the same inputs were trained already, and the gate refused them: {judged['reason']}"
+        verdict = "gave the champion" if judged["version"] == held.version else "the gate refused them"
+        why = f"the same inputs were trained already, and {verdict}: {judged['reason']}"
         return Plan(held, changes, inputs, judged_as, False, why)
     return Plan(held, changes, inputs, judged_as, True, _told(changes))
 

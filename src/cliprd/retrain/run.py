@@ -143,6 +143,8 @@ def settle(
     place = params.promote.champion
     if decision["verdict"] == "champion":
         champion.tidy(place, params)
+        reason = {"champion": decision["champion"], "reason": decision["reason"], "version": decision["champion"]}
+        champion.note(place, params, note(made.judged_as), reason)  # an edit of code that changed no byte trains once
         return str(decision["champion"])
     if decision["passed"]:
         return champion.publish(place, params, student, benchmarks, decision, asked_by)

@@ -42,6 +42,7 @@ from cliprd.models.onnx import export_onnx
 from cliprd.models.student import save_student, student_config
 from cliprd.params import Params, parse_method
 from cliprd.storage import Location
+from cliprd.storage.content import learn
 from cliprd.teacher_cache import TeacherCache
 
 LOSS_FILE = "loss.safetensors"
@@ -74,17 +75,19 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
         ValueError: `report` with processes to launch.
     """
     with handing_over():
-        shards = ShardSet.open(inputs["shards"])
-        cache = TeacherCache.open(inputs["cache"], shards, params.augmentation)
-        fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
-        work = Workspace(
-            output,
-            stage="distill",
-            code="cliprd.stages.distill",
-            params=sections(params),
-            inputs=fingerprints,
-            resume_files=[CHECKPOINTS],
-        )  # fmt: skip
+        if distributed.launched():
+            with distributed.join(device.resolve(params.distill).device) as world:
+                shards, cache = world.share(_open(params, inputs) if world.leads else None)
+                work = _workspace(params, output, shards, cache)
+                if not world.leads:
+                    return _follow(params, shards, cache, work.path, world)
+                with work:
+                    if finished := world.share(_finished(work, params, output)):
+                        return finished
+                    tracking.check_start(params, work.path)
+                    return world.share(_make(work, params, shards, cache, report, world))
+        shards, cache = _open(params, inputs)
+        work = _workspace(params, output, shards, cache)
         if group := machines.among():
             if whole := work.look():  # one that comes back when the others have finished would wait for them in vain
                 if group.rank == 0:
@@ -94,15 +97,6 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
             tracking.check_start(params, work.path)
             _launch(params, inputs, output, device.processes(params.distill), group)
             return manifest.read(output, stage="distill")
-        if distributed.launched():
-            with distributed.join(device.resolve(params.distill).device) as world:
-                if not world.leads:
-                    return _follow(params, shards, cache, work.path, world)
-                with work:
-                    if finished := world.share(_finished(work, params, output)):
-                        return finished
-                    tracking.check_start(params, work.path)
-                    return world.share(_make(work, params, shards, cache, report, world))
         with work:
             if whole := _finished(work, params, output):
                 return whole
@@ -115,6 +109,23 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
             raise ValueError("report: its calls do not cross to launched processes; set distill.processes to 1")
         _launch(params, inputs, output, processes)  # the leader takes the folder over
         return manifest.read(output, stage="distill")
+
+
+def _open(params: Params, inputs: Mapping[str, Location]) -> tuple[ShardSet, TeacherCache]:
+    """Both inputs, every file verified: once in a command, by the process that is started first."""
+    shards = ShardSet.open(inputs["shards"])
+    return shards, TeacherCache.open(inputs["cache"], shards, params.augmentation)
+
+
+def _workspace(params: Params, output: Location, shards: ShardSet, cache: TeacherCache) -> Workspace:
+    return Workspace(
+        output,
+        stage="distill",
+        code="cliprd.stages.distill",
+        params=sections(params),
+        inputs={"shards": shards.fingerprint, "cache": cache.fingerprint},
+        resume_files=[CHECKPOINTS],
+    )
 
 
 def _finished(work: Workspace, params: Params, output: Location) -> Manifest | None:
@@ -150,7 +161,7 @@ def _make(
         file.write(safetensors.torch.save(state))
     export_onnx(trained.model, output)
     facts = _facts(params, trained, output, work.inputs, in_force)
-    files.write_json(output / lineage.NAME, lineage.of_student(work.params, facts, made_of))
+    lineage.write(output, lineage.of_student(work.params, facts, made_of))
     return work.finish(facts=facts)  # until its manifest stands, a rerun starts from the checkpoints
 
 
@@ -183,6 +194,7 @@ def _main(file: Path) -> int:
     """One of the processes that `_launch` has started; why it fails is told by the one that started it."""
     end_with_parent()
     task = json.loads(file.read_text(encoding="utf-8"))
+    learn(task["verified"])
     tree = parameters.validate(task["params"], where=str(file))
     try:
         inputs = {name: storage.parse(path) for name, path in task["inputs"].items()}
