@@ -12,8 +12,8 @@ ROOT = SRC.parents[1]
 # From the ground up; a package imports only from the layers below its own, modules of the ground also each other.
 FLOORS = [
     {
-        "document", "errors", "files", "formatting", "losses", "machine", "names", "params", "progress", "reading",
-        "signals", "storage",
+        "document", "errors", "files", "formatting", "losses", "machine", "names", "parallel", "params", "progress",
+        "reading", "signals", "storage",
     },
     {"artifact", "statistics"},
     {"data", "models", "report"},

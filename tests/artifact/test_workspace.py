@@ -199,7 +199,7 @@ def test_the_lock_of_a_file_that_was_removed_counts_for_nothing(tmp_path, monkey
         calls.append(operation)
         flock(lock, operation)
 
-    monkeypatch.setattr("cliprd.artifact.workspace.fcntl.flock", late)
+    monkeypatch.setattr("cliprd.files.fcntl.flock", late)
     with work(tmp_path):
         third = os.open(tmp_path / ".lock", os.O_CREAT | os.O_RDWR)
         with pytest.raises(BlockingIOError):

@@ -63,6 +63,7 @@ def train(
     output: Path,
     report: Report | None = None,
     world: World = World(),  # noqa: B008 (frozen)
+    commit: Callable[..., None] = lambda *names: None,
 ) -> Trained:
     """Train a student, or go on from the newest checkpoint in `output`.
 
@@ -75,6 +76,7 @@ def train(
         report: called with a record every `distill.log_every` steps and after the last; after a resume, records since
             the checkpoint come a second time. Only the leader's is.
         world: the processes that train together; all call this with the same parameters and inputs.
+        commit: called with the names of files that a resumed training relies on (`Workspace.commit`).
 
     Raises:
         ParamsError: the set is too small (see `Division.check`), or the student or the loss cannot be built.
@@ -97,7 +99,7 @@ def train(
     total = d.epochs * loader.steps_per_epoch
 
     state = State(model, loss, optimizer)
-    checkpoints = Checkpoints(output, _identity(params, shards, cache))
+    checkpoints = Checkpoints(output, _identity(params, shards, cache), commit)
     done, position = _resume(checkpoints, state, world)
     if done and world.leads:
         print(f"cliprd: the training {d.method}-{d.seed} goes on from step {done} of {total}", file=sys.stderr)

@@ -195,6 +195,7 @@ def _write(
     entries, tensors = {}, {}
     for task in tasks:
         entries[task.name], tensors[task.name] = _benchmark(task, towers, section, reference, work.path)
+        work.commit(f"embeddings/{task.name}.safetensors")
     stands = _standing(entries, tensors, section)
     results = {
         "schema": 2,

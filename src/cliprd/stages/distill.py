@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from cliprd.distill.distributed import World
 from cliprd.distill.division import Division
 from cliprd.distill.effective import effective
 from cliprd.distill.error_file import handing_over
-from cliprd.distill.history import last_row
+from cliprd.distill.history import HISTORY, last_row
 from cliprd.distill.launch import launch
 from cliprd.distill.record import Record
 from cliprd.distill.sections import sections
@@ -46,6 +47,7 @@ from cliprd.storage.content import learn
 from cliprd.teacher_cache import TeacherCache
 
 LOSS_FILE = "loss.safetensors"
+COMMIT_EVERY = 60.0  # seconds
 
 
 def run_id(params: Params) -> str:
@@ -154,7 +156,9 @@ def _make(
         )  # fmt: skip
 
     with tracking.training_run(params, output, describe) as tracked:
-        trained = train(params, shards, cache, output, _both(tracked, report), world)
+        trained = train(
+            params, shards, cache, output, _both(_both(tracked, report), _committing(work)), world, work.commit
+        )
     save_student(trained.model, params.student, output)
     with atomic_write(output / LOSS_FILE) as file:
         state = {name: tensor.contiguous() for name, tensor in trained.loss.state_dict().items()}
@@ -206,6 +210,19 @@ def _main(file: Path) -> int:
     except Exception:
         return 1
     return 0
+
+
+def _committing(work: Workspace) -> Report:
+    """Commits the history between checkpoints too, so that whoever waits for this training sees that it lives."""
+    last = time.monotonic()
+
+    def report(record: Record) -> None:
+        nonlocal last
+        if time.monotonic() - last > COMMIT_EVERY:
+            last = time.monotonic()
+            work.commit(HISTORY)
+
+    return report
 
 
 def _both(first: Report, second: Report | None) -> Report:

@@ -22,7 +22,6 @@ from cliprd.artifact.manifest import Manifest
 from cliprd.artifact.workspace import Workspace
 from cliprd.data.augment import eval_view, to_tensor
 from cliprd.data.images import decode
-from cliprd.data.parallel import ordered_map
 from cliprd.data.shards import Sample, Shard, ShardSet
 from cliprd.demo_teacher import aligned
 from cliprd.demo_teacher.aligned import AlignedTeacher, Backbones
@@ -33,6 +32,7 @@ from cliprd.models.encoder import resolve_device, state_sha256
 from cliprd.models.identity import shaping, weights_version
 from cliprd.models.image_spec import ImageSpec
 from cliprd.models.teacher import build_teacher
+from cliprd.parallel import ordered_map
 from cliprd.params import Params
 from cliprd.storage import Location
 
@@ -65,7 +65,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
             inputs=made_of,
             resume_files=[FEATURES],
         ) as work:
-            return work.finished or work.finish(facts=_train_aligned(params, shards, work.path, device))
+            return work.finished or work.finish(facts=_train_aligned(params, shards, work, device))
     section = {"teacher": shaping(params.teacher)}
     version = weights_version(params.teacher.name)
     inputs_found = {"weights": version} if version else {}
@@ -80,17 +80,18 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
         return work.finish(facts=said)
 
 
-def _train_aligned(params: Params, shards: ShardSet, output: Path, device: torch.device) -> dict[str, Any]:
-    settings = params.teacher.aligned
+def _train_aligned(params: Params, shards: ShardSet, work: Workspace, device: torch.device) -> dict[str, Any]:
+    settings, output = params.teacher.aligned, work.path
     if not shards.samples:
         raise InputError(f"{shards.folder} holds no pairs to train the teacher on.", "Look into its rejected.jsonl.")
     began = time.perf_counter()
     backbones = Backbones(device)
     spec = aligned.image_spec(settings.image_size)
-    found = [
-        _shard_features(shards, shard, output / FEATURES / f"{shard.stem}.safetensors", backbones, spec)
-        for shard in progress.bar(shards.shards, desc="teacher features", unit="shard")
-    ]
+    found = []
+    for shard in progress.bar(shards.shards, desc="teacher features", unit="shard"):
+        name = f"{FEATURES}/{shard.stem}.safetensors"
+        found.append(_shard_features(shards, shard, output / name, backbones, spec))
+        work.commit(name)
     captions = [sample.captions for shard in shards.shards for sample in shards.read(shard)]
     distinct = sorted({caption for several in captions for caption in several})
     texts = _text_features(distinct, output / FEATURES / "texts.safetensors", backbones)
