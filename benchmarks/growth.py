@@ -166,7 +166,7 @@ def stage_of(stage: str, room: Path) -> Callable[[Path], None]:
         cached = TeacherCache.open(folder / "cache", shards, params.augmentation)
         spec = ImageSpec(size=PIXELS, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         loader = Loader(params, shards, cached, spec, TINY, memory_budget=0)
-        with machine.collector_spared():
+        with machine.gc_frozen():
             seen = sum(len(batch.images) for batch in loader.batches(Position(0, 0)))
         if seen != shards.samples:
             raise SystemExit(f"{seen} samples came of {shards.samples}")

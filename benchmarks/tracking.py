@@ -1,10 +1,10 @@
-"""What tracking costs a training: steps with it against steps without, in turns in one training.
+"""What tracking costs a training: steps with a reader beside it against steps without, in turns.
 
-A real server (MLflow on PostgreSQL, its artifacts on S3) takes every record. With tracking and without alternate every
---seconds; each pair of neighbours gives one ratio, and the table their median and its 95% bootstrap interval, of two
-times: `cpu` is what this process computes in a step, all its threads together, which is what tracking takes from a
-training; `wall` is what passes, in which the server and whoever else is on this machine take part. The first pair, in
-which MLflow is imported, is left out.
+A real server (MLflow on PostgreSQL, its artifacts on S3) takes every record. Short trainings with tracking and without
+alternate, --seconds each; each pair of neighbours gives one ratio, and the table their median and its 95% bootstrap
+interval, of two times: `cpu` is what this process computes in a step, all its threads together, which is what tracking
+takes from a training; `wall` is what passes, in which the server and everything else on this machine take part. The
+first pair, in which MLflow is imported, is left out.
 """
 
 from __future__ import annotations
@@ -24,51 +24,36 @@ from _record import save
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-SKIPPED = 1.5  # seconds at the beginning of each turn: what the turn before has left
+SKIPPED = 4.0  # seconds at the beginning of each training: start-up, and the run that is created once
 
 
 class Done(Exception):
     """Enough was measured."""
 
 
-class Turns:
-    """Called with every record; notes what a turn's steps took, with tracking in every other turn."""
+class Watch:
+    """Called with every record; notes what the steps took, and ends the training."""
 
-    def __init__(self, tracked: Any, seconds: float, turns: int) -> None:
-        self._tracked, self._seconds, self._left = tracked, seconds, turns
-        self.cpu: list[float] = []  # seconds from one record to the next, a mean a turn
-        self.wall: list[float] = []
-        self.records = 0
-        self._context: Any = contextlib.nullcontext(lambda record: None)
-        self._report: Any = None
-        self._begun: tuple[float, float] | None = None
-        self._skip = self._ends = 0.0
-        self._count = 0
+    def __init__(self, seconds: float) -> None:
+        self._begins = time.perf_counter() + SKIPPED
+        self._ends = self._begins + seconds
+        self._first: tuple[float, float] | None = None
+        self._records = 0
+        self.wall = self.cpu = 0.0  # seconds from one record to the next
 
     def __call__(self, record: Any) -> None:
-        """Take the time; begin the next turn where this one is over."""
-        now, cpu = time.perf_counter(), time.process_time()
-        if now < self._ends:
-            if self._begun is not None:
-                self._count += 1
-            elif now > self._skip:
-                self._begun = now, cpu
-            self._report(record)
+        """Take the time."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        if self._first is None:
+            if wall > self._begins:
+                self._first = wall, cpu
             return
-        if self._begun is not None:
-            self.wall.append((now - self._begun[0]) / (self._count + 1))
-            self.cpu.append((cpu - self._begun[1]) / (self._count + 1))
-            self.records += self._count + 1
-        self._context.__exit__(None, None, None)
-        if not self._left:
+        self._records += 1
+        if wall > self._ends:
+            self.wall, self.cpu = (
+                (now - first) / self._records for now, first in zip((wall, cpu), self._first, strict=True)
+            )
             raise Done
-        tracks = self._left % 2 == 0
-        self._left -= 1
-        self._context = self._tracked() if tracks else contextlib.nullcontext(lambda record: None)
-        self._report = self._context.__enter__()
-        self._begun, self._count = None, 0
-        self._skip = time.perf_counter() + SKIPPED
-        self._ends = self._skip + self._seconds
 
 
 @contextlib.contextmanager
@@ -88,38 +73,32 @@ def measure(uri: str, folder: Path, log_every: int, seconds: float, turns: int) 
     from cliprd import params as parameters
     from cliprd import tracking
     from cliprd.distill.train import train
-    from cliprd.tracking.training import Training
     from tests.distill.rooms import make_params, open_rooms
 
     params = make_params(
         folder, method="clip_rd-exp", log_every=log_every, epochs=100_000, checkpoint_every=10**9, batch_size=48
     )
-    params = params.model_copy(
-        update={
-            "student": parameters.load(Path(__file__).parents[1] / "params.yaml").student,
-            "tracking": params.tracking.model_copy(update={"uri": uri, "experiment": "benchmark"}),
-        }
-    )
-    place = Path(tempfile.mkdtemp(dir=folder))
-    count = iter(range(turns))
-
-    def tracked() -> Any:
-        n = next(count)
-        told = Training(name=f"turn-{n}", key=f"{place}-{n}", ablation={
-            "key": str(place), "name": "ablation", "note": "", "params": {}, "tags": {}
-        })  # fmt: skip
-        return tracking.training_run(params, place / str(n), lambda: told)
-
-    measured = Turns(tracked, seconds, turns)
+    student = parameters.load(Path(__file__).parents[1] / "params.yaml").student
+    params = params.model_copy(update={"student": student})
+    section = params.tracking.model_copy(update={"uri": uri, "experiment": "benchmark"})
+    tracked = params.model_copy(update={"tracking": section})
+    inputs = {"shards": folder / "shards", "cache": folder / "cache"}
     torch.set_num_threads(1)
-    with contextlib.suppress(Done):
-        train(params, *open_rooms(folder, params), place, measured)
-    row: dict[str, Any] = {"log_every": log_every, "records": measured.records, "pairs": turns // 2 - 1}
-    for name, times in (("cpu", measured.cpu[2:]), ("wall", measured.wall[2:])):
-        pairs = np.array([a / b for a, b in zip(times[::2], times[1::2], strict=True)])
+    times: dict[str, list[float]] = {"cpu": [], "wall": []}
+    for turn in range(turns):
+        settings = params if turn % 2 else tracked
+        place = Path(tempfile.mkdtemp(dir=folder))
+        with contextlib.suppress(Done), tracking.following(settings, "distill", inputs, place):
+            watch = Watch(seconds)
+            train(settings, *open_rooms(folder, settings), place, watch)
+        times["cpu"].append(watch.cpu)
+        times["wall"].append(watch.wall)
+    row: dict[str, Any] = {"log_every": log_every, "pairs": turns // 2 - 1}
+    for name, (_, _, *seen) in times.items():
+        pairs = np.array([a / b for a, b in zip(seen[::2], seen[1::2], strict=True)])
         drawn = np.median(np.random.default_rng(0).choice(pairs, (2000, len(pairs))), axis=1)
         row |= {
-            f"{name}_step_ms": 1000 * statistics.median(times[1::2]) / log_every,
+            f"{name}_step_ms": 1000 * statistics.median(seen[1::2]) / log_every,
             f"{name}_cost": float(np.median(pairs) - 1),
             f"{name}_low": float(np.quantile(drawn, 0.025) - 1),
             f"{name}_high": float(np.quantile(drawn, 0.975) - 1),
@@ -131,13 +110,13 @@ def main() -> None:
     """Measure, and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--log-every", type=int, nargs="+", default=[1, 10], help="steps to a record")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of one turn")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of one training")
     parser.add_argument("--turns", type=int, default=24)
     options = parser.parse_args()
-    from cliprd.tracking import runs
+    from cliprd.tracking import follow
     from tests.mlflow_server import running
 
-    runs.LAST_WAIT = 60.0
+    follow.LAST_WAIT = 60.0
     with tempfile.TemporaryDirectory() as logs, running(Path(logs)) as server, rooms() as folder:
         rows = [measure(server.uri, folder, n, options.seconds, options.turns) for n in options.log_every]
     save(

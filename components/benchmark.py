@@ -6,7 +6,7 @@ from kfp.dsl import ClassificationMetrics, Dataset, Input, Metrics, Model, Outpu
 def benchmark_teacher(
     settings: dict, tasks: str, model: Input[Model], results: Output[Dataset], scores: Output[Metrics]
 ) -> None:
-    """Evaluate the teacher zero-shot; its embeddings are what students are held against.
+    """Evaluate the teacher zero-shot; students' embeddings are compared with its own.
 
     Args:
         settings: section `benchmark` of params.yaml.
@@ -17,11 +17,9 @@ def benchmark_teacher(
         results: scores with intervals, outcomes and embeddings.
         scores: every score in percent.
     """
-    from cliprd.kubeflow import step, ui
+    from cliprd.kubeflow import component
 
-    made = step.run("benchmark", {"benchmark": settings}, {"model": model.path}, results.path)
-    results.metadata.update(ui.metadata(made))
-    ui.log_metrics(scores, ui.scores(results.path))
+    component.benchmark({"benchmark": settings}, {"model": model}, results, scores)
 
 
 def benchmark(
@@ -48,14 +46,7 @@ def benchmark(
         scores: every score in percent.
         confusion: confusion matrix of the first classification task of at most 50 classes.
     """
-    from cliprd.kubeflow import step, ui
+    from cliprd.kubeflow import component
 
-    made = step.run(
-        "benchmark",
-        {"benchmark": settings, "tracking": tracking},
-        {"model": model.path, "reference": reference.path},
-        results.path,
-    )
-    results.metadata.update(ui.metadata(made))
-    ui.log_metrics(scores, ui.scores(results.path))
-    ui.log_confusion(confusion, results.path)
+    sections = {"benchmark": settings, "tracking": tracking}
+    component.benchmark(sections, {"model": model, "reference": reference}, results, scores, confusion)

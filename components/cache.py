@@ -27,18 +27,10 @@ def cache(
     Returns:
         embeddings: one safetensors file a shard; with a store, a pointer to them.
     """
-    from cliprd.kubeflow import step, ui
+    from cliprd.kubeflow import component
 
-    made = step.run(
-        "cache",
-        {"cache": settings, "augmentation": augmentation},
-        {"shards": shards.path, "teacher": teacher.path},
-        embeddings.path,
-        store=store,
-        keep=bool(store),
-        part=part,
-    )
-    embeddings.metadata.update(ui.metadata(made, location=embeddings.path))
+    sections, inputs = {"cache": settings, "augmentation": augmentation}, {"shards": shards, "teacher": teacher}
+    component.run("cache", sections, inputs, embeddings, store=store, keep=bool(store), part=part)
 
 
 def merge(
@@ -57,7 +49,6 @@ def merge(
     Returns:
         embeddings: one safetensors file a shard, and the cache's fingerprint; with a store, a pointer to them.
     """
-    from cliprd.kubeflow import step, ui
+    from cliprd.kubeflow import component
 
-    made = step.merge({}, shards.path, [part.path for part in parts], embeddings.path, store=store)
-    embeddings.metadata.update(ui.metadata(made, location=embeddings.path))
+    component.merge(shards, parts, embeddings, store=store)

@@ -1,4 +1,4 @@
-"""Component `compare`."""
+"""Components `compare` and `report`."""
 
 from typing import List  # noqa: UP035 (KFP knows lists of artifacts by this name only)
 
@@ -31,21 +31,10 @@ def compare(
         table: the comparison's table.
         scores: mean score of every method in percent.
     """
-    import shutil
+    from cliprd.kubeflow import component
 
-    from cliprd.kubeflow import step, ui
-
-    made = step.compare(
-        {"compare": settings, "tracking": tracking},
-        [result.path for result in benchmarks],
-        [student.path for student in students],
-        teacher.path,
-        comparison.path,
-    )
-    comparison.metadata.update(ui.metadata(made))
-    shutil.copyfile(f"{comparison.path}/index.html", page.path)
-    shutil.copyfile(f"{comparison.path}/comparison.md", table.path)
-    ui.log_metrics(scores, ui.means(comparison.path))
+    sections = {"compare": settings, "tracking": tracking}
+    component.compare(sections, students, benchmarks, teacher, comparison, page, table, scores)
 
 
 def report(
@@ -74,18 +63,7 @@ def report(
         table: teacher and student.
         scores: mean scores in percent.
     """
-    import shutil
+    from cliprd.kubeflow import component
 
-    from cliprd.kubeflow import step, ui
-
-    made = step.compare(
-        {"compare": {**settings, "reference": student.metadata["method"]}, "tracking": tracking},
-        [benchmark.path],
-        [student.path],
-        teacher.path,
-        comparison.path,
-    )
-    comparison.metadata.update(ui.metadata(made))
-    shutil.copyfile(f"{comparison.path}/index.html", page.path)
-    shutil.copyfile(f"{comparison.path}/comparison.md", table.path)
-    ui.log_metrics(scores, ui.means(comparison.path))
+    sections = {"compare": {**settings, "reference": student.metadata["method"]}, "tracking": tracking}
+    component.compare(sections, [student], [benchmark], teacher, comparison, page, table, scores)

@@ -1,4 +1,4 @@
-"""Component `distill`."""
+"""Components `distill` and `distill_nodes`."""
 
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
@@ -33,19 +33,49 @@ def distill(
         model: the student: a folder that open_clip loads, with ONNX of both towers and the loss history.
         training: the last values of every loss term.
     """
-    from cliprd.kubeflow import step, ui
+    from cliprd.kubeflow import component
 
-    made = step.run(
-        "distill",
-        {
-            "distill": {**settings, "method": method, "seed": seed},
-            "student": student,
-            "augmentation": augmentation,
-            "tracking": tracking,
-        },
-        {"shards": shards.path, "cache": cache.path},
-        model.path,
-        store=store,
-    )
-    model.metadata.update(ui.metadata(made))
-    ui.log_metrics(training, made.facts["final"])
+    sections = {"student": student, "augmentation": augmentation, "tracking": tracking}
+    sections["distill"] = {**settings, "method": method, "seed": seed}
+    component.distill(sections, shards, cache, model, training, store=store)
+
+
+def distill_nodes(
+    settings: dict,
+    student: dict,
+    augmentation: dict,
+    tracking: dict,
+    kubernetes: dict,
+    image: str,
+    method: str,
+    seed: int,
+    store: str,
+    shards: Input[Dataset],
+    cache: Input[Dataset],
+    model: Output[Model],
+    training: Output[Metrics],
+) -> None:
+    """Train a student on many nodes: submit a job to Kubeflow's Trainer, follow it, and end with its result.
+
+    Args:
+        settings: section `distill` of params.yaml; its method and seed are replaced by the two inputs below.
+        student: section `student` of params.yaml: the architecture.
+        augmentation: section `augmentation` of params.yaml, as the cache was made with.
+        tracking: section `tracking` of params.yaml: the MLflow server, or an empty uri for none.
+        kubernetes: section `kubernetes` of params.yaml: nodes, their engine, and what each asks for.
+        image: of the nodes.
+        method: baseline, clip_kd, vrd, xrd or clip_rd, with -raw or -exp for the scale mode.
+        seed: of initialisation and order.
+        store: s3:// prefix to work in: the nodes meet there.
+        shards: training pairs.
+        cache: the teacher's embeddings of them.
+
+    Returns:
+        model: the student: a folder that open_clip loads, with ONNX of both towers and the loss history.
+        training: the last values of every loss term.
+    """
+    from cliprd.kubeflow import component
+
+    sections = {"student": student, "augmentation": augmentation, "tracking": tracking, "kubernetes": kubernetes}
+    sections["distill"] = {**settings, "method": method, "seed": seed}
+    component.distill(sections, shards, cache, model, training, store=store, image=image)

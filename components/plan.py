@@ -24,7 +24,7 @@ def plan(
     promote: dict = {},  # noqa: B006
     champion: str = "",
 ) -> NamedTuple("Outputs", [("source", str), ("tasks", str), ("weights", str)]):  # type: ignore[valid-type]
-    """Check all parameters before any work is done, and look at what the data and the tasks are now.
+    """Check all parameters before any work is done, and fingerprint the data and the tasks as they are now.
 
     Args:
         data: section of params.yaml.
@@ -59,4 +59,4 @@ def plan(
         "promote": {**promote, "champion": champion},
     }  # fmt: skip
     runs = runs or [{"method": method, "seed": seed}]
-    return checks.plan(sections, runs, text.path, places=[store])
+    return checks.check_pipeline(sections, runs, text.path, store=store)

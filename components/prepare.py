@@ -16,9 +16,8 @@ def prepare(data: dict, source: str, store: str, parts: int, shards: Output[Data
         Output: the parts, as `0/4` to `3/4`.
         shards: shards with their index, rejected.jsonl and manifest; with a store, a pointer to them.
     """
-    from cliprd.kubeflow import step, ui
+    from cliprd.kubeflow import component
 
-    made = step.run("prepare", {"data": data}, {}, shards.path, store=store, content=source, keep=bool(store))
-    shards.metadata.update(ui.metadata(made, location=shards.path))
-    several = min(parts, made.facts["shards"])
-    return [f"{number}/{several}" for number in range(several)]
+    manifest = component.run("prepare", {"data": data}, {}, shards, store=store, content=source, keep=bool(store))
+    count = min(parts, manifest.facts["shards"])
+    return [f"{number}/{count}" for number in range(count)]

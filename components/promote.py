@@ -30,13 +30,10 @@ def gate(
         decision: decision.json with the reason and its figures.
         gain: difference to the champion in points, where there is one.
     """
-    from cliprd.kubeflow import promotion, ui
+    from cliprd.kubeflow import component
 
     sections = {"promote": {**settings, "champion": champion}, "compare": compare, "tracking": tracking}
-    made = promotion.gate(sections, results.path, decision.path, run_name=run, publish=publish)
-    decision.metadata.update(ui.metadata(made))
-    ui.log_metrics(gain, ui.gains(decision.path))
-    return bool(made.facts["passed"])
+    return component.gate(sections, results, decision, gain, run_name=run, publish=publish)
 
 
 def promote(
@@ -63,12 +60,10 @@ def promote(
     Returns:
         promoted: the champion's new version.
     """
-    from cliprd.kubeflow import promotion, ui
+    from cliprd.kubeflow import component
 
     sections = {"promote": {**settings, "champion": champion}, "tracking": tracking}
-    version = promotion.promote(sections, model.path, results.path, decision.path, run_name=run)
-    promoted.metadata["version"] = version
-    ui.log_metrics(promoted, ui.scores(results.path))
+    component.promote(sections, model, results, decision, promoted, run_name=run)
 
 
 def refuse(
@@ -81,7 +76,7 @@ def refuse(
     decision: Input[Dataset],
     refused: Output[Metrics],
 ) -> None:
-    """Keep a student that the gate refused, with its word, beside the champion, which stays.
+    """Keep a student that the gate refused, with the decision, beside the champion, which stays.
 
     Args:
         settings: section `promote` of params.yaml; its champion is replaced by the input below.
@@ -95,10 +90,7 @@ def refuse(
     Returns:
         refused: the student's version; none where it is the champion already.
     """
-    from cliprd.kubeflow import promotion, ui
+    from cliprd.kubeflow import component
 
     sections = {"promote": {**settings, "champion": champion}, "tracking": tracking}
-    version = promotion.refuse(sections, model.path, results.path, decision.path, run_name=run)
-    if version:
-        refused.metadata["version"] = version
-    ui.log_metrics(refused, ui.scores(results.path))
+    component.refuse(sections, model, results, decision, refused, run_name=run)

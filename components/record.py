@@ -4,7 +4,7 @@ from kfp.dsl import Markdown, Output, PipelineTaskFinalStatus
 
 
 def record(tracking: dict, champion: str, run: str, ending: Output[Markdown], status: PipelineTaskFinalStatus) -> str:
-    """Record how the run ended, whatever happened in it.
+    """Record how the run ended, regardless of the result.
 
     Args:
         tracking: section `tracking` of params.yaml: the server of models:/.

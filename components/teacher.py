@@ -15,7 +15,6 @@ def teacher(settings: dict, weights: str, store: str, shards: Input[Dataset], mo
     Returns:
         model: the teacher's folder.
     """
-    from cliprd.kubeflow import step, ui
+    from cliprd.kubeflow import component
 
-    made = step.run("teacher", {"teacher": settings}, {"shards": shards.path}, model.path, store=store, content=weights)
-    model.metadata.update(ui.metadata(made))
+    component.run("teacher", {"teacher": settings}, {"shards": shards}, model, store=store, content=weights)

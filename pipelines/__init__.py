@@ -1,1 +1,1 @@
-"""Kubeflow pipelines of the components, and what is done with them: compile, run here, submit."""
+"""DAGs of the Kubeflow pipelines, and nothing else; `cliprd.kubeflow` finds them by entry points `cliprd.pipelines`."""

@@ -2,64 +2,25 @@
 
 from typing import Any
 
-from kfp import dsl
-
 from cliprd.params import Params
-from pipelines.steps import Steps, defaults
+from pipelines.builder import Inputs, build_pipeline
+from pipelines.steps import Steps
 
-NAME = "cliprd-distill"
+DESCRIPTION = "Distil one student from a teacher and benchmark both."
 
 
 def build(params: Params, image: str) -> Any:
-    """The pipeline; `params` become the defaults of its inputs, a section each."""
-    default = defaults(params)
-    steps = Steps(image, params.kubernetes)
+    """The pipeline; arguments as of `build_pipeline`."""
+    return build_pipeline("distill", DESCRIPTION, _dag, params, image, method="clip_rd-exp", seed=0)
 
-    @dsl.pipeline(name=NAME, description="Distil one student from a teacher and benchmark both.")
-    def pipeline(
-        method: str = "clip_rd-exp",
-        seed: int = 0,
-        data: dict = default["data"],
-        teacher: dict = default["teacher"],
-        augmentation: dict = default["augmentation"],
-        cache: dict = default["cache"],
-        student: dict = default["student"],
-        distill: dict = default["distill"],
-        benchmark: dict = default["benchmark"],
-        compare: dict = default["compare"],
-        tracking: dict = default["tracking"],
-        store: str = params.kubernetes.store,
-        cache_parts: int = params.kubernetes.cache_parts,
-    ) -> None:
-        """Distil one student from a teacher and benchmark both.
 
-        Args:
-            method: baseline, clip_kd, vrd, xrd or clip_rd, with -raw or -exp for the scale mode.
-            seed: of the training.
-            data: section of params.yaml.
-            teacher: section of params.yaml.
-            augmentation: section of params.yaml.
-            cache: section of params.yaml.
-            student: section of params.yaml.
-            distill: section of params.yaml.
-            benchmark: section of params.yaml.
-            compare: section of params.yaml.
-            tracking: section of params.yaml.
-            store: s3:// prefix for shards, teacher cache and checkpoints; empty for Kubeflow's artifacts only.
-            cache_parts: pods that the teacher cache is embedded in.
-        """
-        sections = {
-            "data": data, "teacher": teacher, "augmentation": augmentation, "cache": cache, "student": student,
-            "distill": distill, "benchmark": benchmark, "compare": compare, "tracking": tracking,
-        }  # fmt: skip
-        made = steps.teacher_side(sections, store=store, cache_parts=cache_parts, method=method, seed=seed)
-        trained, scored = steps.student_side(sections, made, store=store, method=method, seed=seed)
-        steps.report(
-            settings=compare,
-            tracking=tracking,
-            student=trained.outputs["model"],
-            benchmark=scored.outputs["results"],
-            teacher=made["benchmark"].outputs["results"],
-        )
-
-    return pipeline
+def _dag(steps: Steps, inputs: Inputs) -> None:
+    teacher = steps.teacher_side(inputs)
+    trained, scored = steps.student_side(inputs, teacher, method=inputs["method"], seed=inputs["seed"])
+    steps.report(
+        settings=inputs["compare"],
+        tracking=inputs["tracking"],
+        student=trained.outputs["model"],
+        benchmark=scored.outputs["results"],
+        teacher=teacher["benchmark"].outputs["results"],
+    )

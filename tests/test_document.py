@@ -45,8 +45,8 @@ def test_values_are_those_of_yaml_1_2(text, value):
         ("a: 1\nb: 2\na: 3", ["'a'", "twice", "lines 1 and 3"]),
         ("x: {a: 1, a: 2}", ["'x.a'", "twice", "line 1"]),
         ("a:\n  <<: {x: 1}\n  <<: {y: 1}", ["<<", "lines 2 and 3"]),
-        ("&a [*a]", ["holds itself", "line 1"]),
-        ("a: &a {b: *a}", ["'a.b'", "holds itself"]),
+        ("&a [*a]", ["contains itself", "line 1"]),
+        ("a: &a {b: *a}", ["'a.b'", "contains itself"]),
         (BOMB, ["aliases", "100,000"]),
         (STAIRS, ["aliases", "deep"]),
         ("[" * 10_000, ["64 levels"]),
@@ -85,7 +85,7 @@ def test_values_are_those_of_yaml_1_2(text, value):
         ("a: \x07", ["7"]),
     ],
 )
-def test_everything_else_is_one_line(text, parts):
+def test_unsupported_yaml_is_a_one_line_error(text, parts):
     begun = time.monotonic()
     with pytest.raises(DocumentError) as caught:
         document.parse(text)
@@ -107,7 +107,7 @@ def test_everything_else_is_one_line(text, parts):
         (b"\x89PNG\r\n\x1a\n", ["0x89"]),
     ],
 )
-def test_files_that_are_none(tmp_path, content, parts):
+def test_invalid_files_are_reported(tmp_path, content, parts):
     file = tmp_path / "p.yaml"
     file.write_bytes(content)
     with pytest.raises(ParamsError) as caught:
@@ -116,7 +116,7 @@ def test_files_that_are_none(tmp_path, content, parts):
         assert part in str(caught.value)
 
 
-def test_what_is_no_file_does_not_wait(tmp_path):
+def test_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for path in (
@@ -142,7 +142,7 @@ PLAIN = st.recursive(
 
 @settings(max_examples=100, deadline=None)
 @given(PLAIN)
-def test_what_dump_writes_parse_reads(tree):
+def test_dump_and_parse_round_trip(tree):
     try:
         document.check(tree)
     except DocumentError:
@@ -151,7 +151,7 @@ def test_what_dump_writes_parse_reads(tree):
 
 
 @pytest.mark.parametrize("text", ["1e3", "0o17", "012", "yes", "~", "1_000", "<<", "2024-01-01", "1:30", "=", ""])
-def test_text_that_looks_like_something_else_stays_text(text):
+def test_text_that_looks_like_another_type_stays_text(text):
     written = document.dump({"a": text})
     assert document.parse(written) == {"a": text}
     assert yaml.safe_load(written) == {"a": text}
@@ -172,12 +172,12 @@ def test_any_text_is_plain_json_or_one_line(text):
     "tree",
     [{"a": float("nan")}, {"a": [[float("inf")]]}, {1: 2}, {"a": {None: 1}}, {"a": {1, 2}}, {"a": b"x"}, {"a": "\0"}],
 )
-def test_trees_that_came_another_way_are_checked(tree):
+def test_trees_from_other_sources_are_checked(tree):
     with pytest.raises(DocumentError):
         document.check(tree)
 
 
-def test_a_tree_that_holds_itself_is_told():
+def test_a_cyclic_tree_is_refused():
     tree: dict = {}
     tree["a"] = tree
     with pytest.raises(DocumentError, match="levels"):

@@ -85,7 +85,7 @@ def test_a_killed_writers_folder_is_swept_by_the_next(tmp_path):
     assert (live.returncode, os.listdir(tmp_path)) == (0, [])
 
 
-def test_where_there_are_no_locks_age_decides(tmp_path, monkeypatch):
+def test_without_locks_age_decides(tmp_path, monkeypatch):
     def refused(*_):
         raise OSError(38, "Function not implemented")
 
@@ -101,7 +101,7 @@ def test_where_there_are_no_locks_age_decides(tmp_path, monkeypatch):
     assert (tmp_path / "y").read_bytes() == b"1"
 
 
-def test_a_file_that_is_swept_before_its_lock_is_made_again(tmp_path, monkeypatch):
+def test_a_file_swept_before_its_lock_is_created_again(tmp_path, monkeypatch):
     real, done = fcntl.flock, []
 
     def swept_first(handle, how):
@@ -118,7 +118,7 @@ def test_a_file_that_is_swept_before_its_lock_is_made_again(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link"])
-def test_what_is_no_regular_file_neither_hangs_nor_leads_elsewhere(tmp_path, kind):
+def test_special_files_are_neither_opened_nor_followed(tmp_path, kind):
     other = tmp_path / "other"
     other.write_text("x")
     stray = tmp_path / ".y.1.tmp"
@@ -142,7 +142,7 @@ def test_any_name_that_a_file_system_takes_can_be_written_and_swept(tmp_path, na
         assert not other.exists()
 
 
-def test_what_ends_a_writing_names_the_file(tmp_path):
+def test_write_errors_name_the_file(tmp_path):
     code = """
 import resource, signal, sys
 from pathlib import Path

@@ -35,7 +35,7 @@ def test_cores_are_no_more_than_the_limit(tmp_path, files, expected):
     assert machine.cores(write(tmp_path, **files)) == (expected or allowed)
 
 
-def test_libraries_that_come_later_keep_to_it():
+def test_libraries_loaded_later_obey_the_limit():
     code = (
         "import os; os.sched_getaffinity = lambda _: {0}; os.cpu_count = lambda: 64\n"
         "from cliprd import machine; machine.limit_threads()\n"
@@ -46,11 +46,11 @@ def test_libraries_that_come_later_keep_to_it():
     assert result.stdout.strip() == "1"
 
 
-def test_the_collector_is_spared_and_has_all_back_in_the_end():
+def test_objects_are_frozen_within_the_block_only():
     before = gc.get_freeze_count()
-    with machine.collector_spared():
+    with machine.gc_frozen():
         assert gc.get_freeze_count() > before + 10_000
     assert gc.get_freeze_count() == 0
-    with pytest.raises(KeyError), machine.collector_spared():
+    with pytest.raises(KeyError), machine.gc_frozen():
         raise KeyError
     assert gc.get_freeze_count() == 0

@@ -52,7 +52,7 @@ def test_ordinary_names_stay_as_they_are(name):
 
 
 @pytest.mark.parametrize("name", ["می\u200cخواهم", "👩\u200d👩\u200d👧", "क्\u200dष"])
-def test_joiners_stay_where_the_writing_needs_them(name):
+def test_joiners_are_kept_where_the_script_needs_them(name):
     assert visible(name) == name
     assert visible("a\u200db\u200c") == "a\\u200db\\u200c"
 
@@ -62,7 +62,7 @@ def test_a_librarys_lines_become_one():
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-def test_no_name_comes_alive_in_markdown(name):
+def test_no_name_is_interpreted_in_markdown(name):
     seen = " ".join(visible(name).split())
     for markdown, shown in ((text(name), seen), (literal(name), visible(name))):
         page = check_dead(f"{markdown}\n")
@@ -75,7 +75,7 @@ def test_no_name_comes_alive_in_markdown(name):
 
 
 @given(marks)
-def test_no_combination_of_marks_does(name):
+def test_no_combination_of_marks_is_interpreted(name):
     page = check_dead(f"{text(name)}\n\n| {text(name)} | {literal(name)} |\n|---|---|\n| x | {text(name)} |\n")
     expected = " ".join(visible(name).split())
     assert page.cells[0].strip() == page.cells[3].strip() == expected
@@ -90,14 +90,14 @@ def test_no_line_ends_a_fence(names):
     assert page.code == [f"{body}\n"]
 
 
-def test_words_of_a_message_are_still_read():
+def test_messages_stay_readable_in_markdown():
     assert text("+2.00 [+1.00, +3.00] points (n = 1,234)") == "+2.00 \\[+1.00, +3.00\\] points (n = 1,234)"
     assert text("see http://x/y, then fluent_emoji.") == "see `http://x/y`, then fluent_emoji."
 
 
 @settings(deadline=None)  # the first example imports MLflow
 @given(st.lists(st.one_of(anything, st.sampled_from(list(NAMES.values()))), unique=True, max_size=20))
-def test_keys_are_taken_by_mlflow_and_stay_different(names):
+def test_keys_are_valid_for_mlflow_and_distinct(names):
     from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
     names = list(dict.fromkeys(name.replace("/", "") for name in names))
@@ -139,7 +139,7 @@ def test_every_command_names_a_hostile_folder_in_one_clean_line(name, tmp_path, 
         assert captured.err.splitlines()[-1] == errors[0]
 
 
-def test_a_console_of_ascii_takes_every_line(tmp_path):
+def test_an_ascii_console_accepts_every_line(tmp_path):
     command = [sys.executable, "-m", "cliprd.cli", "params", "--set", "data.path=é→\u202e"]
     (tmp_path / "params.yaml").write_text("{}")
     ran = subprocess.run(

@@ -12,7 +12,7 @@ from cliprd.plan import plan
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_papers_setting():
+def test_plan_of_the_papers_setting():
     text = plan(params.load(ROOT / "configs/paper.yaml"), Pairs(14_000_000, "as given"))
     assert "image 224x224 -> 384" in text  # student ViT-T-16
     assert "5.60 M image and 40.44 M text parameters" in text
@@ -31,7 +31,7 @@ def test_the_demo_setting_needs_no_projection():
     assert "3 parameters of the loss itself" in text
 
 
-def test_an_unknown_architecture_is_told():
+def test_an_unknown_architecture_is_reported():
     tree = params.validate({"student": {"arch": "ViT-T-61"}}, where="test")
     with pytest.raises(ParamsError, match="ViT-T-16"):
         plan(tree, Pairs(1, "as given"))

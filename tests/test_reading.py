@@ -24,7 +24,7 @@ def make(path, kind):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "loop", "pipe behind a link", "nothing"])
-def test_what_is_no_regular_file_is_named(tmp_path, monkeypatch, kind):
+def test_special_files_are_refused(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)  # a socket's address is short
     path = tmp_path / "x"
     make(path.relative_to(tmp_path), kind)
@@ -35,6 +35,6 @@ def test_what_is_no_regular_file_is_named(tmp_path, monkeypatch, kind):
 
 
 @pytest.mark.parametrize("data", ["", "{", "[" * 100_000, '{"a":' * 100_000, b"\xff", "1" * 5_000])
-def test_what_is_no_json_is_a_value_error(data):
+def test_invalid_json_is_a_value_error(data):
     with pytest.raises(ValueError):  # noqa: PT011 - any of its kinds
         parse_json(data)

@@ -71,25 +71,25 @@ def ended(tmp_path, body, number, *, patience=30.0, again=0, ignore=False):
     ("number", "code", "word"),
     [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "SIGHUP"), (signal.SIGINT, 130, "interrupted")],
 )
-def test_one_line_and_the_code_of_a_shell(tmp_path, number, code, word):
+def test_a_signal_ends_with_one_line_and_the_shells_exit_code(tmp_path, number, code, word):
     returned, errors = ended(tmp_path, SLEEP, number)
     assert returned == code
     (line,) = errors.splitlines()
     assert word in line
-    assert "the same command goes on" in line
+    assert "run the same command to resume" in line
     assert not (tmp_path / "out" / ".lock").exists()
     with Workspace(tmp_path / "out", stage="s", params={}, inputs={}) as work:  # what was done stays
         assert work.resumed
         assert (work.path / "part").read_text() == "1"
 
 
-def test_a_second_signal_does_not_stop_what_the_first_has_begun(tmp_path):
+def test_a_second_signal_does_not_interrupt_the_clean_up(tmp_path):
     returned, errors = ended(tmp_path, SLEEP, signal.SIGTERM, again=5)
     assert (returned, len(errors.splitlines())) == (143, 1)
 
 
 @pytest.mark.parametrize("body", [LOST, SWALLOWED])
-def test_a_main_thread_that_does_not_hear_is_ended(tmp_path, body):
+def test_a_blocked_main_thread_is_ended_after_the_patience(tmp_path, body):
     returned, errors = ended(tmp_path, body, signal.SIGTERM, patience=1.0)
     assert returned == 143
     assert errors.splitlines()[-1].startswith("cliprd: error: ended by SIGTERM")
@@ -101,7 +101,7 @@ def test_nohup_is_respected(tmp_path):
     assert manifest.verify(tmp_path / "out", stage="s")
 
 
-def test_handlers_are_given_back():
+def test_handlers_are_restored():
     before = {number: signal.getsignal(number) for number in signals.NUMBERS}
     with pytest.raises(signals.Ended) as caught, signals.raised():
         signal.raise_signal(signal.SIGTERM)
@@ -112,7 +112,7 @@ def test_handlers_are_given_back():
     assert {number: signal.getsignal(number) for number in signals.NUMBERS} == before
 
 
-def test_a_step_in_a_pod_ends_alike(tmp_path):
+def test_a_signal_ends_a_pipeline_step_too(tmp_path):
     code = "\n".join([
         "import time", "from cliprd.kubeflow import retry",
         "with retry.reporting():", "    print('in', flush=True)", "    time.sleep(60)",
@@ -122,7 +122,7 @@ def test_a_step_in_a_pod_ends_alike(tmp_path):
     process.terminate()
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 143
-    assert errors.splitlines() == ["cliprd: error: ended by SIGTERM; the same command goes on from what is finished"]
+    assert errors.splitlines() == ["cliprd: error: ended by SIGTERM; run the same command to resume"]
 
 
 START = """
@@ -139,7 +139,7 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_while_the_command_line_is_imported(number):
+def test_a_signal_during_import_ends_the_command(number):
     process = subprocess.Popen([sys.executable, "-c", START], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "in\n"
     process.send_signal(number)
@@ -148,7 +148,7 @@ def test_while_the_command_line_is_imported(number):
     assert len(errors.splitlines()) == 1
 
 
-def test_a_signal_in_a_command_within_the_program_is_heard_by_a_main_thread_in_c_code(tmp_path):
+def test_a_signal_reaches_a_main_thread_in_c_code(tmp_path):
     program = "with signals.raised():\n    sys.exit(cli.main(['params']))\n"
     code = COMMAND.replace('sys.exit(cli.main(["params"]))\n', program)
     body = "".join(f"        {line}\n" for line in SWALLOWED.strip("\n").splitlines())

@@ -1,9 +1,9 @@
-"""YAML and JSON as people give them: one reader for params.yaml, `--set` and `--input`.
+"""Reads YAML and JSON from users: params.yaml, `--set` and `--input`.
 
 YAML 1.2's core schema, by which DVC reads the same file: `1e-06`, `+1e-3` and `.5e-3` are numbers, `012` is twelve,
 and `yes`, `off`, `1_000`, `1:30` and `2024-01-01` are text.
-What comes back is plain JSON: text as keys, finite numbers, integers of 64 bits. Anchors, aliases and merge keys (`<<`)
-work. Everything else that YAML allows is an error of one line that says where.
+The result is plain JSON: text as keys, finite numbers, 64-bit integers. Anchors, aliases and merge keys (`<<`) work.
+Everything else that YAML allows is an error, whose one-line message gives the location.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cliprd.reading import open_regular
 
 MOST_BYTES = 1 << 20  # of a file
 MOST_DEEP = 64  # levels
-MOST_NODES = 100_000  # with every alias written out
+MOST_NODES = 100_000  # with aliases expanded
 INT64 = range(-(2**63), 2**63)
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
@@ -33,11 +33,11 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\
 
 
 class DocumentError(ValueError):
-    """Text that is no document; the message is one line, without the name of what holds it."""
+    """The text is no valid document; the message is one line, without the file's name."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes of the core schema, no deeper than `MOST_DEEP`."""
+    """Composes nodes of the core schema, at most `MOST_DEEP` levels deep."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 (PyYAML's own, filled below)
     _depth = 0
@@ -52,10 +52,10 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that a reader of YAML 1.1 or 1.2 would take for something else."""
+    """Quotes text that YAML 1.1 or 1.2 would read as another type."""
 
     def represent_str(self, data: str) -> ScalarNode:
-        """In double quotes where a plain scalar would fold its line breaks."""
+        """Use double quotes if a plain scalar would fold line breaks."""
         return self.represent_scalar(f"{_TAG}str", data, style=None if data.isprintable() else '"')
 
 
@@ -73,7 +73,7 @@ for _tag, _pattern in (
 
 
 def read(path: Path) -> Any:
-    """The content of a file; None where it is empty.
+    """The content of a file; None if it is empty.
 
     Raises:
         ParamsError: it cannot be read, is no regular file, is too large, or is no document.
@@ -87,7 +87,7 @@ def read(path: Path) -> Any:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ParamsError(f"{path} cannot be read: {reason}.", "Name another file with --params.") from error
     if len(data) > MOST_BYTES:
-        raise ParamsError(f"{path} has more than {MOST_BYTES:,} bytes.", "Is it a file of parameters?")
+        raise ParamsError(f"{path} has more than {MOST_BYTES:,} bytes.", "Is it a parameter file?")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ParamsError(f"{path} is not valid YAML: it is UTF-16.", "Save it as UTF-8.")
     try:
@@ -99,16 +99,16 @@ def read(path: Path) -> Any:
             "Save it as UTF-8.",
         ) from error
     except DocumentError as error:
-        raise ParamsError(f"{path} is not valid YAML: {error}.", "Mend the file.") from error
+        raise ParamsError(f"{path} is not valid YAML: {error}.", "Correct the file.") from error
 
 
 def parse(text: str) -> Any:
-    """The document in `text`, YAML or JSON; None where it is empty.
+    """The document in `text`, YAML or JSON; None if it is empty.
 
     Raises:
-        DocumentError: it is none, or holds what JSON could not say.
+        DocumentError: it is no valid document, or has values that JSON cannot represent.
     """
-    if any("\udc80" <= character <= "\udcff" for character in text):  # Python's own sign for such a byte
+    if any("\udc80" <= character <= "\udcff" for character in text):  # Python's representation of such a byte
         raise DocumentError("it has bytes that are not UTF-8, which parameters cannot hold: rename the file")
     loader = _Loader("")
     try:
@@ -116,9 +116,9 @@ def parse(text: str) -> Any:
         node = loader.get_single_node()
         return None if node is None else _Plain().of(node, ())
     except yaml.MarkedYAMLError as error:
-        told = ", ".join(part for part in (error.context, error.problem) if part)
-        raise DocumentError(f"{one_line(told)}{_at(error.problem_mark)}") from error
-    except yaml.YAMLError as error:  # the reader's: a character that YAML does not allow
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        raise DocumentError(f"{one_line(reason)}{_at(error.problem_mark)}") from error
+    except yaml.YAMLError as error:  # a character that YAML does not allow
         raise DocumentError(one_line(str(error).splitlines()[0])) from error
     except DocumentError:
         raise
@@ -129,24 +129,24 @@ def parse(text: str) -> Any:
 
 
 def dump(tree: Any, **options: Any) -> str:
-    """A plain tree as YAML that `parse`, and readers of YAML 1.1, give back as it is; options as of `yaml.dump`."""
+    """A plain tree as YAML that `parse` and readers of YAML 1.1 read back unchanged; options as of `yaml.dump`."""
     text: str = yaml.dump(tree, Dumper=_Dumper, allow_unicode=True, **options)
     return text
 
 
 class _Plain:
-    """Nodes as plain values; counts what aliases make of them."""
+    """Converts nodes to plain values; counts them with aliases expanded."""
 
     def __init__(self) -> None:
         self._nodes = 0
-        self._open: set[int] = set()  # nodes that we are inside of
+        self._open: set[int] = set()  # nodes being converted, to detect cycles
 
     def of(self, node: Node, path: tuple[str, ...]) -> Any:
         self._nodes += 1
         if self._nodes > MOST_NODES:
             raise DocumentError(f"with its aliases it has more than {MOST_NODES:,} values")
         if id(node) in self._open:
-            raise DocumentError(f"{_key(path)} holds itself by an alias{_at(node.start_mark)}")
+            raise DocumentError(f"{_key(path)} contains itself by an alias{_at(node.start_mark)}")
         if len(path) > MOST_DEEP:
             raise DocumentError(f"with its aliases it is nested more than {MOST_DEEP} levels deep")
         if isinstance(node, ScalarNode):
@@ -173,7 +173,7 @@ class _Plain:
             if name in lines:
                 both = (lines[name], key.start_mark.line + 1)
                 where = f"lines {both[0]} and {both[1]}" if both[0] != both[1] else f"line {both[0]}"
-                raise DocumentError(f"{_key((*path, name))} stands there twice, in {where}")
+                raise DocumentError(f"{_key((*path, name))} is given twice, in {where}")
             lines[name] = key.start_mark.line + 1
             if key.tag == _MERGE:
                 merged = self._merged(value, path)
@@ -182,7 +182,7 @@ class _Plain:
         return {**merged, **own}
 
     def _merged(self, node: Node, path: tuple[str, ...]) -> dict[str, Any]:
-        """The keys that `<<` brings; of several mappings the first counts."""
+        """The keys merged by `<<`; of several mappings, the first that has a key counts."""
         content = self.of(node, (*path, "<<"))
         parts = content if isinstance(content, list) else [content]
         if not all(isinstance(part, dict) for part in parts):
@@ -256,10 +256,10 @@ def _unusable(text: str) -> str:
 
 
 def check(tree: Any) -> None:
-    """Refuse what a document could not have held, in a tree that came by another way (Kubeflow, a caller in Python).
+    """Check that a tree from another source (Kubeflow, a caller in Python) has only values that a document can have.
 
     Raises:
-        DocumentError: names the key.
+        DocumentError: it has not; the message names the key.
     """
     waiting: list[tuple[Any, tuple[str, ...]]] = [(tree, ())]
     seen = 0

@@ -1,8 +1,8 @@
-"""Files that are replaced in one step, and the removal of what a killed process has left beside them.
+"""Atomic replacement of files, and removal of temporary files that killed processes left.
 
-A writer works in `.NAME.XXXX.tmp` beside the file, under a lock that the system takes back when the process ends,
-however it ends. A leftover is a temporary file or folder that nobody has locked: what a live process writes is never
-removed, on this machine or, where a network file system has locks, on another.
+A writer uses `.NAME.XXXX.tmp` beside the file, under a lock that the kernel releases when the process ends. Only
+temporary files and folders without a lock are removed, so a live process's files are safe, also on another machine if
+the network file system supports locks.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from pathlib import Path
 from typing import IO, Any
 
 SUFFIX = ".tmp"
-ABANDONED = 7 * 86400  # seconds after which a temporary file counts as left over where the file system has no locks
-_LOCK = ".lock"  # in a temporary folder
+ABANDONED = 7 * 86400  # seconds after which a temporary file is removed if the file system has no locks
+_LOCK = ".lock"  # lock file of a temporary folder
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Write beside `path`, fsync, move into place: a reader sees the old file or all of the new one, never a part.
+    """Write a temporary file, fsync, and rename it to `path`: a reader sees the old or the complete new file.
 
-    Text is UTF-8. Bytes of a file name that are no text, which Python holds as unpaired surrogates, are escaped as JSON
-    escapes them.
+    Text is UTF-8. Unpaired surrogates, by which Python represents undecodable file names, are written as escapes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = _locked_file(path)
@@ -41,12 +40,12 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)  # mkstemp makes 0600, which another container's user could not read
-            os.replace(name, path)  # before the file is closed, which ends its lock
+            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would keep other containers' users from reading
+            os.replace(name, path)  # before close, which releases the lock
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, name):
-            error.filename = str(path)  # a full disk names none
+            error.filename = str(path)  # an error of a full disk names no file
         raise
 
 
@@ -57,18 +56,18 @@ def _locked_file(path: Path) -> tuple[int, str]:
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, name
-        os.close(handle)  # it was swept in the moment before it was locked
+        os.close(handle)  # another process swept it before it was locked
 
 
 def _stem(name: str) -> str:
-    """A name that leaves room for the rest of a temporary file's; file systems end at 255 bytes."""
+    """A name short enough for a temporary file's prefix and suffix; file systems allow 255 bytes."""
     data = os.fsencode(name)
     return name if len(data) <= 200 else f"{os.fsdecode(data[:100])}-{hashlib.sha256(data).hexdigest()[:16]}"
 
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder `.PREFIX.XXXX.tmp` in `parent`, removed afterwards; those of killed processes are removed first."""
+    """A new folder `.PREFIX.XXXX.tmp` in `parent`, removed afterwards; removes those of killed processes first."""
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent.glob(f".{prefix}.*{SUFFIX}"))
     with tempfile.TemporaryDirectory(dir=parent, prefix=f".{prefix}.", suffix=SUFFIX) as name:
@@ -130,11 +129,11 @@ def _lock(path: Path, busy: Callable[[str], Exception]) -> int:
 
 
 def sweep(paths: Iterable[Path]) -> None:
-    """Remove those temporary files and folders that no live process has locked."""
+    """Remove the temporary files and folders that no process has locked."""
     for path in list(paths):
         with contextlib.suppress(FileNotFoundError, PermissionError):  # another process swept it, or owns it
             if path.is_symlink():
-                continue  # no writer of cliprd makes one
+                continue  # not written by cliprd
             if path.is_dir():
                 _sweep_folder(path)
             else:
@@ -142,18 +141,18 @@ def sweep(paths: Iterable[Path]) -> None:
 
 
 def sweep_beside(path: Path) -> None:
-    """Remove what killed writers of `path` have left beside it."""
+    """Remove temporary files that killed writers of `path` left."""
     sweep(path.parent.glob(f".{glob.escape(_stem(path.name))}.*{SUFFIX}"))
 
 
 def sweep_below(folder: Path) -> None:
-    """Remove what killed writers have left anywhere in `folder`."""
+    """Remove temporary files that killed writers left anywhere below `folder`."""
     sweep(folder.rglob(f".*{SUFFIX}"))
 
 
 def _sweep_folder(path: Path) -> None:
     lock = path / _LOCK
-    if not lock.exists():  # not made yet, or half removed
+    if not lock.exists():  # not created yet, or partly removed
         if time.time() - path.stat().st_mtime > 60:
             shutil.rmtree(path)
         return

@@ -1,4 +1,4 @@
-"""Numbers as people read them: three or four digits, thousands separated, no exponents."""
+"""Formats numbers: three or four digits, thousands separated, no exponents."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 
 
 def figure(value: float, digits: int = 4) -> str:
-    """`17,570`, `12.3`, `0.00051`: at least `digits` significant digits, all of a whole part, and a true minus.
+    """`17,570`, `12.3`, `0.00051`: at least `digits` significant digits, the complete integer part, and a true minus.
 
-    Only what is smaller than a millionth has an exponent.
+    Only values below a millionth have an exponent.
     """
     if not math.isfinite(value):
         return "–"
     if value != 0 and abs(value) < 1e-6:
         return f"{value:.{digits - 1}g}".replace("-", "−")
-    whole = math.floor(math.log10(abs(value))) + 1 if value else 1
-    text = f"{value:,.{max(0, digits - whole)}f}"
+    integer_digits = math.floor(math.log10(abs(value))) + 1 if value else 1
+    text = f"{value:,.{max(0, digits - integer_digits)}f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return text.replace("-", "−")
 

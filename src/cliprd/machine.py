@@ -1,4 +1,4 @@
-"""What this process may use of the machine it runs on, and how long it may live there."""
+"""CPU limits, garbage collection and lifetime of this process."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def cores(cgroups: Path = CGROUPS) -> int:
-    """Processors this process may use: those it may run on, and of them no more than its container's CPU limit.
+    """Number of CPUs this process may use: those of its affinity mask, at most its container's CPU limit.
 
-    A limit is a share of time on all processors of the node, which an affinity mask says nothing of. A pod limited to
-    4 on a node of 64 that starts 64 threads spends its share on having them wait for each other.
+    A container's limit is a share of CPU time, which the affinity mask does not show. A pod limited to 4 CPUs on a node
+    of 64 that starts 64 threads is throttled.
 
     Args:
-        cgroups: where the kernel tells the limit, version 2 or 1.
+        cgroups: mount point of cgroups, version 2 or 1.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(allowed, _limit(cgroups))))
 
 
 def limit_threads() -> None:
-    """Have the libraries of numbers that are loaded from now on start no more threads than `cores`."""
+    """Limit the threads of numeric libraries that are loaded later to `cores`."""
     if cores() < (os.cpu_count() or 1):
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(name, str(cores()))
@@ -48,10 +48,10 @@ def _limit(cgroups: Path) -> float:
 
 
 @contextlib.contextmanager
-def collector_spared() -> Iterator[None]:
-    """Have Python's collector of cycles pass over all that there is now: the libraries' objects take it 0.2 s a time.
+def gc_frozen() -> Iterator[None]:
+    """Exclude all present objects from garbage collection: scanning the libraries' objects takes 0.2 s each time.
 
-    Cycles that are garbage already stay until the end.
+    Present garbage cycles are freed after the block.
     """
     gc.freeze()
     try:
@@ -61,6 +61,6 @@ def collector_spared() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Have this process ended when the one that launched it dies without a word (SIGKILL): an orphan would train on."""
+    """End this process when its parent dies (SIGKILL), as an orphan would continue training."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

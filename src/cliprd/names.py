@@ -1,8 +1,8 @@
-"""Names and messages as people and programs see them: task, class and file names, captions, texts of libraries.
+"""Safe forms of untrusted text: task, class and file names, captions, messages of libraries.
 
-They come from whoever packs a data set or names a folder, so they may hold anything that a file system or a tar allows.
-`visible` is the form for terminals, pages and reports; `report.markdown` builds on it; `key` is the form for names that
-a program restricts (MLflow's metrics, parameters and artifact paths). All three leave ordinary names as they are.
+They come from data sets and folders, so they may contain any character that a file system or a tar allows. `visible` is
+the form for terminals, pages and reports; `report.markdown` builds on it; `key` is the form for restricted names
+(MLflow's metrics, parameters and artifact paths). All three leave ordinary names unchanged.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-MOST = 120  # characters of one part of a key; MLflow takes 250 for all of it
-# Characters that are drawn as nothing although Unicode counts them as letters or marks (Default_Ignorable_Code_Point).
+MOST = 120  # characters of one part of a key; MLflow allows 250 in total
+# Characters rendered as blank although Unicode classes them as letters or marks (Default_Ignorable_Code_Point).
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0\u2800")
 _BLANK_RANGE = range(0xE0100, 0xE01F0)  # variation selectors of ideographs
-_CURSOR = re.compile(r"(?:\x1b\[A|\n)*")  # what tqdm writes to reach another bar's line
+_CURSOR = re.compile(r"(?:\x1b\[A|\n)*")  # tqdm's cursor movements between bars
 
 
 def visible(value: Any) -> str:
-    """In one line, in which every character is seen.
+    """The text in one line without invisible characters.
 
     Control and format characters (line ends, tabs, ANSI escapes, changes of direction, zero-width characters),
-    unpaired surrogates (bytes of a file name that are no text) and unassigned characters become JSON's escapes:
-    `\\n`, `\\u202e`. Joiners stay where a script or an emoji needs them. What is visible already is not changed, so
-    calling it twice is the same as once.
+    unpaired surrogates (undecodable bytes of a file name) and unassigned characters become JSON's escapes: `\\n`,
+    `\\u202e`. Joiners that a script or an emoji needs are kept. Idempotent.
     """
     text = str(value)
     if text.isprintable() and text.isascii():
@@ -39,7 +38,7 @@ def visible(value: Any) -> str:
 
 
 def _seen(char: str, before: str) -> bool:
-    if char in "\u200c\u200d":  # after an Arabic letter, a vowel sign or an emoji they belong to the writing
+    if char in "\u200c\u200d":  # joiners are part of the writing after an Arabic letter, a vowel sign or an emoji
         return bool(before) and (
             unicodedata.bidirectional(before) == "AL" or unicodedata.category(before) in ("Mn", "Mc", "So", "Sk")
         )
@@ -49,7 +48,7 @@ def _seen(char: str, before: str) -> bool:
 
 
 def one_line(error: BaseException | str) -> str:
-    """A library's text, which may have several lines, as one: white space between words is one space."""
+    """A possibly multi-line text of a library in one line, with white space collapsed."""
     return visible(" ".join(str(error).split()))
 
 
@@ -60,10 +59,10 @@ def shortened(text: str, most: int = 60) -> str:
 
 
 def key(name: str) -> str:
-    """A name of `/`-separated parts that MLflow takes for metrics, parameters and artifacts, and file systems too.
+    """A name of `/`-separated parts that is valid for MLflow's metrics, parameters and artifacts, and for file systems.
 
-    A part that holds anything else than letters, digits, `_`, `-`, `.`, `:` and spaces, or is longer than `MOST`, is
-    cleaned and gets a digest of what it was: names that differ stay different.
+    A part with other characters than letters, digits, `_`, `-`, `.`, `:` and spaces, or longer than `MOST`, is cleaned
+    and gets a digest of the original appended, so that different names stay different.
     """
     return "/".join(map(_part, name.split("/")))
 
@@ -77,9 +76,9 @@ def _part(part: str) -> str:
 
 
 class _Shown:
-    """A stream to a terminal or log that shows control characters, whoever writes them.
+    """A stream to a terminal or log that escapes control characters.
 
-    The layout of text stays: line ends, tabs, and what tqdm moves the cursor with.
+    Line ends, tabs and tqdm's cursor movements are kept.
     """
 
     def __init__(self, stream: TextIO, name: str) -> None:
@@ -103,7 +102,7 @@ class _Shown:
     def _naming(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:  # a full disk behind it, which has no name
+        except OSError as error:  # such an error, of a full disk, names no file
             error.filename = error.filename or self._name
             raise
 
@@ -117,9 +116,9 @@ class _Shown:
 
 @contextlib.contextmanager
 def shown_streams() -> Iterator[None]:
-    """Inside, stdout and stderr show control characters instead of sending them to the terminal.
+    """Within the block, stdout and stderr escape control characters.
 
-    What the streams' encoding lacks is escaped too, instead of ending the command; a closed stream (`>&-`) takes all.
+    Characters that the streams' encoding lacks are escaped too; output to a closed stream (`>&-`) is discarded.
     """
     before = sys.stdout, sys.stderr
     open_ones = [stream or io.StringIO() for stream in before]

@@ -1,6 +1,6 @@
-"""`cliprd plan`: what a configuration means, without training it: shapes, parameters, memory, operations.
+"""`cliprd plan`: reports shapes, parameters, memory and operations of a configuration without training it.
 
-Architectures are built with random weights, so none are downloaded; a batch of two goes through student and loss.
+Architectures are built with random weights, so nothing is downloaded; a batch of two is run through student and loss.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cliprd.data.count import Pairs
 from cliprd.distill.division import Division
 from cliprd.distill.objective import build_loss, resolve_weights
 from cliprd.models import weights as weights_files
+from cliprd.models.plugin import plugin_of
 from cliprd.models.pretrained import Source, cached
 from cliprd.models.student import (
     StudentEncoder,
@@ -30,16 +31,16 @@ from cliprd.models.teacher import keep_embedding_towers, untrained
 from cliprd.names import visible
 from cliprd.params import Params
 
-BACKWARD = 3  # forward and backward of a trained network cost about three forwards
-DISTINCT_MATRICES = 6  # of N x N logits in the whole loss; see losses.combined
+BACKWARD = 3  # forward and backward cost about three forward passes
+DISTINCT_MATRICES = 6  # N x N logit matrices of all terms together; see losses.combined
 
 
 def plan(params: Params, pairs: Pairs) -> str:
-    """A text for people.
+    """The plan as text.
 
     Args:
         params: any valid tree.
-        pairs: size of the training set; where it is not known, there is no cost.
+        pairs: size of the training set; if unknown, the cost is omitted.
 
     Raises:
         ParamsError: an architecture or a tag is unknown, does not fit, or leaves a choice open.
@@ -55,7 +56,7 @@ def _lines(params: Params, pairs: Pairs) -> Iterator[str]:
     student = StudentEncoder(model, student_config(params.student), student_spec(model, params.student), "", Path())
     student_cost = cost(student)
     teacher, source, state = _teacher(params)
-    teacher_dim = teacher.dim if teacher else params.teacher.aligned.dim
+    teacher_dim = teacher.dim if teacher else plugin_of(params.teacher.name).dim(params.teacher.own_settings)
     teacher_cost = cost(teacher) if teacher else None
 
     yield f"student  {_tower(student)}"
@@ -71,12 +72,12 @@ def _lines(params: Params, pairs: Pairs) -> Iterator[str]:
     terms = _try(student, loss, teacher_dim)
     projections = sum(p.numel() for p in loss.parameters())
     yield f"method   {distill.method} (scale mode {mode}): " + ", ".join(
-        f"{name} {value:.10g}" for name, value in vars(weights).items() if value
+        f"{name} {value:.10g}" for name, value in weights.named().items() if value
     )
     yield f"         terms {', '.join(terms)}; {projections:,} parameters of the loss itself"
     matrix = distill.batch_size**2 * 4 / 2**20
-    rows = f"{distill.chunk_size} rows at a time" if distill.chunk_size else "whole"
-    yield f"batch    {distill.batch_size} pairs; {DISTINCT_MATRICES} logit matrices of {matrix:,.1f} MiB, held {rows}"
+    rows = f"{distill.chunk_size} rows at a time" if distill.chunk_size else "all rows at a time"
+    yield f"batch    {distill.batch_size} pairs; {DISTINCT_MATRICES} logit matrices of {matrix:,.1f} MiB, {rows}"
 
     if pairs.number is None:
         yield f"data     unknown number of pairs: {pairs.where}"
@@ -104,15 +105,15 @@ def _costs(
 
 
 def _teacher(params: Params) -> tuple[StudentEncoder | None, Source | None, str]:
-    """The teacher's architecture with random weights, what its name means, and where its weights are.
+    """The teacher's architecture with random weights, the source of its weights, and a line on their state.
 
-    Weights that are on this machine are compared with the architecture, by names and shapes. None for the demo teacher,
+    Weights that are on this machine are compared with the architecture, by names and shapes. None for a plug-in's,
     which is not an open_clip model.
     """
-    if params.teacher.name == "aligned":
+    if not params.teacher.of_open_clip:
         return None, None, ""
     source, model = untrained(params.teacher)
-    path, state = None, "weights lie in S3: looked into when they are loaded"
+    path, state = None, "weights are in S3: checked when they are loaded"
     if source.tag:
         path = cached(source)
         state = f"weights are on this machine: {path}" if path else "weights will be downloaded from open_clip's hub"
@@ -125,7 +126,7 @@ def _teacher(params: Params) -> tuple[StudentEncoder | None, Source | None, str]
 
 
 def _try(student: StudentEncoder, loss: torch.nn.Module, teacher_dim: int) -> list[str]:
-    """One batch of two through student and loss: the terms that come out."""
+    """Names of the loss terms of a batch of two."""
     size = student.image.size
     with torch.no_grad():
         image = encode_image_features(student.model, torch.zeros(2, 3, size, size))

@@ -1,4 +1,4 @@
-"""Progress bars for people at a terminal, and lines for logs: a pod's, DVC's, CI's."""
+"""Progress bars on a terminal, and lines in logs of pods, DVC and CI."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SECONDS_PER_LINE = 15.0
 
 
 class _Lines:
-    """Takes what tqdm would draw over and over in one line, and writes it as lines of its own."""
+    """Writes tqdm's updates of a bar as separate lines."""
 
     def __init__(self) -> None:
         self._last = ""
 
     def write(self, text: str) -> None:
-        if (text := text.strip("\r\n ")) and text != self._last:  # tqdm draws the end twice
+        if (text := text.strip("\r\n ")) and text != self._last:  # tqdm writes the last state twice
             self._last = text
             sys.stderr.write(visible(text) + "\n")
 
@@ -27,14 +27,14 @@ class _Lines:
 
 
 def bar(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
-    """`tqdm` with the same options; where stderr is no terminal, a line at most every 15 seconds and one at the end."""
-    from tqdm import tqdm  # a tenth of the start of a command that shows no bar
+    """`tqdm` with the same options; if stderr is no terminal, a line at most every 15 seconds and one at the end."""
+    from tqdm import tqdm  # slow to import, and not needed by commands without a bar
 
     if "desc" in options:
         options["desc"] = visible(options["desc"])
     if sys.stderr.isatty():
         return tqdm(iterable, **options)
-    options["leave"] = True  # with a delay: what is done before the first line is due says nothing
+    options["leave"] = True  # with the delay, work that ends before the first line is due prints nothing
     return tqdm(
         iterable, file=_Lines(), ascii=True, mininterval=SECONDS_PER_LINE, maxinterval=2 * SECONDS_PER_LINE,
         delay=SECONDS_PER_LINE, **options,

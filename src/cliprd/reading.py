@@ -1,4 +1,4 @@
-"""Reading files that may not be what their names promise: a pipe, a folder, half a document."""
+"""Reads files and checks that they are regular files and valid JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO, Any
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Open a regular file for reading; a pipe that nobody writes to would wait for ever.
+    """Open a regular file for reading, without blocking on a pipe.
 
     Raises:
         OSError: it cannot be opened, or is no regular file; `path` is its `filename`.
@@ -30,7 +30,7 @@ def parse_json(data: bytes | str) -> Any:
     """A JSON document.
 
     Raises:
-        ValueError: it is none, or nested too deeply to be one of cliprd's.
+        ValueError: it is invalid, or nested too deeply.
     """
     try:
         return json.loads(data)

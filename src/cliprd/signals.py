@@ -1,6 +1,6 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: resumable work, one line, and exit code 128 + the signal's number.
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: resumable, with one line and exit code 128 + the signal's number.
 
-A scheduler sends SIGTERM and kills half a minute later. Process 1 of a container ignores it unless it has a handler.
+Schedulers send SIGTERM and kill after 30 seconds. Process 1 of a container ignores SIGTERM unless it has a handler.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PATIENCE = 25.0  # seconds from the signal to `os._exit`; Kubernetes kills after
 
 
 class Ended(KeyboardInterrupt):
-    """A signal asks this process to end; raised in the main thread, wherever that is.
+    """Raised in the main thread when a signal asks this process to end.
 
     Attributes:
         number: of the signal.
@@ -31,36 +31,36 @@ class Ended(KeyboardInterrupt):
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
-    """What a shell reports of a command that a signal has ended: 130 of SIGINT, 143 of SIGTERM, 129 of SIGHUP."""
+    """The exit code of a command that a signal ended: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
     return 128 + int(getattr(stop, "number", signal.SIGINT))
 
 
 def line(stop: KeyboardInterrupt) -> str:
-    """In words."""
+    """The message for users."""
     cause = f"ended by {signal.Signals(stop.number).name}" if isinstance(stop, Ended) else "interrupted"
-    return f"{cause}; the same command goes on from what is finished"
+    return f"{cause}; run the same command to resume"
 
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Within the block the signals raise `Ended`. Those that are ignored (`nohup`) or have a handler stay as they are.
+    """Within the block the signals raise `Ended`, unless they are ignored (`nohup`) or have a handler.
 
-    A main thread that does not come out of C code, or that loses the exception in a destructor, is ended after
-    `PATIENCE` all the same. Files are moved into place whole, so that costs no more than a kill does.
+    If the main thread stays in C code, or loses the exception in a destructor, the process exits after `PATIENCE`.
+    Files are written atomically, so this is as safe as a kill.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     numbers = [number for number in NUMBERS if signal.getsignal(number) is signal.SIG_DFL]
-    if not numbers:  # the program around a command, or a command around a stage, hears already
+    if not numbers:  # an enclosing program or block handles them already
         yield
         return
-    asked = False
+    received = False
 
     def end(number: int, _: FrameType | None) -> None:
-        nonlocal asked
-        if not asked:  # the second does not stop what the first has begun
-            asked = True
+        nonlocal received
+        if not received:  # a second signal must not interrupt the clean-up after the first
+            received = True
             raise Ended(number)
 
     with _watched(end):
@@ -76,7 +76,7 @@ def raised() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watched(handler: object) -> Iterator[None]:
-    """A thread that hears of signals as they come, while the main one may be in C code."""
+    """Run a thread that sees signals even while the main thread is in C code."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
@@ -97,7 +97,7 @@ def _watched(handler: object) -> Iterator[None]:
         yield
     finally:
         left.set()
-        with contextlib.suppress(ValueError):  # somebody else's by now
+        with contextlib.suppress(ValueError):  # the descriptor is no longer ours
             signal.set_wakeup_fd(before)
         theirs.close()
         thread.join(1.0)

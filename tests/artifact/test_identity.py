@@ -88,7 +88,7 @@ def test_a_tree_counts_for_the_stages_that_reach_it(copy):
     assert changed("losses/relational.py") == {"distill": {"cliprd.losses.relational"}}
     assert changed("report/svg.py").keys() == {"benchmark", "compare"}
     assert changed("cli.py") == {}
-    assert changed("tracking/spool.py") == {}
+    assert changed("tracking/follow.py") == {}
     assert changed("__init__.py") == {}
     assert changed("data/shards.py").keys() == {"prepare", "teacher", "cache", "distill"}
     assert "teacher" in changed("models/configs/ViT-T-16.json")

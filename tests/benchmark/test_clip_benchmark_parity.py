@@ -57,7 +57,7 @@ def model(tmp_path_factory):
 
 @pytest.mark.parametrize("protocol", ["standard", "paper"])
 @pytest.mark.parametrize("classes", [4, 9])
-def test_classification_is_clip_benchmarks(monkeypatch, tmp_path, model, protocol, classes):
+def test_classification_scores_equal_clip_benchmarks(monkeypatch, tmp_path, model, protocol, classes):
     folder = classification(tmp_path, n=60, classes=classes, tars=3)
     rows = embed(model[1], load_task(folder), [protocol], batch_size=16)
     ours = means(classify(rows["image"], rows[f"class.{protocol}"], load_task(folder).labels))
@@ -71,7 +71,7 @@ def test_classification_is_clip_benchmarks(monkeypatch, tmp_path, model, protoco
 
 
 @pytest.mark.parametrize("protocol", ["standard", "paper"])
-def test_retrieval_is_clip_benchmarks(monkeypatch, tmp_path, model, protocol):
+def test_retrieval_scores_equal_clip_benchmarks(monkeypatch, tmp_path, model, protocol):
     words = np.array(["red", "green", "small", "big", "car", "bird", "house", "river", "blue", "old"])
     rng = np.random.default_rng(3)
     captions = [[" ".join(rng.permutation(words)[: rng.integers(2, 8)]) for _ in range(1 + i % 4)] for i in range(30)]
@@ -92,7 +92,7 @@ def test_retrieval_is_clip_benchmarks(monkeypatch, tmp_path, model, protocol):
     assert ours == pytest.approx(renamed, abs=1e-6)
 
 
-def test_functions_on_many_random_embeddings():
+def test_scoring_functions_equal_clip_benchmarks_on_random_embeddings():
     rng = np.random.default_rng(0)
     for seed in range(20):
         n, c = int(rng.integers(8, 80)), int(rng.integers(5, 30))

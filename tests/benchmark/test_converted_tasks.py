@@ -91,7 +91,7 @@ def scores(work, task):
     return json.loads((work / "out" / "scores.json").read_text())[task]["standard"]
 
 
-def test_every_kind_is_told_by_what_the_converter_wrote(converted):
+def test_every_kind_is_recognised_in_the_converters_output(converted):
     found = load_tasks(converted)
     assert {task.name: task.kind for task in found.tasks} == {
         "flickr": "retrieval", "sugar_crepe-add_att": "image_caption_selection", "voc": "multilabel",
@@ -133,7 +133,7 @@ def test_selection_scores_as_in_clip_benchmark(converted, scored, monkeypatch, t
     assert scores(scored, "sugar_crepe-add_att") == pytest.approx({"text_acc": theirs["text_acc"]}, abs=2e-6)
 
 
-def test_every_task_has_outcomes_examples_and_what_guessing_gives(scored):
+def test_every_task_has_outcomes_examples_and_guessing_rates(scored):
     results = json.loads((scored / "out" / "results.json").read_text())
     assert {name: entry["chance"] for name, entry in results["tasks"].items()} == {
         "flickr": 1 / 40, "sugar_crepe-add_att": 0.5, "voc": pytest.approx(0.25, abs=0.08), "vtab-last": 0.333333,

@@ -10,7 +10,7 @@ def block_macs(tokens, width):
     return tokens * width * width * (3 + 1 + 8) + 2 * tokens * tokens * width
 
 
-def test_cost_by_hand(tmp_path):
+def test_cost_equals_a_count_by_hand(tmp_path):
     encoder = student(tmp_path)
     found = cost(encoder)
     tokens, width, dim = 5, 16, 16  # 2 × 2 patches of 8 px and the class token
@@ -38,7 +38,7 @@ def test_speed_has_the_documented_shape(tmp_path):
         assert found[tower]["batch_size"] == 4
 
 
-def test_what_is_timed_is_timed_in_turn(tmp_path, monkeypatch):
+def test_measurements_alternate_over_the_rounds(tmp_path, monkeypatch):
     encoder = student(tmp_path)
     calls = []
     monkeypatch.setattr(type(encoder), "encode_images", lambda self, images: calls.append(f"image {len(images)}"))

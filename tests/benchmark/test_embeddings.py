@@ -29,7 +29,7 @@ def test_imagenet_templates_are_openais():
     assert [t.replace("{c}", "dog") for t in found] == [t("dog") for t in open_clip.OPENAI_IMAGENET_TEMPLATES]
 
 
-def test_protocols_choose_texts(tmp_path):
+def test_protocols_choose_templates_and_captions(tmp_path):
     flags, captions = load_task(classification(tmp_path)), load_task(retrieval(tmp_path))
     assert templates(flags, "standard") == ("a photo of a {c}.", "the {c}")
     assert templates(flags, "paper") == imagenet_templates()
@@ -38,7 +38,7 @@ def test_protocols_choose_texts(tmp_path):
     assert counted_captions(captions, "paper").tolist() == [sum(sizes[:i]) for i in range(len(sizes))]
 
 
-def test_prompts_are_embedded_once_and_counted_as_often_as_they_occur():
+def test_prompts_are_embedded_once_and_weighted_by_multiplicity():
     found = class_prompts(["cat", "dog"], {"standard": ["a {c}", "the {c}", "a {c}"], "paper": ["a {c}", "{c}!{c}"]})
     assert found.texts == ("a cat", "a dog", "cat!cat", "dog!dog", "the cat", "the dog")
     edges = {
@@ -51,7 +51,7 @@ def test_prompts_are_embedded_once_and_counted_as_often_as_they_occur():
     assert found.groups == 4
 
 
-def test_images_are_those_of_one_at_a_time(tmp_path, encoder):
+def test_batched_image_embeddings_equal_single_ones(tmp_path, encoder):
     task = load_task(classification(tmp_path, n=23, tars=2))
     found = embed(Towers(encoder), task, ["standard"], batch_size=5)["image"]
     for number, data in task.images():
@@ -83,7 +83,7 @@ def test_captions_are_in_the_tasks_order_and_equal_ones_embedded_once(tmp_path, 
     assert sorted(seen) == sorted(set(flat))
 
 
-def test_equal_work_gives_equal_bytes_and_whole_leftovers_are_used(tmp_path, encoder, monkeypatch):
+def test_equal_work_gives_equal_bytes_and_intact_files_are_reused(tmp_path, encoder, monkeypatch):
     task = load_task(classification(tmp_path))
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     made = embed_once(one, task, ["standard"], Towers(encoder), batch_size=7)
@@ -145,7 +145,7 @@ def test_projections_see_features_before_normalisation(tmp_path, encoder):
     assert rows["projected.image"][number] == pytest.approx(expected.numpy(), abs=1e-5)
 
 
-def test_no_projections_and_damaged_ones(tmp_path):
+def test_missing_projections_are_none_and_damaged_ones_an_error(tmp_path):
     assert read_projections(tmp_path, torch.device("cpu")) is None
     safetensors.torch.save_file({"cross_scale": torch.ones(())}, tmp_path / "loss.safetensors")
     assert read_projections(tmp_path, torch.device("cpu")) is None

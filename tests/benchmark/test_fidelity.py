@@ -40,7 +40,7 @@ def textbook_debiased(x, y):
     return hsic(k, l) / np.sqrt(hsic(k, k) * hsic(l, l))
 
 
-def test_against_scipy_and_textbooks():
+def test_metrics_equal_scipy_and_textbook_formulas():
     student, teacher = draw(40, np.random.default_rng(1))
     expected = spearmanr(off_diagonal(student), off_diagonal(teacher)).statistic
     assert within_rank(student, teacher).mean() == pytest.approx(expected, abs=1e-12)
@@ -53,7 +53,7 @@ def test_against_scipy_and_textbooks():
     assert cka(student, teacher, debiased=True).mean() == pytest.approx(textbook_debiased(student, teacher), abs=1e-12)
 
 
-def test_jackknife_values_are_those_of_leaving_one_out():
+def test_jackknife_values_equal_leaving_one_out():
     student, teacher = draw(12, np.random.default_rng(3))
     for debiased, formula in ((False, textbook_cka), (True, textbook_debiased)):
         left_out = np.array([
@@ -76,7 +76,7 @@ def test_spearman_with_ties_is_scipys(pairs):
     assert influence.mean() == pytest.approx(0, abs=1e-9)
 
 
-def test_the_same_space_turned_around_is_perfect():
+def test_a_rotated_space_scores_one():
     _, teacher = draw(30, np.random.default_rng(4))
     turn = np.linalg.qr(np.random.default_rng(5).normal(size=(32, 32)))[0]
     turned = teacher @ turn
@@ -96,7 +96,7 @@ def test_unrelated_spaces_are_near_zero_but_plain_cka_is_not():
     assert cka(a, b).mean() > 0.8  # why the debiased one is there
 
 
-def test_less_noise_is_more_faithful():
+def test_fidelity_falls_with_noise():
     for score in (within_rank, cka, lambda a, b: cka(a, b, debiased=True)):
         scores = [score(*draw(200, np.random.default_rng(7), noise=noise)).mean() for noise in (0.1, 0.5, 2.0)]
         assert scores[0] > scores[1] > scores[2]
@@ -112,7 +112,7 @@ def test_less_noise_is_more_faithful():
     ],
     ids=["within_rank", "cka", "cka_debiased", "cross_rank"],
 )
-def test_influence_tells_the_spread_between_fresh_samples(score):
+def test_influence_values_predict_the_spread_between_samples(score):
     """The standard error from one sample against the standard deviation over many."""
     rng = np.random.default_rng(8)
     runs = [score(*draw(80, rng)) for _ in range(120)]
@@ -127,7 +127,7 @@ def embeddings(rng, n=30, classes=9, width=16, **more):
     }  # fmt: skip
 
 
-def test_compare_gives_every_metric_of_the_rows_asked_for():
+def test_compare_gives_every_metric_of_the_requested_rows():
     rng = np.random.default_rng(9)
     teacher = embeddings(rng)
     images, texts = np.arange(5, 25), np.arange(9)
@@ -141,7 +141,7 @@ def test_compare_gives_every_metric_of_the_rows_asked_for():
     assert same.outcomes.extra["images"].tolist() == images.tolist()
 
 
-def test_other_widths_need_projections():
+def test_different_widths_need_projections():
     rng = np.random.default_rng(10)
     teacher, student = embeddings(rng), embeddings(rng, width=8)
     picks = {"text_key": "class.standard", "images": np.arange(30), "texts": np.arange(9), "paired": False}
@@ -155,7 +155,7 @@ def test_other_widths_need_projections():
     assert found.outcomes.values["image_rank"].mean() < 0.5  # of the student's own space, as it is used
 
 
-def test_few_examples_and_a_collapsed_student_are_undefined_not_wrong():
+def test_few_examples_and_a_collapsed_student_are_undefined():
     rng = np.random.default_rng(11)
     teacher = embeddings(rng, classes=4)
     picks = {"text_key": "class.standard", "images": np.arange(30), "texts": np.arange(4), "paired": False}

@@ -23,7 +23,7 @@ def means(outcomes):
     }
 
 
-def test_classification_by_hand():
+def test_classification_equals_a_count_by_hand():
     classes = np.eye(6, dtype=np.float32)
     images = unit([
         [9, 8, 7, 6, 5, 4],  # class 0 right
@@ -46,7 +46,7 @@ def test_fewer_than_five_classes_have_no_top_five():
     assert found.extra["predicted"].shape == (4, 4)
 
 
-def test_retrieval_by_hand():
+def test_retrieval_equals_a_count_by_hand():
     images = unit([[1, 0, 0], [0, 1, 0], [0, 0, 1]])
     texts = unit([
         [9, 1, 0],   # of image 0: finds it first
@@ -68,7 +68,7 @@ def test_retrieval_by_hand():
     assert "image_to_text_r1" not in found.weights
 
 
-def test_a_collapsed_model_scores_by_chance():
+def test_a_collapsed_model_scores_at_chance_level():
     point = unit(np.ones((40, 3)))
     found = means(retrieve(point, point, np.arange(40)))
     assert found["text_to_image_r1"] == found["image_to_text_r1"] == pytest.approx(1 / 40)
@@ -142,7 +142,7 @@ def test_ranks_equal_full_sorts_in_blocks_of_any_size(data, block):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 20), st.integers(1, 3))
-def test_permuting_the_test_set_changes_nothing(seed, n, per_image):
+def test_permuting_the_test_set_does_not_change_scores(seed, n, per_image):
     rng = np.random.default_rng(seed)
     images = unit(rng.normal(size=(n, 8)))
     owner = np.repeat(np.arange(n), per_image)
@@ -172,7 +172,7 @@ def test_perfect_embeddings_score_one(seed, n, per_image):
         assert (interval["low"], interval["high"]) == (1, 1)
 
 
-def test_captions_of_one_image_are_no_independent_examples():
+def test_captions_of_one_image_are_resampled_together():
     """Ten copies of every caption must not narrow the interval."""
     rng = np.random.default_rng(0)
     images = unit(rng.normal(size=(150, 4)))
@@ -187,7 +187,7 @@ def test_captions_of_one_image_are_no_independent_examples():
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 10**6))
-def test_mean_average_precision_and_its_jackknife_by_leaving_out(n, classes, seed):
+def test_mean_average_precision_and_jackknife_equal_leaving_one_out(n, classes, seed):
     """Against CLIP_benchmark's own formula, of all images and of all but each."""
     theirs = pytest.importorskip("clip_benchmark.metrics.zeroshot_classification").average_precision_per_class
     rng = np.random.default_rng(seed)

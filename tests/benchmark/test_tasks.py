@@ -20,7 +20,7 @@ from cliprd.errors import InputError, ParamsError
 from tests.benchmark.tools import classification, picture, retrieval, write_shards, write_tar
 
 
-def test_reads_both_kinds(tmp_path):
+def test_classification_and_retrieval_tasks_are_read(tmp_path):
     classification(tmp_path, n=25, tars=3)
     retrieval(tmp_path)
     captions, flags = load_tasks(tmp_path).tasks
@@ -49,7 +49,7 @@ def test_agrees_with_webdataset_as_clip_benchmark_reads_it(tmp_path):
             assert [label for _, label in theirs] == task.labels.tolist()
 
 
-def test_links_and_chosen_names(tmp_path):
+def test_symbolic_links_and_selected_names(tmp_path):
     classification(tmp_path / "elsewhere", "far")
     root = tmp_path / "tasks"
     retrieval(root, "near")
@@ -60,11 +60,11 @@ def test_links_and_chosen_names(tmp_path):
     with pytest.raises(ParamsError, match=r"no task 'naer'.*Did you mean 'near'.*far, near"):
         load_tasks(root, ("naer",))
     (root / "gone").symlink_to("nowhere")
-    with pytest.raises(InputError, match="gone is a link to nothing"):
+    with pytest.raises(InputError, match="gone is a broken symbolic link"):
         load_tasks(root)
 
 
-def test_the_fingerprint_follows_every_file(tmp_path):
+def test_every_file_changes_the_fingerprint(tmp_path):
     folder = classification(tmp_path)
     before = load_task(folder).fingerprint
     for name in ("classnames.txt", "zeroshot_classification_templates.txt"):
@@ -77,7 +77,7 @@ def test_the_fingerprint_follows_every_file(tmp_path):
     assert load_task(folder).fingerprint != before
 
 
-def test_dots_folders_cases_and_strangers_in_a_tar(tmp_path):
+def test_unusual_file_names_in_a_tar_are_handled(tmp_path):
     folder = classification(tmp_path)
     files = [
         ("dir/a.b.PNG", picture(1)), ("dir/a.cls", b"1"), ("dir/a.json", b"{}"), ("__meta__.cls", b"9"),
@@ -166,7 +166,7 @@ def tar(*files):
     [
         (remove("classnames.txt"), r"classnames\.txt is missing"),
         (write("classnames.txt", "\n\n\n\n\n\n"), r"classnames\.txt is empty"),
-        (write("classnames.txt", "one\ntwo\n"), r"'s\d+\.cls' says class [2-5], but classnames\.txt has 2 \(0 to 1\)"),
+        (write("classnames.txt", "one\ntwo\n"), r"'s\d+\.cls' holds class [2-5], but classnames\.txt has 2 \(0 to 1\)"),
         (write("classnames.txt", b"\xff\xfe"), r"classnames\.txt is not UTF-8"),
         (remove("zeroshot_classification_templates.txt"), r"templates\.txt is missing"),
         (write("zeroshot_classification_templates.txt", "a photo\n"), r"'a photo' has no \{c\}"),
@@ -187,10 +187,10 @@ def tar(*files):
         (tar(("a.png", b"x"), ("a.cls", b"1.0")), "holds b'1.0', not a class number"),
         (tar(("a.png", b"x"), ("a.cls", b"1_0")), "not a class number"),
         (tar(("a.cls", b"1")), "sample 'a' has no image"),
-        (tar(("a.png", b"x"), ("a.cls", b"-1")), "says class -1"),
+        (tar(("a.png", b"x"), ("a.cls", b"-1")), "holds class -1"),
         (tar(("a.png", b"x"), ("a.cls", b"cat")), "holds b'cat', not a class number"),
         (tar(("a.png", b"x"), ("a.jpg", b"x"), ("a.cls", b"1")), "'a' has two images"),
-        (tar(("a.png", b"x"), ("a.cls", b"1"), ("b.png", b""), ("b.cls", b"1"), ("a.txt", b"1")), "do not stand"),
+        (tar(("a.png", b"x"), ("a.cls", b"1"), ("b.png", b""), ("b.cls", b"1"), ("a.txt", b"1")), "are not adjacent"),
     ],
 )
 def test_wrong_classification_tasks_are_named(tmp_path, change, message):
@@ -212,19 +212,19 @@ def test_wrong_captions_are_named(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mean", "call the mean"),
+        ("mean", "reserved for the mean"),
         ("x" * 244, "244 bytes, more than 243"),
         ("\u4e2d" * 82, "246 bytes"),
         ("\udce9", "not UTF-8"),
     ],
 )
-def test_names_that_results_cannot_have_are_refused(tmp_path, name, message):
+def test_reserved_and_invalid_task_names_are_refused(tmp_path, name, message):
     classification(tmp_path, name)
     with pytest.raises(InputError, match=message):
         load_tasks(tmp_path)
 
 
-def test_the_longest_name(tmp_path):
+def test_the_longest_allowed_name_is_accepted(tmp_path):
     classification(tmp_path, "x" * 243)
     assert [task.name for task in load_tasks(tmp_path).tasks] == ["x" * 243]
 
@@ -242,7 +242,7 @@ def test_wrong_roots_are_named(tmp_path):
         load_tasks(tmp_path)
 
 
-def test_a_tar_that_changes_between_two_reads_is_noticed(tmp_path):
+def test_a_tar_that_changes_between_two_reads_is_an_error(tmp_path):
     folder = classification(tmp_path, tars=1)
     task = load_task(folder)
     classification(tmp_path, n=3, tars=1, labels=[0, 1, 2])
@@ -251,7 +251,7 @@ def test_a_tar_that_changes_between_two_reads_is_noticed(tmp_path):
         list(task.images())
 
 
-def test_the_demo_tasks_are_whole():
+def test_the_demo_tasks_load_completely():
     root = Path(__file__).parents[2] / "data" / "demo" / "benchmark"
     if not root.is_dir():
         pytest.skip("no demo data in this checkout")
@@ -294,7 +294,7 @@ def multilabel(root, name="several", *, labels):
         ("near\rfar\rmore", ("near", "far", "more")),
     ],
 )
-def test_class_names_are_lines(tmp_path, text, names):
+def test_class_names_are_split_at_line_feeds(tmp_path, text, names):
     folder = classification(tmp_path, n=8, classes=2, tars=1)
     (folder / "classnames.txt").write_bytes(text.encode())
     assert load_task(folder).classnames == names
@@ -305,17 +305,17 @@ def test_an_empty_line_that_a_label_names_is_a_class(tmp_path):
     (folder / "classnames.txt").write_text("near\nfar\n\n\n")
     assert load_task(folder).classnames == ("near", "far", "")
     (folder / "classnames.txt").write_text("near\nfar\n")
-    with pytest.raises(InputError, match=r"'s0002\.cls' says class 2, but classnames\.txt has 2"):
+    with pytest.raises(InputError, match=r"'s0002\.cls' holds class 2, but classnames\.txt has 2"):
         load_task(folder)
 
 
-def test_labels_of_several_classes(tmp_path):
+def test_multilabel_labels_are_read_and_checked(tmp_path):
     task = load_task(multilabel(tmp_path, labels=[[1, 0, 0, 1], [0, 0, 0, 0]]))
     assert (task.kind, task.labels.tolist()) == ("multilabel", [[True, False, False, True], [False] * 4])
     task = load_task(multilabel(tmp_path, "floats", labels=[[1.0, 0.0, 1.0, 1.0]]))
     assert task.labels.tolist() == [[True, False, True, True]]
     for labels in ([[0, 1, 0]], [[0, 1, 0, 1, 1]]):
-        with pytest.raises(InputError, match=rf"'m0\.npy' is of {len(labels[0])} classes, but classnames\.txt has 4"):
+        with pytest.raises(InputError, match=rf"'m0\.npy' has {len(labels[0])} classes, but classnames\.txt has 4"):
             load_task(multilabel(tmp_path, labels=labels))
     for labels in ([[0, 1, 0, 2]], [[0, 1, 0, -1]], [[0, 1, 0, np.nan]], [[[0, 1, 0, 1]]], [["a", "b", "c", "d"]], [1]):
         with pytest.raises(InputError, match=r"'m0\.npy' is not a row of 0 or 1 for each class"):
@@ -327,7 +327,7 @@ def test_labels_of_several_classes(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["sugar_crepe", "sugar_crepe-add_att", "wds_sugar_crepe-swap_obj", "SugarCrepe"])
-def test_a_converted_sugar_crepe_is_told_by_its_name(tmp_path, name):
+def test_a_converted_sugar_crepe_is_recognised_by_its_name(tmp_path, name):
     """CLIP_benchmark's converter writes `retrieval`; scored as such, wrong captions would count as right ones."""
     folder = retrieval(tmp_path, name, captions=[["right", "wrong"], ["good", "bad", "worse"]])
     assert load_task(folder).kind == "image_caption_selection"
@@ -356,7 +356,7 @@ def test_other_types_are_left_out_by_name_and_the_others_run(tmp_path):
         load_tasks(tmp_path / "vtab")
 
 
-def test_what_lies_beside_the_tasks(tmp_path):
+def test_other_files_beside_the_tasks_are_ignored(tmp_path):
     classification(tmp_path / "far", "cifar10")
     classification(tmp_path, "imagenet")
     retrieval(tmp_path / "vtab", "dtd")
@@ -371,7 +371,7 @@ def test_what_lies_beside_the_tasks(tmp_path):
     assert [task.name for task in load_tasks(tmp_path).tasks] == ["far-cifar10", "imagenet", "vtab-cifar10", "vtab-dtd"]
     assert [task.name for task in load_tasks(tmp_path, ("vtab/dtd", "vtab-dtd")).tasks] == ["vtab-dtd"]
     classification(tmp_path, "vtab-dtd")
-    with pytest.raises(InputError, match=r"has task 'vtab-dtd' twice"):
+    with pytest.raises(InputError, match=r"two folders of .* are task 'vtab-dtd'"):
         load_tasks(tmp_path)
     shutil.rmtree(tmp_path / "vtab-dtd")
     (tmp_path / "vtab" / "unfinished").mkdir()
@@ -388,7 +388,7 @@ def test_a_compressed_tar_is_named(tmp_path, program, pack):
         load_task(folder)
 
 
-def test_apple_twins_in_a_tar_are_no_samples(tmp_path):
+def test_macos_metadata_files_in_a_tar_are_no_samples(tmp_path):
     folder = classification(tmp_path, tars=1, n=2, labels=[1, 1])
     files = [("./d/._a.png", b"\0"), ("./d/a.png", picture(1)), ("._a.cls", b"\0"), ("./d/a.cls", b"1\n")]
     write_tar(folder / "test" / "0.tar", files)

@@ -11,8 +11,8 @@ from cliprd import cli
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parents[1] / "golden"
 COMMANDS = [
-    "inputs", "prepare", "teacher", "cache", "merge", "distill", "benchmark", "compare", "promote", "rollback",
-    "retrain", "pipeline", "ablation", "params", "plan", "lineage", "doctor",
+    "init", "completion", "inputs", "prepare", "teacher", "cache", "merge", "distill", "benchmark", "compare",
+    "promote", "rollback", "retrain", "pipeline", "ablation", "params", "plan", "lineage", "doctor",
 ]  # fmt: skip
 
 

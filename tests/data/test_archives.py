@@ -43,14 +43,14 @@ REJECTED = {
 
 
 @pytest.mark.parametrize(("members", "reason", "names"), REJECTED.values(), ids=REJECTED)
-def test_a_rejection_names_what_was_there(tmp_path, members, reason, names):
+def test_a_rejection_lists_the_files_of_the_sample(tmp_path, members, reason, names):
     ((found, detail),) = outcome(write_tar(tmp_path / "a.tar", members))
     assert (found, names in detail) == (reason, True)
 
 
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
 @pytest.mark.parametrize("member", ["b.png", "b.txt"])
-def test_links(tmp_path, kind, member):
+def test_links_in_a_tar_are_rejected_by_name(tmp_path, kind, member):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         add(tar, "dir", kind=tarfile.DIRTYPE)
         add(tar, "a.png", png())
@@ -62,10 +62,10 @@ def test_links(tmp_path, kind, member):
                 add(tar, name, data)
     first, (reason, detail) = outcome(tmp_path / "a.tar")
     assert (first, reason) == (None, "link")
-    assert f"{member} holds no content but points to a{member[1:]}; found: b.png, b.txt" in detail
+    assert f"{member} is a link to a{member[1:]}; found: b.png, b.txt" in detail
 
 
-def test_what_macos_and_windows_put_beside_is_skipped_and_counted(tmp_path):
+def test_metadata_files_of_macos_and_windows_are_skipped_and_counted(tmp_path):
     members = []
     for name, data in pairs(2):
         members += [(f"./._{name}", b"\0\5\x16\7"), (f"__MACOSX/._{name}", b""), (f"./{name}", data)]
@@ -76,17 +76,18 @@ def test_what_macos_and_windows_put_beside_is_skipped_and_counted(tmp_path):
     assert outcome(path) == [None, None]
 
 
-def test_files_that_stand_apart(tmp_path):
+def test_files_of_a_sample_that_are_not_adjacent_are_rejected(tmp_path):
     members = sorted(pairs(3), key=lambda member: member[0].rsplit(".")[-1])  # all .json, then .png, then .txt
     reasons = outcome(write_tar(tmp_path / "a.tar", [m for m in members if not m[0].endswith(".json")]))
     assert [reason for reason, _ in reasons] == ["missing_caption"] * 3 + ["parts_apart"] * 3
     assert (
-        "found: 000000000.txt; the files of a sample do not stand together: pack with tar --sort=name" in reasons[3][1]
+        "found: 000000000.txt; the files of a sample are not adjacent in the tar: pack it with tar --sort=name"
+        in reasons[3][1]
     )
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_forms_of_tar(tmp_path, form):
+def test_every_tar_format_is_read(tmp_path, form):
     long = "deep/" * 15 + "n" * (20 if form == tarfile.USTAR_FORMAT else 200)
     with tarfile.open(tmp_path / "a.tar", "w", format=form) as tar:
         add(tar, f"{long}.JPG", png())
@@ -94,7 +95,7 @@ def test_forms_of_tar(tmp_path, form):
     assert outcome(tmp_path / "a.tar") == [None]
 
 
-def test_names_that_are_no_utf_8(tmp_path):
+def test_file_names_that_are_not_utf_8_are_read(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
         for name, data in (("gr\xfcn.png", png()), ("gr\xfcn.txt", b"x"), ("r\xf6t.png", png())):
             add(tar, name, data)
@@ -104,18 +105,18 @@ def test_names_that_are_no_utf_8(tmp_path):
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.any"])
-def test_compressed_by_content_not_by_name(tmp_path, mode, name):
+def test_compression_is_detected_by_content_not_by_name(tmp_path, mode, name):
     path = write_tar(tmp_path / name, pairs(3), mode=mode)
     assert outcome(path) == [None] * 3
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match="is damaged or cut short"):
+    with pytest.raises(InputError, match="is damaged or truncated"):
         outcome(path)
 
 
 @pytest.mark.parametrize(
     ("content", "words"), [(b"", "is damaged"), (b"hello" * 200, "is damaged"), (b"PAR1xxxx", "Parquet")]
 )
-def test_what_is_no_tar(tmp_path, content, words):
+def test_a_file_that_is_no_tar_is_refused_by_kind(tmp_path, content, words):
     (tmp_path / "a.tar").write_bytes(content)
     with pytest.raises(InputError, match=words):
         outcome(tmp_path / "a.tar")
@@ -125,12 +126,12 @@ def test_what_is_no_tar(tmp_path, content, words):
 
 @pytest.mark.parametrize("packed", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("behind", ["tar", "text", "noise", "far"])
-def test_what_stands_behind_the_end_is_not_lost(tmp_path, behind, packed):
+def test_data_after_the_end_of_the_archive_is_refused(tmp_path, behind, packed):
     write_tar(tmp_path / "a.tar", pairs(2))
     tar = (tmp_path / "a.tar").read_bytes()
     more = {"tar": tar, "text": b"hello", "noise": b"\x93" * 700, "far": bytes(3 << 20) + b"x"}[behind]
     (tmp_path / "b.tar").write_bytes(packed(tar) + packed(more))
-    with pytest.raises(InputError, match=r"b\.tar goes on behind the mark"):
+    with pytest.raises(InputError, match=r"b\.tar has data after the end"):
         outcome(tmp_path / "b.tar")
     (tmp_path / "b.tar").write_bytes(packed(tar) + packed(bytes(70_000)))  # other block sizes
     assert outcome(tmp_path / "b.tar") == [None, None]
@@ -146,7 +147,7 @@ def test_json_that_is_no_object_is_named(tmp_path, value):
 
 
 @pytest.mark.parametrize("caption", ["\u200b", "\u00a0\u200b \ufeff", "\u202e\u202c", "\x01", "\u2060\n\u200d"])
-def test_a_caption_that_shows_nothing_is_empty(tmp_path, caption):
+def test_a_caption_without_visible_characters_is_empty(tmp_path, caption):
     write_tar(tmp_path / "a.tar", [("a.png", png()), ("a.txt", caption.encode())])
     assert outcome(tmp_path / "a.tar")[0][0] == "empty_caption"
     write_tar(tmp_path / "a.tar", [("a.png", png()), ("a.txt", f"{caption}\N{GRINNING FACE}".encode())])

@@ -37,7 +37,7 @@ def augmentations(draw):
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(min_size=1), st.integers(0, 50), sides, sides, augmentations())
-def test_a_box_is_inside_and_within_the_limits(key, view, width, height, augmentation):
+def test_a_box_lies_inside_the_picture_within_scale_and_ratio(key, view, width, height, augmentation):
     left, top, right, bottom = crop_box(key, view, width, height, augmentation)
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
@@ -78,7 +78,7 @@ def test_golden_boxes():
         assert box == pytest.approx(GOLDEN_BOXES[name], rel=1e-12)
 
 
-def test_other_processes_agree():
+def test_other_processes_compute_the_same_boxes():
     code = (
         "import json; from cliprd.data.augment import crop_box, view_of; from cliprd.params import Augmentation\n"
         "a = Augmentation(scale=(0.3, 1.0), seed=5)\n"
@@ -90,7 +90,7 @@ def test_other_processes_agree():
     assert json.loads(out) == here
 
 
-def test_seed_key_and_view_each_matter():
+def test_seed_key_and_view_each_change_the_box():
     base = crop_box("a", 0, 640, 480, Augmentation())
     assert base == crop_box("a", 0, 640, 480, Augmentation())
     assert base != crop_box("b", 0, 640, 480, Augmentation())
@@ -160,12 +160,12 @@ def test_slender_eval_view_is_open_clips_too(size):
 
 
 @pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
-def test_a_line_of_pixels_costs_no_memory(resize_mode):
+def test_an_extreme_aspect_ratio_needs_little_memory(resize_mode):
     spec = ImageSpec(size=32, mean=SPEC.mean, std=SPEC.std, resize_mode=resize_mode)
     assert eval_view(Image.fromarray(noise(60_000, 1)), spec).shape == (32, 32, 3)
 
 
-def test_train_view_of_a_whole_picture_is_a_plain_resize():
+def test_train_view_of_the_full_picture_is_a_plain_resize():
     image = Image.fromarray(noise(64, 48))
     plain = image.resize((32, 32), Image.Resampling.BICUBIC)
     assert np.array_equal(train_view(image, (0, 0, 64, 48), SPEC), np.asarray(plain))
@@ -187,7 +187,7 @@ def test_to_tensor_takes_arrays_and_tensors():
     assert out[1, 2, 5, 6].item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_to_tensor_into_given_memory_is_the_same():
+def test_to_tensor_with_out_gives_the_same_values():
     batch = np.stack([noise(32, 32, seed=i) for i in range(3)])
     memory = torch.full((4, 3, 32, 32), 7.0).to(memory_format=torch.channels_last)
     out = to_tensor(batch, SPEC, out=memory)

@@ -18,7 +18,7 @@ def found(path, kind="webdataset", **options):
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
-def test_tars_by_the_names_of_their_files(tmp_path, name):
+def test_tars_are_counted_by_file_names(tmp_path, name):
     members = [
         *pairs(3),
         ("x.png", png()),  # no caption
@@ -29,7 +29,7 @@ def test_tars_by_the_names_of_their_files(tmp_path, name):
     assert found(tmp_path) == Pairs(5, f"found in {tmp_path}; some may be set aside by `prepare`")
 
 
-def test_a_picture_is_passed_over_not_read(tmp_path):
+def test_counting_does_not_read_pictures(tmp_path):
     """A sparse tar of a terabyte, of which nobody has time to read more than the headers."""
     import tarfile
 
@@ -45,7 +45,7 @@ def test_a_picture_is_passed_over_not_read(tmp_path):
     assert found(tmp_path).number == 1
 
 
-def test_img2dataset_has_counted(tmp_path):
+def test_img2dataset_stats_are_used(tmp_path):
     for number, successes in enumerate((7, 5)):
         (tmp_path / f"{number:05d}.tar").write_bytes(b"never looked into")
         (tmp_path / f"{number:05d}_stats.json").write_text(json.dumps({"count": 10, "successes": successes}))
@@ -65,7 +65,7 @@ def test_tables_and_folders(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/{0..1}.tar", "*.tar"])
-def test_nothing_there(tmp_path, path):
+def test_a_missing_source_gives_no_number(tmp_path, path):
     number, why = found(tmp_path / path)
     assert number is None
     assert str(tmp_path) in why
@@ -83,7 +83,7 @@ def test_finished_shards_come_first_if_they_are_of_these_parameters(tmp_path):
     assert count(data, shards).number == 4
 
 
-def test_the_command(tmp_path, monkeypatch, capsys):
+def test_the_count_command_prints_the_number(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_tar(tmp_path / "raw/a.tar", pairs(3))
     student = "student.config={embed_dim: 8, vision_cfg: {image_size: 16, patch_size: 8, layers: 1, width: 16,"

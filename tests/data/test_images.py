@@ -31,7 +31,7 @@ def test_plain_pictures_keep_their_pixels():
     assert all(is_plain(d, max_pixels=PLAIN) for d in (png(), data, encoded(noise(channels=1), "JPEG")))
 
 
-def test_what_is_no_picture_is_named():
+def test_data_that_is_no_picture_is_named():
     assert reason(b"") == "empty_image"
     assert reason(b"<html><body>404</body></html>") == "unsupported_format"
     assert reason(b'<?xml version="1.0"?><svg/>') == "unsupported_format"
@@ -41,12 +41,12 @@ def test_what_is_no_picture_is_named():
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_cut_short(form):
+def test_a_truncated_picture_is_rejected(form):
     data = encoded(noise(120, 90), form)
     assert reason(data[: len(data) * 2 // 3]) in ("truncated_image", "not_an_image")
 
 
-def test_bombs_are_refused_from_the_header(monkeypatch):
+def test_decompression_bombs_are_refused_from_the_header(monkeypatch):
     data, small = bomb(), png()
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("pixels were decoded"))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("pixels were decoded"))
@@ -78,7 +78,7 @@ def test_exif_orientation_of_alpha_and_16_bit():
     assert np.array_equal(np.asarray(decode(with_orientation(6, "PNG", opaque))), np.rot90(noise(), -1))
 
 
-def test_broken_exif_costs_nothing():
+def test_broken_exif_does_not_reject_the_picture():
     data = encoded(noise(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xffbroken")
     assert decode(data).size == (40, 30)
     assert is_plain(data, max_pixels=PLAIN)
@@ -115,7 +115,7 @@ def test_palette_without_transparency():
     assert np.array_equal(np.asarray(decode(encoded(palette))), np.asarray(palette.convert("RGB")))
 
 
-def test_cmyk():
+def test_cmyk_is_converted_to_rgb():
     ink = Image.new("CMYK", (40, 30), (0, 255, 255, 0))
     data = encoded(ink, "JPEG", quality=100)
     got = np.asarray(decode(data), int)
@@ -149,7 +149,7 @@ def test_16_bit_colour_is_not_plain():
     assert not is_plain(data, max_pixels=PLAIN)
 
 
-def test_no_agreed_way_to_8_bit():
+def test_modes_without_standard_8_bit_conversion_are_rejected():
     assert reason(encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF")) == "unsupported_mode"
     assert reason(encoded(Image.fromarray(np.full((4, 4), 2**20, np.int32)), "TIFF")) == "unsupported_mode"
 
@@ -210,7 +210,7 @@ def hostile_pictures():
     yield (Path(__file__).parents[2] / "README.md").read_bytes()
 
 
-def test_decoders_write_nothing_of_their_own(tmp_path):
+def test_decoders_write_nothing_to_stderr(tmp_path):
     """In a process of its own: pytest takes warnings away. What is wrong is the reason that `decode` raises."""
     for number, data in enumerate(hostile_pictures()):
         (tmp_path / f"{number:03d}").write_bytes(data)
@@ -254,7 +254,7 @@ with ThreadPoolExecutor(4) as pool:
         *(("TIFF", "CMYK"), ("PNG", "LA"), ("PNG", "1"), ("PNG", "P"), ("GIF", "P"), ("MPO", "RGB"), ("DDS", "RGBA")),
     ],
 )
-def test_what_pillow_shows_is_a_picture(form, mode):
+def test_formats_that_pillow_decodes_are_accepted(form, mode):
     image = Image.fromarray(noise(32, 32)).convert(mode)
     data = encoded(image, form)
     theirs = Image.open(io.BytesIO(data)).convert("RGBA").convert("RGB")
@@ -294,7 +294,7 @@ def test_every_form_and_mode_is_a_picture_or_has_a_reason(form, mode):
         (b"<!doctype HTML>", "HTML"),
     ],
 )
-def test_other_files_are_named(data, name):
+def test_foreign_formats_are_named(data, name):
     with pytest.raises(BadImage) as caught:
         decode(data)
     assert caught.value.reason == "unsupported_format"

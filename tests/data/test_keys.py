@@ -13,7 +13,7 @@ keys = st.text("abAB01_-", min_size=1, max_size=3)
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(keys, st.integers(0, 2)), max_size=60), st.integers(0, 2))
-def test_says_what_a_set_says(tmp_path_factory, given, gone):
+def test_answers_like_a_python_set(tmp_path_factory, given, gone):
     taken = KeySet(tmp_path_factory.mktemp("keys"))
     plain: dict[str, int] = {}
     for key, source in given:
@@ -33,7 +33,7 @@ def test_adding_many_counts_the_new_ones(tmp_path):
     assert [key for key in "abc" if key in taken] == ["a", "b"]
 
 
-def test_more_than_the_memory_holds_lie_in_a_file_that_nobody_sees(tmp_path):
+def test_keys_beyond_the_cache_are_in_an_unlinked_file(tmp_path):
     taken = KeySet(tmp_path, cache=2**15)
     names = [f"{number * 7919 % 20_011:09d}" for number in range(20_000)]
     assert all(taken.add(name, 0) for name in names)

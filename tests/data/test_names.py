@@ -30,7 +30,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tars_and_folders(tmp_path, name):
+def test_odd_file_names_of_tars_and_folders_are_read(tmp_path, name):
     folder = tmp_path / name
     write_tar(folder / f"{name}.tar", pairs(2))
     for path in (folder, folder / f"{name}.tar"):
@@ -44,7 +44,7 @@ def test_tars_and_folders(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [*NAMES, " edges ", os.fsdecode(b"gr\xfcn")])
-def test_cells_and_folder_members(tmp_path, name):
+def test_odd_file_names_in_cells_and_folders_are_read(tmp_path, name):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / f"{name}.png").write_bytes(png())
     (tmp_path / "in" / f"{name}.txt").write_text("one")
@@ -58,7 +58,7 @@ def test_cells_and_folder_members(tmp_path, name):
         assert made.facts["samples"] == 1
 
 
-def test_white_space_around_a_cell_is_no_part_of_a_name_unless_it_is(tmp_path):
+def test_white_space_around_a_cell_is_stripped_unless_the_file_name_has_it(tmp_path):
     (tmp_path / "a.png").write_bytes(b"A")
     (tmp_path / "t.csv").write_text("filepath,title\n a.png ,one\n")
     (found,) = records(Data(kind="csv", path=str(tmp_path / "t.csv"), csv_separator=","))
@@ -80,7 +80,7 @@ def test_white_space_around_a_cell_is_no_part_of_a_name_unless_it_is(tmp_path):
         *("s3:bucket", "S3://bucket/a", "gs://bucket/a", "s3://bucket/a/../b", "s3://bucket/./a", "s3://bucket/a\nb"),
     ],
 )
-def test_an_address_that_tools_read_in_different_ways_is_refused(address):
+def test_an_ambiguous_address_is_refused(address):
     with pytest.raises(storage.BadAddress) as caught:
         storage.parse(address)
     assert "\n" not in str(caught.value)
@@ -90,5 +90,5 @@ def test_an_address_that_tools_read_in_different_ways_is_refused(address):
 
 
 @pytest.mark.parametrize("address", ["s3://bucket", "s3://bucket/", "s3://bucket/a b/", "s3://bucket/a%20b?x#y/{0}"])
-def test_other_addresses_stay_as_they_are(address):
+def test_unambiguous_addresses_are_not_changed(address):
     assert storage.parse(address) == address.removesuffix("/")

@@ -52,7 +52,7 @@ def photos():
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(32, 300), st.integers(32, 300), st.text(min_size=1, max_size=4), st.integers(8, 64))
-def test_every_box_of_every_size(width, height, key, size):
+def test_quick_views_match_the_plain_path(width, height, key, size):
     image = smooth(width, height)
     spec = ImageSpec(size=size, mean=SPEC.mean, std=SPEC.std)
     box = crop_box(key, 0, width, height, Augmentation(scale=(0.2, 1.0)))
@@ -71,7 +71,7 @@ def test_a_box_on_whole_pixels_is_exact_to_one_level(interpolation):
 
 @settings(deadline=None)
 @given(st.tuples(st.floats(0, 6), st.floats(0, 6)), st.integers(20, 60))
-def test_what_is_put_before_the_picture_is_its_edge(corner, size):
+def test_padding_before_the_picture_repeats_its_edge(corner, size):
     """A crop that begins near the edge sees it: a picture of one colour stays so."""
     spec = ImageSpec(size=size, mean=SPEC.mean, std=SPEC.std)
     picture = np.full((90, 120, 3), 128, dtype=np.uint8)
@@ -80,7 +80,7 @@ def test_what_is_put_before_the_picture_is_its_edge(corner, size):
 
 @settings(deadline=None)
 @given(st.floats(0, 200), st.floats(0.05, 40))
-def test_where_a_resize_begins(start, scale):
+def test_a_resize_begins_at_the_nearest_whole_pixel(start, scale):
     found = quick._begin(start, scale)
     if found is not None:
         more, whole = found
@@ -89,14 +89,14 @@ def test_where_a_resize_begins(start, scale):
         assert more >= 0
 
 
-def test_a_side_that_keeps_its_number_of_pixels_is_resized_all_the_same():
+def test_an_axis_of_unchanged_size_is_still_resized():
     image, box = smooth(32, 32), (0.095, 2.539, 30.811, 29.669)  # begins 4 above the picture: 36 rows to 29 + 7
     spec = ImageSpec(size=29, mean=SPEC.mean, std=SPEC.std)
     assert quick._begin(box[1], (box[3] - box[1]) / 29) == (7, -4)
     assert np.abs(quick_view(np.asarray(image), box, spec).astype(int) - train_view(image, box, spec)).mean() < 1
 
 
-def test_what_no_whole_pixel_comes_near_goes_the_plain_way(monkeypatch):
+def test_without_a_near_whole_pixel_the_plain_path_is_used(monkeypatch):
     image, box = smooth(90, 70), (3.3, 4.4, 80.1, 66.6)
     plain = train_view(image, box, SPEC)
     with monkeypatch.context() as patch:
@@ -108,7 +108,7 @@ def test_what_no_whole_pixel_comes_near_goes_the_plain_way(monkeypatch):
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_one_side_that_no_whole_pixel_comes_near_is_left_to_pillow(monkeypatch, axis, interpolation):
+def test_one_axis_without_a_near_whole_pixel_is_left_to_pillow(monkeypatch, axis, interpolation):
     """Both sides begin at whole pixels here, so that nothing but the passes' order and rounding differs."""
     spec = ImageSpec(size=32, mean=SPEC.mean, std=SPEC.std, interpolation=interpolation)
     image, box = noise(120, 90), (10.0, 7.0, 100.0, 81.0)
@@ -191,7 +191,7 @@ def test_a_plain_jpeg_gives_the_pixels_that_pillow_gives(options, size):
     assert np.array_equal(quick._plain_jpeg(open_header(data, max_pixels=10**6), data), np.asarray(decode(data)))
 
 
-def test_what_is_no_plain_jpeg_is_left_to_pillow():
+def test_other_files_than_plain_jpegs_are_left_to_pillow():
     turned = Image.Exif()
     turned[0x0112] = 6
     whole = encoded(noise(64, 48), "JPEG")
@@ -201,7 +201,7 @@ def test_what_is_no_plain_jpeg_is_left_to_pillow():
     assert quick._plain_jpeg(open_header(whole, max_pixels=10**6), whole[: len(whole) // 2]) is None
 
 
-def test_what_cannot_be_decoded_is_named():
+def test_an_undecodable_picture_is_named():
     data = encoded(noise(640, 480), "JPEG")
     for broken, reason in ((data[: len(data) // 2], "truncated_image"), (b"", "empty_image"), (b"x", "not_an_image")):
         with pytest.raises(BadImage, match=reason):
@@ -210,7 +210,7 @@ def test_what_cannot_be_decoded_is_named():
         quick_views(png(), "k", [0], AUGMENTATION, SPEC, max_pixels=10)
 
 
-def test_a_real_encoder_hardly_tells_them_apart(photos):
+def test_an_encoder_gives_nearly_equal_embeddings_for_quick_views(photos):
     """Real photos in their own resolution: one each, and mosaics large enough to be shrunk."""
     spec = ImageSpec(size=128, mean=MEAN, std=STD)
     encoder = EfficientNetLite0(torch.device("cpu"))

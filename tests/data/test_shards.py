@@ -37,7 +37,7 @@ def test_round_trip(tmp_path_factory, found):
     assert (folder / "a.tar").read_bytes() == (folder / "b.tar").read_bytes()
 
 
-def test_other_tools_read_them(tmp_path):
+def test_tarfile_and_webdataset_read_the_shards(tmp_path):
     import webdataset
 
     write_shard(tmp_path / "a.tar", [Sample("k", png(), "png", ("one", "two"))])
@@ -56,7 +56,7 @@ def packed(tmp_path):
     return tmp_path / "shards"
 
 
-def test_a_set_knows_its_counts(packed):
+def test_a_set_has_the_counts_of_its_index(packed):
     shards = ShardSet.open(packed)
     assert [shard.samples for shard in shards.shards] == [2, 2, 1]
     assert [shard.stem for shard in shards.shards] == ["0-00000", "0-00001", "0-00002"]
@@ -84,7 +84,7 @@ def test_a_missing_shard_is_named(packed):
         ShardSet.open(packed)
 
 
-def test_a_shard_that_changes_after_opening_does_not_go_unseen(packed):
+def test_a_shard_that_changes_after_opening_is_an_error(packed):
     shards = ShardSet.open(packed)
     write_shard(packed / "0-00000.tar", list(read_shard(packed / "0-00002.tar")))
     with pytest.raises(InputError, match="holds 1 samples, expected 2"):
@@ -92,5 +92,5 @@ def test_a_shard_that_changes_after_opening_does_not_go_unseen(packed):
 
 
 def test_foreign_tars_are_refused(tmp_path):
-    with pytest.raises(InputError, match="stands without its image"):
+    with pytest.raises(InputError, match="has no image"):
         list(read_shard(write_tar(tmp_path / "x.tar", [("a.txt", b"text")])))

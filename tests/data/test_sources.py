@@ -30,7 +30,7 @@ def test_img2dataset_shards(tmp_path):
 
 
 @pytest.mark.parametrize("pattern", ["{00000..00001}.tar", "0000?.tar", "{00000,00001}.tar"])
-def test_patterns(tmp_path, pattern):
+def test_a_pattern_selects_its_files(tmp_path, pattern):
     for i in range(3):
         write_tar(tmp_path / f"{i:05d}.tar", pairs(2, start=2 * i))
     assert len(read(f"{tmp_path}/{pattern}")) == (6 if "?" in pattern else 4)
@@ -62,7 +62,7 @@ def test_captions_from_json(tmp_path):
     assert a.image == b"i"
 
 
-def test_a_part_that_comes_again_is_another_sample(tmp_path):
+def test_a_repeated_ending_starts_another_sample(tmp_path):
     members = [("a.png", b"1"), ("a.txt", b"x"), ("a.png", b"2"), ("a.txt", b"y")]
     first, second = read(write_tar(tmp_path / "x.tar", members))
     assert (first.image, second.image) == (b"1", b"2")
@@ -70,16 +70,16 @@ def test_a_part_that_comes_again_is_another_sample(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [512 * 3 + 100, 512 * 4, 512 * 7 + 9, -10240, -1024, 0])
-def test_a_cut_tar_is_never_taken_for_a_whole_one(tmp_path, cut):
+def test_a_truncated_tar_is_never_taken_for_a_complete_one(tmp_path, cut):
     path = write_tar(tmp_path / "00000.tar", pairs(40))
     data = path.read_bytes()
     end = len(data.rstrip(b"\0"))
     path.write_bytes(data[: cut if cut >= 0 else min(end, len(data) + cut)])
-    with pytest.raises(InputError, match=r"00000\.tar is damaged or cut short"):
+    with pytest.raises(InputError, match=r"00000\.tar is damaged or truncated"):
         read(tmp_path)
 
 
-def test_cut_between_two_members(tmp_path):
+def test_a_tar_cut_between_two_members_is_an_error(tmp_path):
     """Python's tarfile takes this for the end of the archive."""
     path = write_tar(tmp_path / "00000.tar", [("a.png", b"x" * 512), ("a.txt", b"y" * 512), ("b.png", b"z" * 512)])
     path.write_bytes(path.read_bytes()[:2048])
@@ -87,7 +87,7 @@ def test_cut_between_two_members(tmp_path):
         read(tmp_path)
 
 
-def test_a_flipped_header_is_found(tmp_path):
+def test_a_damaged_header_is_an_error(tmp_path):
     path = write_tar(tmp_path / "00000.tar", [("a.png", b"x" * 512), ("a.txt", b"y" * 512), ("b.png", b"z" * 512)])
     data = bytearray(path.read_bytes())
     data[1024 + 3] ^= 1
@@ -97,7 +97,7 @@ def test_a_flipped_header_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("spoil", ["cut", "body", "checksum"])
-def test_a_damaged_gzip_is_found(tmp_path, spoil):
+def test_a_damaged_gzip_is_an_error(tmp_path, spoil):
     path = write_tar(tmp_path / "a.tar.gz", pairs(5), mode="w:gz")
     data = bytearray(path.read_bytes())
     if spoil == "cut":
@@ -133,7 +133,7 @@ def test_open_clips_csv(tmp_path):
     assert a.source == f"{table}:2"
 
 
-def test_neighbouring_rows_of_one_image_are_its_captions(tmp_path):
+def test_consecutive_rows_of_one_image_are_its_captions(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.png").write_bytes(name.encode())
     (tmp_path / "t.csv").write_text("filepath,title\na.png,1\na.png,2\nb.png,3\na.png,4\n")
@@ -151,12 +151,12 @@ def test_csv_with_wrong_columns(tmp_path):
         read(tmp_path / "t.csv", "csv")
 
 
-def test_csv_with_names_no_file_can_have(tmp_path):
+def test_csv_with_impossible_file_names(tmp_path):
     (tmp_path / "t.csv").write_text(f"filepath,title\n{'x' * 5000}.png,a\na\0b.png,c\n.,d\n")
     assert [raw.image for raw in read(tmp_path / "t.csv", "csv", csv_separator=",")] == [None, None, None]
 
 
-def test_gzipped_csv_and_a_field_beyond_all_bounds(tmp_path):
+def test_gzipped_csv_and_a_field_over_the_size_limit(tmp_path):
     (tmp_path / "a.png").write_bytes(b"A")
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"filepath\ttitle\na.png\tx\n"))
     assert read(tmp_path / "t.csv.gz", "csv")[0].captions == (b"x",)
@@ -178,7 +178,7 @@ def test_captioned_folder(tmp_path):
 
 
 @pytest.mark.parametrize("beside", ["a.b.jpg.txt", "a.b.caption", "a.b.json", "a.txt", "A.b.txt"])
-def test_a_picture_without_caption_says_where_its_captions_are_read_from(tmp_path, beside):
+def test_rejecting_a_picture_without_caption_names_the_expected_file(tmp_path, beside):
     (tmp_path / "a.b.jpg").write_bytes(png())
     (tmp_path / beside).write_bytes(b"a cat")
     reasons = [pack(raw, Data()) for raw in read(tmp_path, "folder") if raw.image]
@@ -195,7 +195,7 @@ def test_missing_and_empty_sources(tmp_path):
         read(f"{tmp_path}/{{99999..99999}}.tar")
 
 
-def test_safe_keys_are_fit_and_never_collide():
+def test_safe_keys_are_valid_and_never_collide():
     names = ["a.b", "a_b", "a b", "a/b", "日本", "日木", "", ".", "x" * 81, "x" * 82, "y/" + "x" * 82]
     keys = [safe_key(name) for name in names]
     assert len(set(keys)) == len(names)
@@ -207,7 +207,7 @@ def test_safe_keys_are_fit_and_never_collide():
 
 
 @pytest.mark.parametrize("kind", ["webdataset", "csv", "folder"])
-def test_the_fingerprint_sees_every_byte(tmp_path, kind):
+def test_every_byte_changes_the_fingerprint(tmp_path, kind):
     (tmp_path / "a.png").write_bytes(b"A")
     (tmp_path / "a.txt").write_bytes(b"caption")
     (tmp_path / "t.csv").write_text("filepath\ttitle\na.png\tx\n")
@@ -234,7 +234,7 @@ def test_the_fingerprint_sees_every_byte(tmp_path, kind):
         ("*.tar*", ["a.tar", "b.tar.gz"], ["a", "b"]),
     ],
 )
-def test_sources_are_named_below_what_they_have_in_common(tmp_path, pattern, names, stems):
+def test_sources_are_named_relative_to_their_common_prefix(tmp_path, pattern, names, stems):
     write_tar(tmp_path / "raw/a.tar", pairs(1))
     write_tar(tmp_path / "raw/b.tar.gz", pairs(1, start=1), mode="w:gz")
     found = inventory(Data(path=f"{tmp_path}/raw/{pattern}"))
@@ -245,7 +245,7 @@ def test_sources_are_named_below_what_they_have_in_common(tmp_path, pattern, nam
     ]
 
 
-def test_stems_are_unique_and_do_not_depend_on_what_stands_beside(tmp_path):
+def test_stems_are_unique_and_independent_of_other_files(tmp_path):
     for folder in ("x", "y"):
         write_tar(tmp_path / folder / "a.tar", pairs(1))
     both = inventory(Data(path=f"{tmp_path}/{{x,y}}/a.tar"))

@@ -51,7 +51,7 @@ def test_what_pandas_writes_is_read_as_pandas_reads_it(tmp_path_factory, separat
 
 
 @pytest.mark.parametrize("word", ["NA", "null", "nan", "None", "007", "1e5", "1.0", "TRUE", "-", "#N/A", "=1+1"])
-def test_words_stay_words(tmp_path, word):
+def test_words_like_null_stay_text(tmp_path, word):
     (tmp_path / "t.csv").write_text(f"filepath\ttitle\na.png\t{word}\n")
     assert captions(tmp_path / "t.csv") == [[word]]
 
@@ -71,7 +71,7 @@ OPEN = {
 
 @pytest.mark.parametrize("content", OPEN.values(), ids=OPEN)
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_an_open_quote_is_refused_with_its_line(tmp_path, content, end):
+def test_an_unclosed_quote_is_refused_with_its_line(tmp_path, content, end):
     line = 2 if content.startswith("title") else 3
     text = refused(tmp_path / "t.csv", content.replace("\n", end))
     line += content.startswith("title")
@@ -79,7 +79,7 @@ def test_an_open_quote_is_refused_with_its_line(tmp_path, content, end):
     assert "data.csv_quoting=none" in text
 
 
-def test_quotes_may_mean_nothing(tmp_path):
+def test_csv_quoting_none_keeps_quotes(tmp_path):
     (tmp_path / "t.csv").write_text(OPEN["to the next stray quote"])
     assert captions(tmp_path / "t.csv", csv_quoting="none") == [["x"], ['"wide'], ['"y'], ["z"]]
 
@@ -104,7 +104,7 @@ def test_encodings_that_are_read(tmp_path, encoding, end):
     assert captions(tmp_path / "t.csv") == [["gr\xfcn 日本"]]
 
 
-def test_encodings_that_are_named(tmp_path):
+def test_unsupported_encodings_are_named(tmp_path):
     table = "filepath\ttitle\na.png\tgr\xfcn\n"
     assert "iconv -f UTF-16LE" in refused(tmp_path / "t.csv", table.encode("utf-16-le"))
     assert "iconv -f UTF-16BE" in refused(tmp_path / "t.csv", table.encode("utf-16-be"))
@@ -114,7 +114,7 @@ def test_encodings_that_are_named(tmp_path):
     assert read(tmp_path / "t.csv")[0].captions == (b"gr\xfcn",)  # set aside by the next check, which says why
 
 
-def test_headers(tmp_path):
+def test_wrong_headers_are_refused(tmp_path):
     path = tmp_path / "t.csv"
     assert "t.csv is empty" in refused(path, "")
     assert "2 columns 'title'" in refused(path, "filepath\ttitle\ttitle\na\tb\tc\n")
@@ -126,7 +126,7 @@ def test_headers(tmp_path):
 
 
 @pytest.mark.parametrize(("there", "name"), [(",", "comma"), (";", "semicolon"), ("|", "bar"), ("\t", "tab")])
-def test_another_separator_is_named(tmp_path, there, name):
+def test_a_wrong_separator_is_named(tmp_path, there, name):
     given = "," if there == "\t" else "\t"
     text = refused(tmp_path / "t.csv", f"filepath{there}title\na.png{there}x\n", given)
     assert f"separated by a {name}" in text
@@ -167,21 +167,21 @@ def test_compressed_tables_and_other_containers(tmp_path):
 
 
 @pytest.mark.parametrize("separator", ["", ",,", '"', "\n", "\r", "\0"])
-def test_what_cannot_separate(separator):
+def test_invalid_separators_are_refused(separator):
     with pytest.raises(ValidationError, match="one character is needed"):
         Data(csv_separator=separator)
 
 
 @pytest.mark.parametrize("before", ["sep=,", '"sep=,"', "SEP=,", "", "  ", "\n\nsep=,\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_what_excel_writes_before_the_header(tmp_path, before, encoding):
+def test_excels_separator_line_is_skipped(tmp_path, before, encoding):
     text = f"{before}\r\nfilepath,title\r\na.png,x\r\n"
     (tmp_path / "t.csv").write_bytes(text.encode(encoding))
     assert captions(tmp_path / "t.csv", ",") == [["x"]]
     assert read(tmp_path / "t.csv", ",")[0].source.endswith(f"t.csv:{len(text.splitlines())}")
 
 
-def test_the_header_says_whether_spaces_follow_separators(tmp_path):
+def test_spaces_after_separators_are_detected_from_the_header(tmp_path):
     (tmp_path / "t.csv").write_text('filepath, title\na.png, "a cat, black"\nb.png, a dog\n')
     assert captions(tmp_path / "t.csv", ",") == [["a cat, black"], ["a dog"]]
     (tmp_path / "t.csv").write_text("title,filepath\nx, a.png\n")
@@ -189,13 +189,13 @@ def test_the_header_says_whether_spaces_follow_separators(tmp_path):
 
 
 @pytest.mark.parametrize(("there", "name"), [(",", "comma"), (";", "semicolon"), ("|", "bar")])
-def test_another_separator_is_named_where_all_cells_are_in_quotes(tmp_path, there, name):
+def test_a_wrong_separator_is_named_if_all_cells_are_quoted(tmp_path, there, name):
     text = refused(tmp_path / "t.csv", there.join(['"filepath"', '"title"']) + "\n")
     assert f"separated by a {name}" in text
     assert "csv_quoting" not in text
 
 
-def test_a_column_of_nearly_that_name_is_proposed(tmp_path):
+def test_a_similar_column_name_is_suggested(tmp_path):
     assert "'data.csv_image_key=FilePath'" in refused(tmp_path / "t.csv", "FilePath\ttitle\n")
     assert "'data.csv_caption_key=titles'" in refused(tmp_path / "t.csv", "filepath\ttitles\n")
     assert "first line names the columns" in refused(tmp_path / "t.csv", "# made by me\nfilepath\ttitle\n")
@@ -217,12 +217,12 @@ def test_a_column_of_nearly_that_name_is_proposed(tmp_path):
         ("['a'] and ['b']", ["['a'] and ['b']"]),
     ],
 )
-def test_lists_as_programs_write_them(tmp_path, cell, found):
+def test_lists_written_by_python_json_and_numpy_are_read(tmp_path, cell, found):
     pandas.DataFrame([["a.png", cell]], columns=["filepath", "title"]).to_csv(tmp_path / "t.tsv", sep="\t", index=False)
     assert captions(tmp_path / "t.tsv") == [found]
 
 
-def test_an_open_quote_is_found_by_the_pictures_it_swallows_where_names_have_no_ending(tmp_path):
+def test_an_unclosed_quote_is_detected_by_swallowed_rows_without_endings(tmp_path):
     for name in "abc":
         (tmp_path / name).write_bytes(b"x")
     text = refused(tmp_path / "t.csv", 'filepath,title\na,"open\nb,two\nc,three"\n', ",")

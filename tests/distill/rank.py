@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 
 from cliprd.distill import distributed
-from cliprd.distill.error_file import handing_over
+from cliprd.distill.error_file import record_exception
 from cliprd.errors import CliprdError, InputError
 from cliprd.machine import end_with_parent
 
 
 def main(task):
     end_with_parent()
-    with handing_over(), distributed.join(torch.device("cpu")) as world:
+    with record_exception(), distributed.join(torch.device("cpu")) as world:
         assert world.share("the leader's" if world.leads else "another's") == "the leader's"
         Path(task["folder"], str(world.rank)).write_text(str(os.getpid()))
         match task["what"] if world.rank == task.get("rank") else "meet":

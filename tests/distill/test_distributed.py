@@ -66,7 +66,7 @@ def alone(rooms, tmp_path_factory):
 @pytest.mark.integration
 @pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("case", CASES)
-def test_terms_and_gradients_are_those_of_one_process(ranks, case, size):
+def test_terms_and_gradients_equal_those_of_one_process(ranks, case, size):
     """float64, two steps, so that the second starts from what the first made of the gradients."""
     one = torch.load(ranks / f"{PLAIN.get(case, case)}-1-0.pt", weights_only=True)
     assert any(name.startswith("0.gradient.student.text") for name in one)
@@ -84,7 +84,7 @@ def test_terms_and_gradients_are_those_of_one_process(ranks, case, size):
 
 
 @pytest.mark.integration
-def test_two_processes_stop_and_one_goes_on(rooms, ranks, alone):
+def test_one_process_resumes_a_training_of_two(rooms, ranks, alone):
     folder = ranks / "from-two"
     before = (folder / "history.csv").read_text().splitlines()
     assert [int(line.split(",")[0]) for line in before[1:]] == [2, 4, 6, STOP]
@@ -95,13 +95,13 @@ def test_two_processes_stop_and_one_goes_on(rooms, ranks, alone):
 
 
 @pytest.mark.integration
-def test_one_process_stops_and_two_go_on(ranks, alone):
+def test_two_processes_resume_a_training_of_one(ranks, alone):
     assert_near(history(ranks / "from-one"), history(alone))
     steps = [row["step"] for row in history(ranks / "from-one")]
     assert steps == [2, 4, 6, 8, 10, 12, 14, 15]  # one writer
 
 
-def test_a_lone_process_is_left_as_it_is(monkeypatch):
+def test_a_single_process_is_not_distributed(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert not launched()
     with join(CPU) as world:
@@ -115,7 +115,7 @@ def test_a_lone_process_is_left_as_it_is(monkeypatch):
     assert world.part(5) == slice(0, 5)
 
 
-def test_torchrun_with_one_process_is_a_lone_process(monkeypatch):
+def test_torchrun_with_one_process_is_not_distributed(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert launched()
     with join(CPU) as world:
@@ -123,7 +123,7 @@ def test_torchrun_with_one_process_is_a_lone_process(monkeypatch):
 
 
 @pytest.mark.parametrize("budget", [0, 2**30])
-def test_ranks_divide_each_batch_and_make_no_more(rooms, budget):
+def test_ranks_build_only_their_part_of_each_batch(rooms, budget):
     params = make_params(rooms, batch_size=BATCH, shuffle_buffer=20)
     division = Division(SAMPLES, BATCH)
     shards, cache = open_rooms(rooms, params)
@@ -165,7 +165,7 @@ def test_batch_norms_on_cpus_are_refused_and_on_gpus_synchronised():
     assert torch.equal(converted(x), expected)  # as it is exported
 
 
-def test_how_many_processes(rooms, monkeypatch):
+def test_the_number_of_processes_is_resolved_and_checked(rooms, monkeypatch):
     def count(**distill):
         return device.processes(make_params(rooms, **distill).distill)
 
@@ -185,7 +185,7 @@ def test_how_many_processes(rooms, monkeypatch):
         pass
 
 
-def test_how_the_work_is_divided_is_no_part_of_what_a_training_is(rooms):
+def test_division_parameters_do_not_identify_a_training(rooms):
     for dividing in ({"processes": 4}, {"micro_batch_size": 3}, {"local_loss": True}):
         assert sections(make_params(rooms, **dividing)) == sections(make_params(rooms))
         assert not dividing.keys() & sections(make_params(rooms))["distill"].keys()

@@ -14,7 +14,7 @@ samples, batch_sizes, sizes = st.integers(2, 5000), st.integers(2, 600), st.inte
 
 @property_test
 @given(samples, batch_sizes, sizes)
-def test_batches_and_parts_cover_an_epoch_once_and_are_as_equal_as_can_be(n, b, w):
+def test_batches_and_parts_cover_an_epoch_once_with_nearly_equal_sizes(n, b, w):
     division = Division(n, b)
     spans = [division.span(step) for step in range(division.steps)]
     assert (spans[0].start, spans[-1].stop) == (0, n)
@@ -34,7 +34,7 @@ def test_batches_and_parts_cover_an_epoch_once_and_are_as_equal_as_can_be(n, b, 
 
 @property_test
 @given(samples, batch_sizes, sizes)
-def test_what_is_let_through_leaves_no_process_without_a_row(n, b, w):
+def test_an_accepted_division_gives_every_process_a_row(n, b, w):
     division = Division(n, b)
     try:
         division.check(w)

@@ -1,6 +1,5 @@
 """What was in force stands wherever a training is described, whatever the parameters say."""
 
-import dataclasses
 import re
 
 import pytest
@@ -11,7 +10,7 @@ from cliprd.artifact import manifest
 from cliprd.distill.device import Runtime
 from cliprd.distill.effective import effective
 from cliprd.distill.objective import build_loss
-from cliprd.distill.sections import sections
+from cliprd.distill.sections import code, sections
 from cliprd.report import card
 
 SAMPLES, BATCH = 300, 128
@@ -33,7 +32,7 @@ def faces(tree: params.Params, found: dict) -> dict[str, str]:
         "shards": {**lineage.summary(shards), "code": "c", "sources": []},
         "cache": {**lineage.summary(cache), "code": "c", "inputs": {"teacher": lineage.summary(cache)}},
     }
-    told = lineage.describe(lineage.of_student(sections(tree), facts, made_of))
+    told = lineage.describe(lineage.of_student(sections(tree), facts, made_of, code(tree)))
     trained = {"params": sections(tree), "facts": facts, "inputs": {}, "code": "c"}
     run = tracking.describe(tree, key="k", shards=shards, cache=cache, device="cpu", processes=1, effective=found)
     return {
@@ -48,7 +47,7 @@ def faces(tree: params.Params, found: dict) -> dict[str, str]:
 
 @pytest.mark.parametrize("mode", ["raw", "exp"])
 @pytest.mark.parametrize("method", SPECS)
-def test_no_face_shows_what_was_not_in_force(method, mode):
+def test_effective_has_only_values_in_force(method, mode):
     tree = params.Params.model_validate({"distill": {"method": method, "scale_mode": mode, "batch_size": BATCH}})
     loss = build_loss(tree.distill, 8, 8)
     runtime = Runtime(torch.device("cpu"), bf16=False)
@@ -61,7 +60,7 @@ def test_no_face_shows_what_was_not_in_force(method, mode):
         "device": "cpu",
     }
     assert {name: found["distill"][name] for name in right} == right
-    assert found["distill"]["weights"] == dataclasses.asdict(loss.weights)
+    assert found["distill"]["weights"] == loss.weights.named()
     shown = faces(tree, found)
     for face, text in shown.items():
         for name, value in right.items():
@@ -69,7 +68,7 @@ def test_no_face_shows_what_was_not_in_force(method, mode):
             assert set(seen) <= {str(value)}, f"{face}: {text}"
     assert f"batch_size {100}" in shown["lineage"]
     assert f"batch_size {100}" in shown["MLflow"]
-    for term, weight in dataclasses.asdict(loss.weights).items():
+    for term, weight in loss.weights.named().items():
         assert f"weights.{term} {weight}" in shown["lineage"]
         assert f"weight/{term} {weight:g}" in shown["MLflow"]
     for name in ("scale_mode", "weights", "max_scale"):

@@ -78,7 +78,7 @@ def flat(gradients):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", SIZES)
-def test_gradients_are_those_of_the_whole_batch(rooms, method, size):
+def test_gradients_equal_those_of_the_full_batch(rooms, method, size):
     """Towers, projections and learned scales."""
     (terms, whole), (cached_terms, cached) = both(*make(rooms, method=method, chunk_size=4), size)
     assert_near(terms, cached_terms, 1e-8)
@@ -88,8 +88,8 @@ def test_gradients_are_those_of_the_whole_batch(rooms, method, size):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", SIZES[1:])
-def test_in_float32_they_are_as_near_as_its_rounding_lets_them(rooms, monkeypatch, method, size):
-    """To 1e-6 of the norm, or to what the whole batch's own gradient is off the exact one where that is more."""
+def test_gradients_in_float32_agree_up_to_rounding(rooms, monkeypatch, method, size):
+    """To 1e-6 of the norm, or to twice what the whole batch's own gradient is off the exact one where that is more."""
     forward, batch = make(rooms, method=method, chunk_size=4)
     (terms, whole), (cached_terms, cached) = both(forward, batch, size)
     assert_near(terms, cached_terms, 1e-6)
@@ -97,12 +97,13 @@ def test_in_float32_they_are_as_near_as_its_rounding_lets_them(rooms, monkeypatc
     exact = flat(run(forward.double(), lambda: at_once(forward)(batch, len(batch.images)))[1])
     rounding = (flat(whole) - exact).norm()
     assert rounding < 1e-5 * exact.norm()
-    assert (flat(whole) - flat(cached)).norm() <= max(1e-6 * exact.norm(), rounding)
+    # each of the two is off by its own rounding, which differs between processors
+    assert (flat(whole) - flat(cached)).norm() <= max(1e-6 * exact.norm(), 2 * rounding)
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("method", ["baseline", "clip_rd-raw", "clip_rd-exp"])
-def test_every_gradient_is_that_of_the_whole_batch(rooms, method):
+def test_every_parameters_gradient_equals_that_of_the_full_batch(rooms, method):
     """Each parameter's on its own, the learned scales among them."""
     forward, batch = make(rooms, method=method)
     whole = run(forward, lambda: at_once(forward)(batch, len(batch.images)))[1]
@@ -112,7 +113,7 @@ def test_every_gradient_is_that_of_the_whole_batch(rooms, method):
 
 
 @pytest.mark.usefixtures("float64")
-def test_dropout_draws_the_same_masks_again_and_goes_on_as_if_they_were_drawn_once(rooms):
+def test_dropout_repeats_its_masks_and_advances_the_generator_once(rooms):
     forward, batch = make(rooms, student=DROPPING)
     parts = list(zip(batch.images.split(4), batch.tokens.split(4), strict=True))
 
@@ -171,7 +172,7 @@ def test_batch_norms_in_training_are_refused(rooms, training):
         GradientCache(forward, World(), 4)
 
 
-def test_a_training_may_go_on_in_micro_batches(rooms, tmp_path):
+def test_a_training_can_be_resumed_in_micro_batches(rooms, tmp_path):
     """Stopped at once, gone on in micro-batches (as after a lack of memory), it ends as the undisturbed one."""
 
     class Stop(Exception):

@@ -38,7 +38,7 @@ def test_the_rank_before_one_that_hangs_notices_it(store):
     assert lost == [[], [2], [], []]
 
 
-def test_work_of_any_length_is_no_hang_and_who_left_is_not_missed(store):
+def test_long_work_and_ended_ranks_are_no_hang(store):
     lost = []
     with beat(store, 0, 2, lost):
         with beat(store, 1, 2, lost):

@@ -73,7 +73,7 @@ def two(rooms, tmp_path_factory):
 
 
 @pytest.mark.integration
-def test_two_processes_make_what_one_makes(one, two):
+def test_two_processes_give_the_student_of_one(one, two):
     folder, done = two
     assert done.stderr == ""
     assert done.stdout.startswith(f"distill: {folder} is whole")
@@ -86,7 +86,7 @@ def test_two_processes_make_what_one_makes(one, two):
 
 
 @pytest.mark.integration
-def test_finished_on_two_is_finished_on_any_number(rooms, two):
+def test_a_training_finished_on_two_processes_is_finished_on_one(rooms, two):
     folder, _ = two
     before = (folder / "manifest.json").stat().st_mtime_ns
     for processes in (1, 2, 30):  # 30 would be refused, were there anything to do
@@ -137,7 +137,7 @@ def test_a_signal_to_the_command_ends_all_ranks_with_one_line(rooms, tmp_path, n
     assert process.returncode == code
     (line,) = stderr.splitlines()
     assert line.startswith("cliprd: error: ")
-    assert "the same command goes on" in line
+    assert "run the same command to resume" in line
     assert not any(map(is_alive, ranks))
     assert list(output.glob(".checkpoint/step-*.json"))
     assert not (output / "manifest.json").exists()
@@ -149,7 +149,7 @@ def test_a_signal_to_the_command_ends_all_ranks_with_one_line(rooms, tmp_path, n
     ("number", "line"),
     [
         (signal.SIGKILL, "Rank {rank} was ended by SIGKILL (out of memory?)."),
-        (signal.SIGSTOP, "Rank {other} of 2 lost contact with rank {rank}: no sign of life for 20 seconds."),
+        (signal.SIGSTOP, "Rank {other} of 2 lost contact with rank {rank}: no heartbeat for 20 seconds."),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -160,7 +160,7 @@ def test_a_rank_that_dies_or_hangs_ends_it_with_one_line_and_another_number_goes
     code, stderr = strike([*CLI, *command(rooms, output, processes=2, epochs=3000)], output, number, rank)
     assert code == 75
     expected = line.format(rank=rank, other=1 - rank)
-    assert stderr == f"cliprd: error: {expected} The same command goes on from the last checkpoint.\n"
+    assert stderr == f"cliprd: error: {expected} Run the same command to resume from the last checkpoint.\n"
     saved = max(int(path.stem.partition("-")[2]) for path in output.glob(".checkpoint/step-*.json"))
     process = subprocess.Popen(
         [*CLI, *command(rooms, output, processes=1, epochs=3000)], stderr=subprocess.PIPE, text=True
@@ -182,7 +182,7 @@ def test_a_rank_that_dies_or_hangs_ends_a_torchrun_by_hand(rooms, tmp_path, numb
         assert "Signal 9 (SIGKILL) received by PID" in stderr
     else:
         assert "Rank 0 of 2 lost contact with" in stderr
-        assert "The same command goes on from the last checkpoint." in stderr
+        assert "Run the same command to resume from the last checkpoint." in stderr
     saved = max(int(path.stem.partition("-")[2]) for path in output.glob(".checkpoint/step-*.json"))
     process = subprocess.Popen(again, stderr=subprocess.PIPE, text=True)
     try:
@@ -193,7 +193,7 @@ def test_a_rank_that_dies_or_hangs_ends_a_torchrun_by_hand(rooms, tmp_path, numb
 
 
 @pytest.mark.integration
-def test_the_cause_is_raised_as_if_it_had_happened_here(tmp_path):
+def test_the_causes_class_and_exit_code_are_raised_by_the_launcher(tmp_path):
     """Rank 1 refuses its input; rank 0, waiting for it, has lost it or is ended: not what is told."""
     task = {"what": "refuse", "rank": 1, "folder": str(tmp_path)}
     handlers = [signal.getsignal(number) for number in SIGNALS]
@@ -250,7 +250,7 @@ def test_which_failure_is_the_cause(found, codes, kind, text):
     assert str(cause).startswith(text)
 
 
-def test_what_cannot_be_launched_is_refused_before(rooms, tmp_path):
+def test_invalid_launches_are_refused_beforehand(rooms, tmp_path):
     inputs = {"shards": rooms / "shards", "cache": rooms / "cache"}
     with pytest.raises(ParamsError, match="batches of 2, fewer than the 3 processes"):
         distill.run(make_params(rooms, processes=3, batch_size=2), inputs, tmp_path)
@@ -262,10 +262,10 @@ def test_what_cannot_be_launched_is_refused_before(rooms, tmp_path):
 def test_a_failure_is_written_as_torchrun_reads_it(monkeypatch, tmp_path, error):
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-    from cliprd.distill.error_file import handing_over
+    from cliprd.distill.error_file import record_exception
 
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
-    with pytest.raises(type(error)), handing_over():
+    with pytest.raises(type(error)), record_exception():
         raise error
     assert ProcessFailure(0, 1, 3, str(tmp_path / "error.json")).message["message"] == str(error)
     assert json.loads((tmp_path / "error.json").read_text())["cliprd"]["kind"] == type(error).__name__

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cliprd.distill import device
-from cliprd.distill.divergence import Guard
+from cliprd.distill.divergence import FiniteCheck
 from cliprd.distill.history import History, last_row
 from cliprd.distill.objective import build_loss, resolve_weights
 from cliprd.distill.optimizer import build_optimizer, named_parameters
@@ -88,6 +88,7 @@ def record(step, **changes):
         "grad_norm": 0.5,
         "images_per_second": 100.0,
         "data_wait": 0.25,
+        "time": 1_700_000_000_000,
     }
     return Record(**{**values, **changes})
 
@@ -133,7 +134,7 @@ def numbers(*values):
 
 
 def test_guard_gives_the_newest_step():
-    guard = Guard(["task", "cross_scale", "grad_norm"], max_scale=100)
+    guard = FiniteCheck(["task", "cross_scale", "grad_norm"], max_scale=100)
     guard.add(1, numbers(3, 2, 1))
     guard.add(2, numbers(4, -100, 1))
     assert guard.check(None) == {"task": 4, "cross_scale": -100, "grad_norm": 1}
@@ -150,7 +151,7 @@ def test_guard_gives_the_newest_step():
     ],
 )
 def test_guard_names_the_first_bad_step(tmp_path, values, message):
-    guard = Guard(["task", "cross_scale", "student_scale", "grad_norm"], max_scale=100)
+    guard = FiniteCheck(["task", "cross_scale", "student_scale", "grad_norm"], max_scale=100)
     guard.add(7, numbers(1, 1, 100.5, 1))  # the student's own scale has its own clamp
     guard.add(8, numbers(*values))
     guard.add(9, numbers(math.nan, math.nan, math.nan, math.nan))
@@ -160,7 +161,7 @@ def test_guard_names_the_first_bad_step(tmp_path, values, message):
 
 
 def test_a_clamped_scale_has_no_bound():
-    guard = Guard(["cross_scale"], max_scale=None)
+    guard = FiniteCheck(["cross_scale"], max_scale=None)
     guard.add(1, numbers(100.00001))
     guard.check(None)
 
@@ -172,7 +173,7 @@ def test_every_parameter_of_the_student_gets_its_own_name(model):
 
 
 def test_guard_judges_what_all_ranks_agree_on():
-    guard = Guard(["task"], max_scale=None, agree=lambda table: table * math.nan)
+    guard = FiniteCheck(["task"], max_scale=None, agree=lambda table: table * math.nan)
     guard.add(1, [torch.tensor(1.0)])
     with pytest.raises(DivergedError, match="step 1: 'task' is nan"):
         guard.check(None)

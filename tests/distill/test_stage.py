@@ -46,7 +46,7 @@ def student(rooms, tmp_path_factory):
     return folder
 
 
-def test_folder_and_facts(rooms, student):
+def test_the_student_folder_has_its_files_and_facts(rooms, student):
     found = manifest.verify(student, stage="distill")
     assert set(found.files) == FILES
     assert not (student / ".checkpoint").exists()
@@ -111,7 +111,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_files(rooms, student, tmp_path
     assert not (output / ".checkpoint").exists()
 
 
-def test_a_damaged_checkpoint_is_named_and_the_training_goes_on_without_it(rooms, student, tmp_path):
+def test_after_a_damaged_checkpoint_is_deleted_the_training_resumes(rooms, student, tmp_path):
     class Stop(Exception):
         pass
 
@@ -131,7 +131,7 @@ def test_a_damaged_checkpoint_is_named_and_the_training_goes_on_without_it(rooms
     assert run(rooms, tmp_path).files == manifest.read(student).files
 
 
-def test_other_parameters_start_anew(rooms, tmp_path):
+def test_other_parameters_start_a_new_training(rooms, tmp_path):
     class Stop(Exception):
         pass
 

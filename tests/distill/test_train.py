@@ -55,7 +55,7 @@ def whole(rooms, tmp_path_factory):
     return run(rooms, folder, records.append), folder, records
 
 
-def test_records(whole):
+def test_records_have_all_terms_and_scales(whole):
     trained, _, records = whole
     assert (trained.steps, trained.samples) == (STEPS, 3 * SAMPLES)
     assert [r.step for r in records] == [*range(2, STEPS + 1, 2), STEPS]
@@ -136,7 +136,7 @@ def test_a_checkpoint_of_other_parameters_is_refused(rooms, tmp_path):
         run(rooms, tmp_path, epochs=2)
 
 
-def test_the_collector_is_spared_meanwhile(rooms, tmp_path):
+def test_objects_are_frozen_for_the_collector_during_training(rooms, tmp_path):
     counts = []
     run(rooms, tmp_path, lambda record: counts.append(gc.get_freeze_count()), epochs=1)
     assert min(counts) > 10_000
@@ -213,7 +213,7 @@ def test_the_students_scale_is_clamped(rooms, tmp_path):
     assert min(scales) == 1 or max(scales) == pytest.approx(100)
 
 
-def test_an_absurd_rate_ends_with_a_clear_word_and_a_good_checkpoint(rooms, tmp_path):
+def test_divergence_ends_with_a_clear_error_and_a_good_checkpoint(rooms, tmp_path):
     with pytest.raises(DivergedError, match=r"diverged at step \d+: .*step-\d+\.safetensors") as caught:
         run(rooms, tmp_path, method="baseline", lr=1e30, warmup_steps=0, checkpoint_every=1, clip_grad_norm=None)
     assert caught.value.exit_code == 4
@@ -226,7 +226,7 @@ def test_an_absurd_rate_ends_with_a_clear_word_and_a_good_checkpoint(rooms, tmp_
         train(again, *open_rooms(rooms, again), tmp_path)
 
 
-def test_a_runaway_scale_ends_it_and_the_same_run_can_be_looked_at_again(rooms, tmp_path):
+def test_a_scale_beyond_its_maximum_ends_the_training_each_time(rooms, tmp_path):
     """Raw scales have no clamp: with a large rate a bound is soon crossed, here after a step that stays within it."""
     options = {"max_scale": 4.0, "lr": 5.0, "warmup_steps": 4, "checkpoint_every": 1, "epochs": 8}
     for _ in range(2):  # the second time from the checkpoint that the first has left, with the same end
@@ -238,7 +238,7 @@ def test_exp_scales_have_no_bound_but_their_clamp(rooms, tmp_path):
     run(rooms, tmp_path, method="clip_rd-exp", max_scale=2.7, epochs=1)
 
 
-def test_too_little_data(rooms, tmp_path):
+def test_too_few_samples_are_refused(rooms, tmp_path):
     """A set smaller than a batch is one batch; fewer than two samples are refused before anything is trained."""
     assert run(rooms, tmp_path, batch_size=64).steps == 3
     params = make_params(rooms)

@@ -55,7 +55,7 @@ def repo(tmp_path_factory) -> Path:
     """A repository in which the pipeline `distill` ran once, in processes."""
     folder = make(tmp_path_factory.mktemp("kubeflow") / "repo")
     result = pipeline(folder, "distill")
-    assert "is whole: steps run 10, finished before 0" in result.stdout
+    assert "is complete: steps run 10, finished before 0" in result.stdout
     return folder
 
 
@@ -215,7 +215,7 @@ def test_an_image_that_lacks_a_part_fails_at_the_step_that_needs_it(repo, contai
     finally:
         client.images.remove("cliprd-test:lacks-a-part", force=True)
     assert result.returncode == 1
-    assert "teacher_cache" in Path(re.search(r"The whole log: (\S+)", result.stderr)[1]).read_text()
+    assert "teacher_cache" in Path(re.search(r"The complete log: (\S+)", result.stderr)[1]).read_text()
     assert [step for step, lines in told(result).items() if "failed" in lines[-1]]
     assert not [step for step in told(result) if step.startswith(("distill", "report"))]
 

@@ -14,7 +14,7 @@ import pytest
 import docker
 from cliprd import params
 from cliprd.artifact import manifest
-from cliprd.kubeflow.trainjob.spec import make
+from cliprd.kubeflow.trainjob.spec import job_objects
 from cliprd.stages import distill
 from tests import docker_engine
 from tests.distill import rooms
@@ -52,7 +52,9 @@ def settings(data: Path, crops: int):
 def pods(image, network, data, output, crops=3):
     """The manifest's pod, once a node."""
     folders = {name: Path(DATA) / name for name in ("shards", "cache")}
-    *_, runtime, _ = make(settings(data, crops), image, nodes=2, output=Path(DATA) / output, form="trainjob", **folders)
+    *_, runtime, _ = job_objects(
+        settings(data, crops), image, nodes=2, output=Path(DATA) / output, form="trainjob", **folders
+    )
     (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
     pod = job["template"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -116,7 +118,7 @@ def test_a_node_that_is_killed_comes_back_and_the_student_is_the_same(data, netw
         said = [container.logs().decode() for container in containers]
         assert [container.attrs["State"]["ExitCode"] for container in containers] == [0, 0], said
         assert "cliprd: error: " in said[1]
-        assert "The same command goes on from the last checkpoint." in said[1]
+        assert "Run the same command to resume from the last checkpoint." in said[1]
         assert all(text.splitlines()[-1].startswith("distill: /data/student is whole") for text in said)
     finally:
         for container in containers:

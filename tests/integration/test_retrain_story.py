@@ -49,7 +49,7 @@ class Repository:
         (self.repo / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         for name in ("dvc.yaml", ".gitignore"):
             shutil.copy(ROOT / name, self.repo)
-        for name in ("src", "tools/ci", ".github"):
+        for name in ("src", ".github"):
             ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
             shutil.copytree(ROOT / name, self.repo / name, ignore=ignore)
         shapes.tasks(self.repo / "data" / "tasks")

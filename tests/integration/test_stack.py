@@ -16,8 +16,9 @@ import botocore.exceptions
 import pytest
 from mlflow import MlflowClient
 
-from cliprd import params, tracking
-from cliprd.distill.record import Record
+from cliprd.tracking import scores
+from tests.report import folders
+from tests.tracking.trainings import inputs, record, training, tree
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "docker" / "stack.sh"
@@ -142,28 +143,15 @@ def stack(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(stack, tmp_path_factory) -> str:
     """The id of a training that cliprd tracked there, with its scores."""
-    tree = params.validate({"tracking": {"uri": stack.url, "experiment": "stack"}}, where="test")
-    student = tmp_path_factory.mktemp("student")
-    told = tracking.Training(
-        name="clip_rd-0", key="clip_rd-0", params={"distill.lr": "0.001"}, tags={"cliprd.shards": "abc"}
-    )
-    with tracking.training_run(tree, student, lambda: told) as report:
+    folder = tmp_path_factory.mktemp("trained")
+    settings = tree(stack.url, "stack", distill={"lr": 0.001})
+    grid = folders.write_grid(folder, ["clip_rd-raw"], [0], only=folders.tasks()[:1])
+    student, scored = (grid[kind] / "clip_rd-raw-0" for kind in ("students", "benchmarks"))
+    (scored / "scores.json").write_text('{"name": "scores.json"}')
+    with training(settings, inputs(folder), student) as write:
         for step in (1, 2):
-            report(
-                Record(
-                    step=step, epoch=0, lr=1e-3, terms={"task": 1 / step}, scales={},
-                    grad_norm=0.1, images_per_second=400.0, data_wait=0.01,
-                )
-            )  # fmt: skip
-
-    def draw(folder: Path):
-        (folder / "benchmark").mkdir()
-        for name in ("scores.json", "results.json"):
-            (folder / "benchmark" / name).write_text(f'{{"name": "{name}"}}')
-        return {"photos/standard/top1": {"value": 0.5}}
-
-    tracking.log_scores(tree, student, "benchmark", draw)
-    return json.loads((student / "volatile/mlflow.json").read_text())["run_id"]
+            write(record(step, 1 / step))
+    return scores.log_scores(settings, student, scored, None)
 
 
 def whole(stack: Stack, run: str, folder: Path) -> bool:

@@ -10,7 +10,8 @@ import yaml
 from cliprd import cli, params
 from cliprd.errors import ParamsError
 from cliprd.kubeflow.compile import NAMES, compile_pipeline
-from cliprd.kubeflow.image import CONTENT, check, choose, content_tag
+from cliprd.kubeflow.image import CONTENT, check_image, choose_image, content_tag
+from cliprd.params.kubernetes import STEPS
 from pipelines.steps import FUNCTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +183,7 @@ def test_a_sections_of_params_are_the_defaults():
 
 
 def test_the_steps_that_params_knows_are_those_there_are():
-    assert set(params.STEPS) == {function.__name__ for function in FUNCTIONS}
+    assert set(STEPS) == {function.__name__ for function in FUNCTIONS}
     with pytest.raises(ParamsError, match=r"no step 'distil'"):
         params.load(ROOT / "params.yaml", ["kubernetes.steps.distil={cpu: '1'}"])
 
@@ -190,23 +191,23 @@ def test_the_steps_that_params_knows_are_those_there_are():
 @pytest.mark.parametrize("image", ["cliprd", "cliprd:latest", "cliprd:1.0", "cliprd:cpu", "a@sha256:00", "r:5000/c"])
 def test_a_name_that_can_move_is_refused(image):
     with pytest.raises(ParamsError, match="make images"):
-        check(image)
-    assert check(image, allow_mutable=True) == image
+        check_image(image)
+    assert check_image(image, allow_mutable=True) == image
 
 
 def test_a_name_that_says_its_content_is_taken(tmp_path):
-    assert check(IMAGE) == IMAGE
-    assert check(content_tag("cuda")).startswith("cliprd:cuda-")
+    assert check_image(IMAGE) == IMAGE
+    assert check_image(content_tag("cuda")).startswith("cliprd:cuda-")
 
 
 def test_steps_on_gpus_get_the_image_that_sees_them():
     asked = "kubernetes.steps.distill={accelerator: nvidia.com/gpu, accelerators: 2}"
     plain, gpu = (params.load(ROOT / "params.yaml", extra).kubernetes for extra in ([], [asked]))
-    assert choose(None, plain) == content_tag("cpu")
-    assert choose(None, gpu) == content_tag("cuda")
-    assert choose(IMAGE, gpu) == IMAGE
+    assert choose_image(None, plain) == content_tag("cpu")
+    assert choose_image(None, gpu) == content_tag("cuda")
+    assert choose_image(IMAGE, gpu) == IMAGE
     with pytest.raises(ParamsError, match=r"hides GPUs, and kubernetes.steps.distill asks"):
-        choose("registry.example/" + content_tag("cpu"), gpu)
+        choose_image("registry.example/" + content_tag("cpu"), gpu)
 
 
 def test_the_tag_changes_with_the_content(tmp_path):

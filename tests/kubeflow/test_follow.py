@@ -160,7 +160,7 @@ def test_what_waits_for_long_is_said_and_a_timeout_ends_it(server, fails, monkey
     server.workflows = [state]
     line = fails(75, "submit", "distill", "--host", server.host, "--wait", "--timeout", "0.4")
     assert said in line
-    assert "It goes on: http" in line
+    assert "It continues: http" in line
 
 
 def test_without_the_old_api_states_are_still_told(server, fails):
@@ -179,7 +179,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(server, cliprd):
     server.workflows = [prepared(), prepared(), DONE]
     code, out, err = cliprd("submit", "distill", "--host", server.host, "--wait")
     assert code == 0
-    assert "Trying on" in err
+    assert "Retrying" in err
     assert "prepare: succeeded" in out
 
 
@@ -226,7 +226,7 @@ def test_an_interrupt_says_that_the_run_goes_on(server, tmp_path):
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "cliprd: the run goes on: http" in err
+    assert "cliprd: the run continues: http" in err
     assert "Traceback" not in err
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cliprd.errors import ParamsError
-from cliprd.kubeflow.inputs import check, parse
+from cliprd.kubeflow.inputs import check_inputs, parse_inputs
 
 DEFINITIONS = {
     "method": {"parameterType": "STRING", "isOptional": True},
@@ -22,7 +22,7 @@ LONG = "/" * 5000
         ("method=[a\nb", "not valid YAML"),
         ("distill=" + "9" * 5000, "5,000 digits"),
         ("distill=" + "[" * 100, "nested more than 64"),
-        ("distill={epochs: 1, epochs: 2}", "stands there twice"),
+        ("distill={epochs: 1, epochs: 2}", "is given twice"),
         ("distill={epochs: .nan}", "finite"),
         ("distill={seed: 9223372036854775808}", "64 bits"),
         ("distill={epochs: 2024-01-01}", "'distill.epochs'"),
@@ -31,7 +31,7 @@ LONG = "/" * 5000
 )
 def test_wrong_text_is_one_short_line(item, said):
     with pytest.raises(ParamsError) as caught:
-        check(parse([item]), DEFINITIONS)
+        check_inputs(parse_inputs([item]), DEFINITIONS)
     message = str(caught.value)
     assert said in message
     assert message.isprintable()

@@ -42,8 +42,8 @@ def test_a_number_that_is_too_large_is_one_line(number, tmp_path, capsys):
 def test_a_grid_with_holes_is_refused_before_hours_of_training():
     clip_kd, baseline = {"method": "clip_kd", "seed": 0}, {"method": "baseline", "seed": 1}
     for runs, words in (
-        ([clip_kd, baseline], "clip_kd with seed 1 is not there"),
-        ([clip_kd, clip_kd], "stands there twice"),
+        ([clip_kd, baseline], "clip_kd with seed 1 is missing"),
+        ([clip_kd, clip_kd], "is listed twice"),
         ([{**clip_kd, "lr": 0.5}], "is no run"),
         ([{"method": "clip_kd"}], "is no run"),
         ([], "runs is empty"),
@@ -107,10 +107,10 @@ def test_the_plan_counts_the_pairs_and_sees_what_dvc_sees(tmp_path):
     sections = tree.model_dump(mode="json", include={"data", "teacher", "cache", "student", "distill", "benchmark"})
     sections["compare"] = {"reference": "baseline"}
     runs = [{"method": "baseline", "seed": 0}]
-    before = checks.plan(sections, runs, str(tmp_path / "plan.md"))
+    before = checks.check_pipeline(sections, runs, str(tmp_path / "plan.md"))
     assert f"data     3 pairs, found in {tmp_path}/raw" in (tmp_path / "plan.md").read_text()
     assert before == tuple(hashlib.sha256(inputs.encode(part)).hexdigest() for part in inputs.look(tree).values())
     write_tar(tmp_path / "raw/1.tar", pairs(2, start=3))
-    after = checks.plan(sections, runs, str(tmp_path / "plan.md"))
+    after = checks.check_pipeline(sections, runs, str(tmp_path / "plan.md"))
     assert "data     5 pairs" in (tmp_path / "plan.md").read_text()
     assert [one != two for one, two in zip(before, after, strict=True)] == [True, False, False]

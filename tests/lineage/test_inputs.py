@@ -72,7 +72,7 @@ def check(repo, steps):
 
 
 @pytest.mark.parametrize("address", ["", "/", "/{00000..00001}.tar", "/*.tar", "/{00000,00001}.tar", "/0000[01].tar"])
-def test_webdataset(repo, address):
+def test_a_changed_tar_changes_its_fingerprint_only(repo, address):
     raw = repo.outside / "raw"
     for number in range(2):
         write_tar(raw / f"{number:05d}.tar", pairs(2, start=2 * number))
@@ -89,7 +89,7 @@ def test_webdataset(repo, address):
     )
 
 
-def test_csv(repo):
+def test_a_changed_cell_or_image_changes_the_tables_fingerprint(repo):
     """Images beside the table, at an absolute path outside, behind a link, and one that is missing."""
     folder, far = repo.outside / "csv", repo.outside / "far"
     for number, place in enumerate((folder / "img/0.png", folder / "img/1.png", far / "2.png", far / "3.png")):
@@ -129,7 +129,7 @@ def test_csv(repo):
     )
 
 
-def test_folder(repo):
+def test_a_changed_file_changes_the_folders_fingerprint(repo):
     folder = repo.outside / "folder"
     for number in range(2):
         (folder / "deep").mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def test_folder(repo):
     )
 
 
-def test_tasks_and_teacher(repo):
+def test_changed_tasks_and_weights_change_their_fingerprints(repo):
     raw, tasks = repo.outside / "raw", repo.outside / "tasks"
     write_tar(raw / "0.tar", pairs(2))
     repo.put("data", path=str(raw))
@@ -191,7 +191,7 @@ def test_a_name_alone_identifies_weights(repo, name, monkeypatch):
     assert repo.look()["teacher"] == b"{}\n"
 
 
-def test_a_slash_at_the_end_means_the_same_folder(repo):
+def test_a_trailing_slash_does_not_change_fingerprints(repo):
     folder = repo.outside / "x"
     folder.mkdir()
     (folder / "a.png").write_bytes(png(0))
@@ -224,7 +224,7 @@ def tar_bytes(folder, start):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("address", ["", "/{0..1}.tar", "/*.tar"])
-def test_webdataset_in_s3(repo, store, address):
+def test_a_changed_tar_in_s3_changes_its_fingerprint_only(repo, store, address):
     prefix = f"web{len(address)}"
     for number in range(2):
         upload(store, f"{prefix}/{number}.tar", tar_bytes(repo.outside, 2 * number))
@@ -244,7 +244,7 @@ def test_webdataset_in_s3(repo, store, address):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("here", [True, False], ids=["table here", "table in s3"])
-def test_csv_in_s3(repo, store, here):
+def test_a_changed_table_or_image_in_s3_changes_the_fingerprint(repo, store, here):
     prefix = f"csv{here}"
     for number in range(3):
         upload(store, f"{prefix}/img/{number}.png", png(number))
@@ -272,7 +272,7 @@ def test_csv_in_s3(repo, store, here):
 
 
 @pytest.mark.integration
-def test_folder_tasks_and_teacher_in_s3(repo, store):
+def test_changed_folder_tasks_and_weights_in_s3_change_the_fingerprints(repo, store):
     for name, content in (("0.png", png(0)), ("0.txt", b"caption")):
         upload(store, f"folder/deep/{name}", content)
     upload(store, "teacher.pt", b"weights")
@@ -299,7 +299,7 @@ def test_folder_tasks_and_teacher_in_s3(repo, store):
 
 
 @pytest.mark.parametrize("kind", ["webdataset", "csv", "folder"])
-def test_prepare_goes_by_the_same(repo, kind):
+def test_prepare_uses_the_same_fingerprints(repo, kind):
     """It says of each source what DVC was told; called again without DVC, it sees the change by itself."""
     folder = repo.outside / "x"
     write_tar(folder / "x.tar", pairs(2))

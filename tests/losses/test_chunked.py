@@ -62,7 +62,7 @@ def test_each_term_alone_equals_dense(weights, student):
 
 @pytest.mark.parametrize("chunk_size", [None, 8])
 @pytest.mark.parametrize("project_task", [False, True])
-def test_equals_the_formulas_as_they_read(chunk_size, project_task):
+def test_equals_the_papers_formulas(chunk_size, project_task):
     """Both paths against the naive reference: values and gradients, with projections and unequal scales."""
     torch.manual_seed(2)
     loss = DistillationLoss(
@@ -132,7 +132,7 @@ def test_memory_grows_with_n_times_chunk():
     assert largest(512, 16) == 512 * 16
 
 
-def test_what_lives_between_forward_and_backward_is_linear():
+def test_memory_between_forward_and_backward_is_linear():
     n, chunk, saved = 512, 16, {}
 
     def keep(tensor):

@@ -29,11 +29,12 @@ def batch(n=8, student=5, teacher=5, dtype=torch.float32):
 
 
 def test_signatures_are_frozen():
-    assert sorted(cliprd.losses.__all__) == ["DistillationLoss", "LossWeights", "method_weights"]
+    names = ["DistillationLoss", "LossWeights", "Term", "check_term_name", "inputs_of", "method_weights"]
+    assert sorted(cliprd.losses.__all__) == names
     assert str(inspect.signature(DistillationLoss)) == (
         "(student_dim: 'int', teacher_dim: 'int', *, weights: 'LossWeights', "
-        "scale_mode: \"Literal['raw', 'exp']\" = 'raw', project_task: 'bool' = False, "
-        "chunk_size: 'int | None' = None) -> 'None'"
+        "scale_mode: \"Literal['raw', 'exp'] | None\" = None, project_task: 'bool' = False, "
+        "chunk_size: 'int | None' = None, terms: 'Mapping[str, Term] | None' = None) -> 'None'"
     )
     assert list(inspect.signature(DistillationLoss.forward).parameters) == [
         "self",
@@ -47,13 +48,14 @@ def test_signatures_are_frozen():
     ]
     assert str(inspect.signature(LossWeights)) == (
         "(*, task: 'float' = 0.0, hrd: 'float' = 0.0, icl: 'float' = 0.0, fd: 'float' = 0.0, vrd: 'float' = 0.0, "
-        "vrd_ce: 'float' = 0.0, xrd: 'float' = 0.0) -> None"
+        "vrd_ce: 'float' = 0.0, xrd: 'float' = 0.0, extra: 'Mapping[str, float]' = <factory>, "
+        "scale_mode: \"Literal['raw', 'exp'] | None\" = None) -> None"
     )
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("chunk_size", [None, 3])
-def test_a_method_is_its_terms(method, chunk_size):
+def test_each_method_has_its_terms(method, chunk_size):
     terms = DistillationLoss(5, 5, weights=method_weights(method), chunk_size=chunk_size)(*batch())
     assert set(terms) == METHODS[method]
     assert all(value.ndim == 0 and value.dtype == torch.float32 for value in terms.values())
@@ -137,7 +139,7 @@ def test_only_parameters_that_train_exist(weights, project_task, expected):
     assert same.text_projection is None
 
 
-def test_text_scale_of_a_mere_target_is_kept_but_not_trained():
+def test_the_text_scale_of_a_target_is_a_buffer():
     loss = DistillationLoss(5, 5, weights=LossWeights(vrd=1))
     assert not isinstance(loss.text_scale, nn.Parameter)
     assert "text_scale" in loss.state_dict()
@@ -152,7 +154,7 @@ def test_scales_start_as_the_official_ones():
         assert loss.multipliers()["cross_scale"].item() == pytest.approx(multiplier, rel=1e-6)
 
 
-def test_exp_is_clamped_at_100_and_comes_back():
+def test_exp_scales_are_clamped_at_100_and_keep_a_gradient():
     loss = DistillationLoss(5, 5, weights=LossWeights(icl=1), scale_mode="exp")
     with torch.no_grad():
         loss.cross_scale.fill_(50.0)
@@ -172,7 +174,7 @@ def test_raw_is_not_clamped():
 
 
 @pytest.mark.parametrize("project_task", [False, True])
-def test_project_task_decides_what_task_sees(project_task):
+def test_project_task_selects_the_embeddings_of_task(project_task):
     inputs = batch(teacher=7)
     loss = DistillationLoss(5, 7, weights=LossWeights(task=1, fd=1), project_task=project_task)
     before = loss(*inputs)

@@ -34,7 +34,7 @@ def found(method, mode, width, chunk_size, slices):
 @pytest.mark.parametrize("width", [STUDENT, TEACHER])
 @pytest.mark.parametrize("mode", ["raw", "exp"])
 @pytest.mark.parametrize("method", ["baseline", "clip_kd", "vrd", "xrd", "clip_rd"])
-def test_shares_add_up_to_the_whole(method, mode, width, chunk_size, slices):
+def test_shares_of_slices_add_up_to_the_loss(method, mode, width, chunk_size, slices):
     whole, shares = (found(method, mode, width, chunk_size, s) for s in ([None], SLICES[slices]))
     for one, other in zip(whole, shares, strict=True):
         assert one.keys() == other.keys()

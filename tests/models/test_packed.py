@@ -100,7 +100,7 @@ def blocks_run(model, encode):
 
 
 @pytest.mark.parametrize("variant", TEXT)
-def test_texts(variant):
+def test_packed_text_features_equal_open_clips(variant):
     changes, fast = TEXT[variant]
     model = build(changes)
     # Towers that cannot be cut need a zero after the end, as the tokenizer gives.
@@ -113,7 +113,7 @@ def test_texts(variant):
 
 
 @pytest.mark.parametrize("variant", IMAGE)
-def test_images(variant):
+def test_pooled_image_features_equal_open_clips(variant):
     changes, fast = IMAGE[variant]
     model = build(changes).eval()
     pixels = torch.randn(3, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -125,7 +125,7 @@ def test_images(variant):
 
 @settings(max_examples=25, deadline=None)
 @given(lengths=st.lists(st.integers(1, 24), min_size=1, max_size=6), seed=st.integers(0, 99))
-def test_any_lengths(lengths, seed):
+def test_packing_works_for_any_lengths(lengths, seed):
     model = MODEL
     tokens = captions(lengths, seed)
     assert_equal(
@@ -135,7 +135,7 @@ def test_any_lengths(lengths, seed):
     )
 
 
-def test_on_a_cpu_rows_come_in_few_numbers(monkeypatch):
+def test_on_a_cpu_packed_rows_have_few_sizes(monkeypatch):
     taken = []
     linear = packed.linear
     monkeypatch.setattr(packed, "linear", lambda x, *more: taken.append(len(x)) or linear(x, *more))
@@ -147,7 +147,7 @@ def test_on_a_cpu_rows_come_in_few_numbers(monkeypatch):
 MODEL = build({})
 
 
-def test_recomputing_activations_stays_the_towers_own_affair():
+def test_towers_with_gradient_checkpointing_use_their_own_forward():
     model = build({})
     model.set_grad_checkpointing(True)
     tokens, pixels = captions([5, 9]), torch.randn(2, 3, 32, 32, dtype=torch.float64)
@@ -155,7 +155,7 @@ def test_recomputing_activations_stays_the_towers_own_affair():
     assert blocks_run(model, lambda: packed.pooled_image_features(model, pixels)) == 2
 
 
-def test_under_autocast_both_ways_agree_to_its_rounding():
+def test_under_autocast_both_paths_agree_up_to_rounding():
     model = build({}).float()
     tokens, pixels = captions([7, 24, 2, 13]), torch.randn(3, 3, 32, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -30,7 +30,7 @@ def changed(**changes):
     return params.Student(config=config)
 
 
-def test_the_papers_student_has_its_known_size():
+def test_the_papers_student_has_the_published_size():
     model = students.build_student(params.Student(arch="ViT-T-16"), seed=0)
     visual = sum(p.numel() for p in model.visual.parameters())
     text = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("visual")) - 1
@@ -60,7 +60,7 @@ def test_an_open_clip_name_builds():
 @pytest.mark.parametrize(
     ("name", "near"), [("ViT-T-61", "ViT-T-16"), ("vit-b-16", "ViT-B-16"), ("RN5O", "RN50"), ("local-dir:x", "")]
 )
-def test_a_misspelt_name_is_told_with_the_nearest(name, near):
+def test_a_misspelt_name_is_refused_with_a_suggestion(name, near):
     with pytest.raises(ParamsError) as error:
         students.build_student(params.Student(arch=name), seed=0)
     assert name in error.value.problem

@@ -107,7 +107,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_tensors_are_found_whatever_lies_around_them(layout, protocol, model, tmp_path):
+def test_tensors_are_found_in_any_checkpoint_layout(layout, protocol, model, tmp_path):
     path = tmp_path / "weights.pt"
     torch.save(LAYOUTS[layout](model.state_dict(), model), path, pickle_protocol=protocol)
     other = built(seed=2)
@@ -130,7 +130,7 @@ def test_torchscript_is_read_without_being_run(make, model, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "pytorch_model.bin", "weights"])
-def test_the_content_tells_the_kind(name, model, tmp_path):
+def test_the_format_is_detected_by_content(name, model, tmp_path):
     safetensors.torch.save_file(model.state_dict(), tmp_path / name)
     other = built(seed=2)
     weights.load(other, tmp_path / name, arch="small", resize=False)
@@ -192,9 +192,9 @@ MISFITS = {
     "renamed": (lambda s: {n.replace("ln_final", "norm"): v for n, v in s.items()},
                 "'ln_final.weight' is missing, 'norm.weight' is unexpected"),
     "shape": (lambda s: changed(s, positional_embedding=torch.zeros(77, 32)),
-              "'positional_embedding' is [77, 32], wanted is [24, 32]"),
+              "'positional_embedding' is [77, 32], expected is [24, 32]"),
     "grid": (lambda s: {**s, "visual.positional_embedding": torch.zeros(50, 64)},
-             "'visual.positional_embedding' is [50, 64], wanted is [17, 64]"),
+             "'visual.positional_embedding' is [50, 64], expected is [17, 64]"),
     "deeper": (lambda s: {**s, "transformer.resblocks.2.ln_1.weight": torch.zeros(32)},
                "'transformer.resblocks.2.ln_1.weight' is unexpected"),
     "array": (lambda s: changed(s, text_projection=s["text_projection"].numpy()), "'text_projection' is no tensor"),
@@ -229,7 +229,7 @@ def test_a_tag_of_open_clips_may_be_fitted_to_another_grid(model, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["state_dict_ema", "ema", "ema_model"])
-def test_of_several_the_one_that_is_no_average_is_taken_and_said(name, model, tmp_path):
+def test_of_weights_and_average_the_weights_are_loaded_with_a_note(name, model, tmp_path):
     torch.save({name: built(seed=5).state_dict(), "state_dict": model.state_dict()}, tmp_path / "w.pt")
     other = built(seed=2)
     said = weights.load(other, tmp_path / "w.pt", arch="small", resize=False)
@@ -237,7 +237,7 @@ def test_of_several_the_one_that_is_no_average_is_taken_and_said(name, model, tm
     assert torch.equal(other.text_projection, model.text_projection)
 
 
-def test_of_several_of_which_one_fits_that_is_taken(model, tmp_path):
+def test_of_several_models_the_one_that_fits_is_loaded(model, tmp_path):
     large = built(seed=3, embed_dim=48).state_dict()
     torch.save({"teacher": large, "student": model.state_dict()}, tmp_path / "w.pt")
     assert "'student'" in weights.load(built(seed=2), tmp_path / "w.pt", arch="small", resize=False)
@@ -246,14 +246,14 @@ def test_of_several_of_which_one_fits_that_is_taken(model, tmp_path):
     assert "'student'" in weights.load(built(seed=2), tmp_path / "v.pt", arch="small", resize=False)
 
 
-def test_of_several_that_fit_none_is_guessed(model, tmp_path):
+def test_several_fitting_models_are_refused(model, tmp_path):
     torch.save({"teacher": built(seed=3).state_dict(), "student": model.state_dict()}, tmp_path / "w.pt")
     with pytest.raises(InputError, match=r"several models that fit small: 'teacher', 'student'"):
         weights.load(built(seed=2), tmp_path / "w.pt", arch="small", resize=False)
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_one_of_several_files_is_named_as_such(number, model, tmp_path):
+def test_one_file_of_a_split_checkpoint_is_refused(number, model, tmp_path):
     names = sorted(model.state_dict())
     part = names[: len(names) // 2] if number == 1 else names[len(names) // 2 :]
     path = tmp_path / f"model-0000{number}-of-00002.safetensors"
@@ -262,7 +262,7 @@ def test_one_of_several_files_is_named_as_such(number, model, tmp_path):
         weights.load(built(), path, arch="small", resize=False)
 
 
-def test_optimisers_are_no_model(model, tmp_path):
+def test_optimiser_states_are_ignored(model, tmp_path):
     averages = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
     torch.save({"optimizer": {"exp_avg": averages}, "model": model.state_dict()}, tmp_path / "w.pt")
     other = built(seed=2)
@@ -299,7 +299,7 @@ NOT_WEIGHTS = {
 
 
 @pytest.mark.parametrize("case", NOT_WEIGHTS)
-def test_what_is_no_weights_file_is_named(case, tmp_path):
+def test_other_files_are_named(case, tmp_path):
     data, said = NOT_WEIGHTS[case]
     (tmp_path / "w.pt").write_bytes(data)
     with pytest.raises(InputError) as found:
@@ -317,7 +317,7 @@ def test_what_is_no_weights_file_is_named(case, tmp_path):
         ([], "Name the file"),
     ],
 )
-def test_a_folder_is_told_from_a_file(files, said, tmp_path):
+def test_a_folder_is_refused_with_a_remedy(files, said, tmp_path):
     for name in files:
         (tmp_path / name).touch()
     with pytest.raises(InputError, match="is a folder") as found:
@@ -326,7 +326,7 @@ def test_a_folder_is_told_from_a_file(files, said, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["pt", "safetensors"])
-def test_every_cut_and_every_flipped_region_is_seen(kind, model, tmp_path):
+def test_truncation_and_flipped_bytes_are_detected(kind, model, tmp_path):
     path = tmp_path / f"w.{kind}"
     if kind == "pt":
         torch.save(model.state_dict(), path)
@@ -448,7 +448,7 @@ PROGRAMS["beyond"] = storage(4, 1, 1)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_programs_that_no_honest_program_writes(name, tmp_path):
+def test_malicious_pickles_are_refused(name, tmp_path):
     with zipfile.ZipFile(tmp_path / "w.pt", "w") as file:
         file.writestr("w/data.pkl", PROGRAMS[name])
         file.writestr("w/data/0", np.zeros(4, np.float32).tobytes())

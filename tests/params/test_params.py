@@ -31,7 +31,7 @@ def test_shipped_files_load_and_round_trip(file, tmp_path):
     assert params.load(tmp_path / "again.yaml") == tree
 
 
-def test_paper_file_is_the_papers_setting():
+def test_the_paper_file_has_the_papers_setting():
     paper = params.load(ROOT / "configs/paper.yaml")
     assert paper.teacher.name == "open_clip:ViT-B-16:laion400m_e32"
     assert paper.student.arch == "ViT-T-16"
@@ -40,6 +40,7 @@ def test_paper_file_is_the_papers_setting():
     assert paper.distill.weights.model_dump() == {
         **dict.fromkeys(("task", "hrd", "icl", "vrd", "vrd_ce", "xrd"), 1),
         "fd": 2000,
+        "extra": {},
     }
     assert paper.augmentation.scale == (0.9, 1.0)
 
@@ -69,18 +70,18 @@ def test_paper_file_is_the_papers_setting():
         ("distill: {weights: {fd: .inf}}", ["distill.weights.fd"]),
     ],
 )
-def test_wrong_trees_are_told_precisely(text, parts, tmp_path):
+def test_wrong_trees_are_reported_with_key_and_hint(text, parts, tmp_path):
     message = refused(tmp_path, text)
     for part in parts:
         assert part in message
 
 
 @pytest.mark.parametrize("override", ["distill", "=3", "distill..lr=3", "distill.lr=[", "distill.lrr=1"])
-def test_wrong_overrides_are_told(override, tmp_path):
+def test_wrong_overrides_are_reported(override, tmp_path):
     assert override.split("=")[0] in refused(tmp_path, "{}", override)
 
 
-def test_missing_file_and_directory_are_told(tmp_path):
+def test_a_missing_file_and_a_directory_are_reported(tmp_path):
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(ParamsError, match="cannot be read"):
             params.load(path)
@@ -98,7 +99,7 @@ def test_overrides_are_yaml_and_reach_any_depth(tmp_path):
 
 @example({"function-": None})
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda c: st.dictionaries(st.text(), c)))
-def test_any_tree_is_either_right_or_a_params_error(tree):
+def test_any_tree_is_valid_or_a_params_error(tree):
     try:
         params.validate({"distill": tree} if not isinstance(tree, dict) else tree, where="test")
     except ParamsError as error:
@@ -111,7 +112,7 @@ def test_every_key_has_a_default_so_that_the_empty_file_is_valid(tmp_path):
     assert params.load(file) == params.Params()
 
 
-def test_parse_method():
+def test_parse_method_splits_name_and_scale_mode():
     assert params.parse_method("clip_kd") == ("clip_kd", None)
     assert params.parse_method("clip_rd-exp") == ("clip_rd", "exp")
     for wrong in ("clip_rd-", "", "clip_rd-raw-exp", "CLIP_RD"):
@@ -124,7 +125,7 @@ def test_committed_schema_is_fresh():
     assert committed == params.schema(), "run: make schema"
 
 
-def test_schema_knows_the_keys_of_the_shipped_file():
+def test_the_schema_has_the_keys_of_the_shipped_file():
     schema = json.loads(params.schema())
     shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     assert set(shipped) <= set(schema["properties"])
@@ -154,7 +155,7 @@ KEYS = [*leaves(params.Params), *FREE]
 
 
 @pytest.mark.parametrize("key", KEYS, ids=".".join)
-def test_no_value_of_any_key_is_a_defect(key, tmp_path):
+def test_no_value_of_any_key_crashes(key, tmp_path):
     """Accepted and finite, or one line that names the key (of a file that is no YAML: its line)."""
     plain, file = tmp_path / "plain.yaml", tmp_path / "params.yaml"
     plain.write_text("{}", encoding="utf-8")
@@ -220,7 +221,7 @@ def test_no_value_of_any_key_is_a_defect(key, tmp_path):
         ('distill={"lr": 1e-06}', 1e-6),
     ],
 )  # fmt: skip
-def test_what_a_value_on_the_command_line_means(override, value, tmp_path, capsys):
+def test_values_on_the_command_line_are_typed_by_their_key(override, value, tmp_path, capsys):
     file = tmp_path / "p.yaml"
     file.write_text("", encoding="utf-8")
     found = params.load(file, [override])
@@ -257,17 +258,17 @@ def test_a_key_that_takes_text_or_a_mapping_takes_a_mapping_from_the_command_lin
         ("distill.workers=100000", ["distill.workers", "1024"]),
         ("student.mean=[.nan, 0, 0]", ["student.mean", "finite"]),
         ("student.config={a: [1, [.inf]]}", ["student.config", "a.1.0", "finite"]),
-        ("distill={lr: 1, lr: 2}", ["'lr' stands there twice"]),
-        ("ablation.seeds=[0, 1, 0]", ["ablation.seeds", "0 stands there twice"]),
-        ("ablation.methods=[vrd, vrd]", ["ablation.methods", "'vrd' stands there twice"]),
-        ("benchmark.protocols=[paper, paper]", ["benchmark.protocols", "'paper' stands there twice"]),
-        ("benchmark.names=[a, b, a]", ["benchmark.names", "'a' stands there twice"]),
-        ("retrain.seeds=[1, 1]", ["retrain.seeds", "1 stands there twice"]),
+        ("distill={lr: 1, lr: 2}", ["'lr' is given twice"]),
+        ("ablation.seeds=[0, 1, 0]", ["ablation.seeds", "0 is listed twice"]),
+        ("ablation.methods=[vrd, vrd]", ["ablation.methods", "'vrd' is listed twice"]),
+        ("benchmark.protocols=[paper, paper]", ["benchmark.protocols", "'paper' is listed twice"]),
+        ("benchmark.names=[a, b, a]", ["benchmark.names", "'a' is listed twice"]),
+        ("retrain.seeds=[1, 1]", ["retrain.seeds", "1 is listed twice"]),
         ("distill.epoch=3", ["did you mean 'distill.epochs'"]),
         (".".join("a" * 200) + "=1", ["64 levels"]),
     ],
 )
-def test_a_wrong_override_is_blamed_itself(override, parts, tmp_path):
+def test_a_wrong_override_is_named_in_the_error(override, parts, tmp_path):
     message = refused(tmp_path, "distill: {epochs: 2}", override)
     assert message.startswith("--set ")
     assert "params.yaml" not in message
@@ -275,7 +276,7 @@ def test_a_wrong_override_is_blamed_itself(override, parts, tmp_path):
         assert part in message
 
 
-def test_who_is_blamed_where_both_are_wrong(tmp_path):
+def test_errors_name_file_or_override_if_both_are_wrong(tmp_path):
     message = refused(tmp_path, "distill: {epochs: 0}", "distill.lr=-1")
     assert re.search(r"params.yaml: 'distill.epochs' = 0: [^;]*; --set distill.lr=-1: 'distill.lr' = -1", message)
     file = tmp_path / "params.yaml"
@@ -284,7 +285,7 @@ def test_who_is_blamed_where_both_are_wrong(tmp_path):
         params.load(file, ["distill.epochs=3", "distill.method=x"], written={"distill.method=x": "--method x"})
 
 
-def test_a_file_of_another_program_is_told_briefly(tmp_path):
+def test_a_foreign_file_gives_a_short_error(tmp_path):
     message = refused(tmp_path, "\n".join(f"k{i}: 1" for i in range(1000)))
     assert "and 995 more" in message
     assert len(message) < 3000
@@ -333,7 +334,7 @@ def test_the_resolved_tree_names_the_scale_mode_in_force(method, mode, tmp_path,
         ("data: {csv_image_key: filepath}", None),  # the default: as `cliprd params` writes it
     ],
 )
-def test_a_parameter_without_effect_is_a_line(text, key, tmp_path, capsys):
+def test_a_parameter_without_effect_prints_a_line(text, key, tmp_path, capsys):
     file = tmp_path / "p.yaml"
     file.write_text(text, encoding="utf-8")
     params.load(file)

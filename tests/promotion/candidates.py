@@ -65,22 +65,22 @@ def main(given: str) -> None:
     file after each look at the others' claims.
     """
     from cliprd.errors import CliprdError
-    from cliprd.promotion import champion, registry, registry_claims
+    from cliprd.promotion import champion, registry_claims
 
     task, parent = json.loads(given), os.getppid()
     registry_claims.PAUSE = 0.05
     registry_claims.LEASE = 600.0  # waiting for a test on a busy machine is not to look like a kill
     if task.get("stop"):
-        here, real = Path(task["stop"]), registry._tell
+        here, real = Path(task["stop"]), registry_claims.Claim.check
 
-        def stopping(*arguments: object) -> None:
-            real(*arguments)
+        def stopping(claim: registry_claims.Claim) -> None:
+            real(claim)
             (here / "inside").touch()
             while not (here / "go").exists():
                 assert os.getppid() == parent  # else the test has failed
                 time.sleep(0.02)
 
-        registry._tell = stopping
+        registry_claims.Claim.check = stopping
     if task.get("looked"):
         looking = registry_claims._claims
 

@@ -1,4 +1,4 @@
-"""Champions in a folder, in S3 and in MLflow's registry on a real server: replaced whole, by one of several, undone."""
+"""Champions in a folder, in S3 and in MLflow's registry on a real server: replaced in one step, by one of several."""
 
 import json
 import os
@@ -16,7 +16,8 @@ from cliprd import cli, files, storage
 from cliprd.artifact import manifest
 from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.kubeflow import promotion
-from cliprd.promotion import champion, gate, registry_claims
+from cliprd.promotion import champion, gate, package, registry_claims
+from cliprd.promotion import registry as backend
 from cliprd.storage import s3
 from tests import s3_server
 from tests.mlflow_server import mlflow_server  # noqa: F401 (a fixture)
@@ -106,7 +107,7 @@ def test_a_champion_is_replaced_and_brought_back(where, made):
     assert version(where) == third
     assert rollback(where) == second
     withdrawn = champion.current(where[0], candidates.params(*where)).withdrawn
-    assert withdrawn == champion.marks_of(made["clip_rd-exp-0"][1])
+    assert withdrawn == package.marks_of(made["clip_rd-exp-0"][1])
     assert withdrawn[0] == manifest.read(made["clip_rd-exp-0"][0]).fingerprint
     assert len(set(withdrawn)) == 2
     assert rollback(where) == first
@@ -193,8 +194,14 @@ def client_of(registry):
     return MlflowClient(registry[1]), registry[0].removeprefix("models:/")
 
 
+def without_pointer(client, name):
+    client.delete_registered_model_tag(name, backend.POINTER)
+
+
 def older(client, name, *versions):
-    """As a cliprd without the tags `schema` and `promoted` left them."""
+    """As a cliprd without pointer and without the tags `schema` and `promoted` left them."""
+    if backend.POINTER in client.get_registered_model(name).tags:
+        without_pointer(client, name)
     for number in versions:
         for tag in ("cliprd.schema", "cliprd.promoted"):
             if tag in client.get_model_version(name, number).tags:
@@ -213,13 +220,12 @@ LOSSES = {
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("by_older", [False, True])
-def test_a_lost_alias_is_no_registry_without_a_champion(registry, made, loss, by_older):
+def test_a_lost_pointer_and_alias_are_no_registry_without_a_champion(registry, made, loss, by_older):
     client, name = client_of(registry)
     publish(registry, made["baseline-0"])
     publish(registry, made["clip_kd-0"])
     publish(registry, made["clip_kd-1"], act=champion.refuse, passed=False)
-    if by_older:
-        older(client, name, "1", "2", "3")
+    older(client, name, "1", "2", "3") if by_older else without_pointer(client, name)
     LOSSES[loss](client, name)
     back = "1" if loss == "version deleted" else "2"
     for act in (
@@ -241,12 +247,113 @@ def test_a_lost_alias_is_no_registry_without_a_champion(registry, made, loss, by
         assert rollback(registry) == "1"
 
 
+def test_the_pointer_decides_and_the_alias_is_repaired_from_it(registry, made, capsys):
+    client, name = client_of(registry)
+    publish(registry, made["baseline-0"])
+    publish(registry, made["clip_kd-0"])
+    publish(registry, made["clip_kd-1"], act=champion.refuse, passed=False)
+    losses = {**LOSSES, "alias back by hand": lambda *_: client.set_registered_model_alias(name, "champion", "1")}
+    del losses["version deleted"]
+    for loss in losses.values():
+        loss(client, name)
+        client.delete_model_version_tag(name, "2", "cliprd.promoted")
+        client.set_model_version_tag(name, "2", "cliprd.before", "77")
+        client.set_model_version_tag(name, "2", "cliprd.rolled_back", "{}")
+        assert version(registry) == "2"
+        champion.tidy(registry[0], candidates.params(*registry))
+        assert "repaired what follows from its champion, version 2" in capsys.readouterr().err
+        assert client.get_registered_model(name).aliases == {"champion": "2", "candidate": "3"}
+        tags = client.get_model_version(name, "2").tags
+        assert (tags["cliprd.promoted"], tags["cliprd.before"], "cliprd.rolled_back" in tags) == ("true", "1", False)
+    champion.tidy(registry[0], candidates.params(*registry))
+    assert capsys.readouterr().err == ""
+    LOSSES["version deleted"](client, name)
+    with pytest.raises(InputError, match=r"version 2, the champion, was deleted.*cliprd rollback --to 1"):
+        version(registry)
+    assert rollback(registry, to="1") == version(registry) == "1"
+
+
+def test_a_model_of_an_older_cliprd_gets_its_pointer(registry, made):
+    client, name = client_of(registry)
+    for method in ("baseline-0", "clip_kd-0", "clip_rd-exp-0"):
+        publish(registry, made[method])
+    assert rollback(registry) == "2"
+    older(client, name, "1", "2", "3")
+    held = champion.current(registry[0], candidates.params(*registry))
+    assert (held.version, held.withdrawn) == ("2", package.marks_of(made["clip_rd-exp-0"][1]))
+    assert backend.POINTER not in client.get_registered_model(name).tags
+    assert rollback(registry, to="3") == "3"
+    sealed = json.loads(client.get_registered_model(name).tags[backend.POINTER])
+    assert [entry["version"] for entry in sealed["before"]] == ["1", "2"]
+    assert (sealed["version"], sealed["withdrawn"], sealed["schema"]) == ("3", [], 1)
+
+
+def test_a_promotion_by_an_older_cliprd_is_not_undone(registry, made):
+    """It moved the alias and knew no pointer."""
+    client, name = client_of(registry)
+    publish(registry, made["baseline-0"])
+    sealed = client.get_registered_model(name).tags[backend.POINTER]
+    publish(registry, made["clip_kd-0"])
+    client.set_registered_model_tag(name, backend.POINTER, sealed)
+    for act in (lambda: version(registry), lambda: champion.tidy(registry[0], candidates.params(*registry))):
+        with pytest.raises(InputError, match=r"version 2 was promoted by an older cliprd.*cliprd rollback --to 2"):
+            act()
+    assert rollback(registry, to="2") == version(registry) == "2"
+    assert rollback(registry) == "1"
+
+
+@pytest.mark.parametrize("by_older", [False, True])
+def test_a_damaged_pointer_is_refused_and_restored(registry, made, by_older):
+    client, name = client_of(registry)
+    publish(registry, made["baseline-0"])
+    publish(registry, made["clip_kd-0"])
+    sealed = client.get_registered_model(name).tags[backend.POINTER]
+    if by_older:
+        older(client, name, "1", "2")
+    for text in (
+        "",
+        "{",
+        "[]",
+        sealed.replace('"2"', '"1"'),
+        sealed[:-5],
+        sealed.replace('"schema":1', '"schema":true'),
+    ):
+        client.set_registered_model_tag(name, backend.POINTER, text)
+        for act in (
+            lambda: version(registry),
+            lambda: rollback(registry),
+            lambda: publish(registry, made["clip_rd-exp-0"], champion_then="2"),
+        ):
+            with pytest.raises(InputError, match=f"tag {backend.POINTER} is damaged.*cliprd rollback --to 2"):
+                act()
+        assert client.get_registered_model(name).tags[backend.POINTER] == text
+    client.set_registered_model_tag(name, backend.POINTER, sealed.replace('"schema":1', '"schema":2'))
+    with pytest.raises(InputError, match="has schema 2"):
+        rollback(registry, to="2")
+    client.set_registered_model_tag(name, backend.POINTER, "{")
+    assert rollback(registry, to="2") == version(registry) == "2"
+    assert rollback(registry) == "1"
+
+
+def test_a_long_history_fits_into_a_tag():
+    """MLflow's database holds 5,000 characters; the withdrawn stay, as the gate refuses them."""
+    old, gone = (
+        [{"version": str(number), "marks": ["x" * 64]} for number in range(start, start + 90)] for start in (1000, 2000)
+    )
+    text = backend._short(
+        {"version": "3", "before": 4 * old, "withdrawn": gone, "rolled_back_by": {"who": "x", "what": "y" * 5000}}
+    )
+    kept = json.loads(text)
+    assert len(text) <= backend.MOST_POINTER
+    assert kept["before"][-1] == {"version": "1089"}
+    assert kept["withdrawn"] == [{"version": each["version"]} for each in gone]
+
+
 def test_the_only_champions_alias_is_lost(registry, made):
     client, name = client_of(registry)
     publish(registry, made["baseline-0"])
     for by_older in (False, True):
-        if by_older:
-            older(client, name, "1")
+        older(client, name, "1") if by_older else without_pointer(client, name)
         client.delete_registered_model_alias(name, "champion")
         with pytest.raises(InputError, match="cliprd rollback --to 1"):
             version(registry)
@@ -264,18 +371,39 @@ def test_a_killed_first_promotion_is_no_lost_champion(registry, made, monkeypatc
     assert publish(registry, made["clip_kd-0"]) == "2"
 
 
-def test_a_promotion_killed_behind_the_alias_is_made_good(registry, made, monkeypatch):
-    from cliprd.promotion import registry as backend
-
+def test_a_promotion_killed_after_the_pointer_is_completed(registry, made, monkeypatch):
     client, name = client_of(registry)
     with monkeypatch.context() as patch:
-        patch.setattr(backend, "_settle", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(backend.Registry, "_show", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             publish(registry, made["baseline-0"])
-    assert client.get_registered_model(name).aliases == {"champion": "1", "candidate": "1"}
+    assert version(registry) == "1"
+    assert client.get_registered_model(name).aliases == {"candidate": "1"}
     champion.tidy(registry[0], candidates.params(*registry))
     assert client.get_registered_model(name).aliases == {"champion": "1"}
     assert "cliprd.promoted" in client.get_model_version(name, "1").tags
+
+
+def test_of_two_that_settle_at_once_the_newest_pointer_stays_shown(registry, made, monkeypatch):
+    """The first is held up between its pointer and the alias; meanwhile another is promoted after it."""
+    client, name = client_of(registry)
+    publish(registry, made["baseline-0"])
+    show = backend.Registry._show
+
+    def held_up(store, pointer):
+        with monkeypatch.context() as patch:
+            patch.setattr(backend.Registry, "_show", show)
+            if pointer["version"] == "2" and not seen:
+                seen.append(publish(registry, made["clip_rd-exp-0"]))
+            return show(store, pointer)
+
+    seen = []
+    with monkeypatch.context() as patch:
+        patch.setattr(backend.Registry, "_show", held_up)
+        publish(registry, made["clip_kd-0"])
+    assert seen == ["3"]
+    assert version(registry) == "3"
+    assert client.get_registered_model(name).aliases == {"champion": "3"}
 
 
 def test_a_version_that_holds_another_student_is_refused(registry, made):
@@ -312,6 +440,7 @@ def test_a_damaged_way_back_does_not_hide_the_champions(registry, made, text):
     publish(registry, made["baseline-0"])
     publish(registry, made["clip_kd-0"])
     client.set_model_version_tag(name, "1", "cliprd.before", text)
+    without_pointer(client, name)
     with pytest.raises(InputError, match=r"version 9 was never champion\. Those were 2, 1"):
         rollback(registry, to="9")
     assert rollback(registry) == "1"
@@ -321,15 +450,14 @@ def test_tags_that_two_write_at_once_are_written(registry, made):
     """MLflow's database refuses the second of two that insert one tag at the same time."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from cliprd.promotion import registry as backend
-
+    client, name = client_of(registry)
     publish(registry, made["baseline-0"])
-    place = backend._Registry(registry[0], candidates.params(*registry))
+    place = backend.Registry(registry[0], candidates.params(*registry))
     with ThreadPoolExecutor(2) as pool:
         for number in range(20):
             tags = {f"both{number}": "the same"}
             list(pool.map(lambda _, tags=tags: place.tag("1", **tags), range(2)))
-    assert sum(key.startswith("cliprd.both") for key in place.version("1").tags) == 20
+    assert sum(key.startswith("cliprd.both") for key in client.get_model_version(name, "1").tags) == 20
 
 
 def test_what_is_registered_twice_at_once_is_one_version(registry, made):

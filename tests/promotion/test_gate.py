@@ -218,7 +218,7 @@ def test_what_cannot_be_told_refuses_nothing_but_what_is_missing_does(grid, plac
     alone = changed(good, tmp_path / "alone", without_reference)
     passed, notes = told(alone, "3", "fidelity")
     assert passed is False
-    assert "was not held against the teacher on captions, photos" in notes[0]
+    assert "was not compared with the teacher on captions, photos" in notes[0]
 
 
 def test_further_tasks_of_the_candidate_are_said_and_not_compared(grid, place, tmp_path):

@@ -11,7 +11,7 @@ from cliprd import cli, storage
 from cliprd.artifact import manifest
 from cliprd.artifact.folder import put_folder
 from cliprd.errors import CliprdError, InputError, ParamsError
-from cliprd.promotion import champion, folder_store, gate, pointer, versions
+from cliprd.promotion import champion, folder_store, gate, package, pointer
 from cliprd.storage import s3
 from tests import s3_server
 from tests.promotion.candidates import ASKED, params
@@ -293,8 +293,8 @@ def test_with_no_version_left_the_message_says_so(grid, place, tmp_path, capsys)
 def test_versions_that_were_never_promoted_are_no_champions(grid, place, tmp_path, capsys):
     """A refused student without a champion, and what a killed first promotion leaves: no champion has been lost."""
     publish(grid, place, "baseline", passed=False)
-    package = champion._package(grid["students"] / "clip_kd-0", [grid["benchmarks"] / "clip_kd-0"])
-    folder_store._put(place, package)
+    packed = package.pack(grid["students"] / "clip_kd-0", [grid["benchmarks"] / "clip_kd-0"])
+    folder_store.FolderStore(place).put(packed, {"passed": True}, ASKED, None)
     assert champion.current(place, params(place)) is None
     assert promote(grid, "clip_rd-exp", tmp_path / "out", place=place, capsys=capsys)[0] == 0
 
@@ -317,18 +317,18 @@ def test_a_champion_of_before_that_is_refused_later_is_remembered(grid, place):
     lost(place)
     champion.rollback(place, params(place), ASKED, to=second)
     assert [entry["version"] for entry in content(place)["before"]] == [first]
-    assert versions.champions(place).keys() == {first, second}
+    assert folder_store.FolderStore(place).promotions().keys() == {first, second}
 
 
 def test_a_kill_between_the_pointer_and_the_decision_is_made_good(grid, place, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(versions, "write_decision", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(folder_store.FolderStore, "_write_decision", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             publish(grid, place, "baseline")
     first = version(place)
-    assert versions.read_decision(place, first) is None
+    assert folder_store.FolderStore(place).read_decision(first) is None
     assert promote(grid, "baseline", tmp_path / "out", place=place, capsys=capsys)[0] == 0
-    assert versions.read_decision(place, first)["decision"]["passed"]
+    assert folder_store.FolderStore(place).read_decision(first)["decision"]["passed"]
 
 
 def test_two_first_promotions_at_once(grid, place):
@@ -434,4 +434,4 @@ def test_the_gate_speaks_of_the_folders_that_belong_together(grid, place, tmp_pa
         promotion.promote(sections, *folders_of, str(out), run_name="run")
     assert (end.value.code, "decision.json is damaged" in capsys.readouterr().err) == (3, True)
     with pytest.raises(CliprdError):
-        champion.check_candidate(grid["students"] / "baseline-0", [grid["benchmarks"] / "clip_kd-0"])
+        package.check(grid["students"] / "baseline-0", [grid["benchmarks"] / "clip_kd-0"])

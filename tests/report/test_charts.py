@@ -47,7 +47,7 @@ def test_ticks_are_few_and_inside(low, high):
     assert np.allclose(np.diff(found), found[1] - found[0])
 
 
-def test_logarithmic_scale_gives_equal_ratios_equal_room():
+def test_a_logarithmic_scale_maps_equal_ratios_to_equal_distances():
     x = Scale(10, 1000, 0, 100, log=True)
     assert x(100) == pytest.approx(50)
     assert {10, 100, 1000} <= set(np.round(x.ticks(3)).tolist())
@@ -67,7 +67,7 @@ def test_figures_have_no_exponents(value, shown):
 
 
 @given(st.floats(1e-6, 1e12))
-def test_no_ordinary_number_has_an_exponent_and_every_one_is_close(value):
+def test_figures_have_no_exponent_and_are_accurate(value):
     shown = figure(value)
     assert "e" not in shown
     assert float(shown.replace(",", "")) == pytest.approx(value, rel=1e-3)
@@ -75,7 +75,7 @@ def test_no_ordinary_number_has_an_exponent_and_every_one_is_close(value):
     assert float(number(value).rstrip("kMG").replace(",", "")) < 1e6
 
 
-def test_sizes_and_times_are_in_units_that_people_use():
+def test_sizes_and_durations_have_readable_units():
     assert [size(n) for n in (999, 29_960_000, 1_200_000_000)] == ["999 B", "30 MB", "1.2 GB"]
     assert [duration(s) for s in (4.2, 89, 600, 12_000)] == ["4.2 s", "89 s", "10 min", "3 h 20 min"]
 
@@ -114,7 +114,7 @@ models = st.tuples(
 
 @settings(deadline=None)
 @given(st.lists(models, min_size=1, max_size=9), st.booleans())
-def test_labels_of_models_lie_on_no_mark_and_no_label(drawn, same):
+def test_labels_of_models_do_not_overlap(drawn, same):
     points = [tradeoff.Point(label, style, timing(500 if same else x), score) for label, style, x, score in drawn]
     root, _ = parsed(tradeoff.tradeoff(points, x_label="images per second"))
     labels, marks = boxes(root, "label")
@@ -127,7 +127,7 @@ def test_labels_of_models_lie_on_no_mark_and_no_label(drawn, same):
 
 @settings(deadline=None)
 @given(st.integers(3, 40), st.integers(0, 1000), st.floats(0, 1), st.sampled_from(["class", "W", "中文类别", "Iii"]))
-def test_labels_of_classes_lie_on_no_mark_and_no_label(count, seed, drift, name):
+def test_labels_of_classes_do_not_overlap(count, seed, drift, name):
     rng = np.random.default_rng(seed)
     where = rng.normal(size=(count, 2))
     names = [f"{name} {i}" for i in range(count)]
@@ -169,7 +169,7 @@ def test_long_histories_are_thinned_without_losing_their_level():
     assert curves.thinned([1, 2, 3], [1.0, float("nan"), 2.0]) == [(1, 1.0), (3, 2.0)]
 
 
-def test_a_panel_has_a_line_per_series_and_tells_its_ranges():
+def test_a_panel_has_a_line_per_series_and_its_ranges_as_data():
     series = [curves.Series("a", STYLE, [1, 2, 3], [3, 2, 1]), curves.Series("b", STYLE, [1, 2, 3], [1, 1, 1])]
     root, _ = parsed(curves.panel("loss", series))
     assert [n.get("data-label") for n in root.iter("path")] == ["a", "b"]
@@ -180,7 +180,7 @@ def test_a_panel_has_a_line_per_series_and_tells_its_ranges():
     assert f"L{end:.1f} " in first
 
 
-def test_heat_map_draws_each_count_once_and_tells_it():
+def test_a_heat_map_draws_each_count_once_with_a_tooltip():
     grid = counts(np.array([0, 0, 0, 1, 2]), np.array([0, 1, 1, 1, 0]), 3)
     assert grid.tolist() == [[1, 2, 0], [0, 1, 0], [1, 0, 0]]
     root, _ = parsed(matrix.heatmap("m", ["cat", EVIL, "a very long name of a class"], grid.tolist(), css="m0"))
@@ -231,7 +231,7 @@ def luminance(colour):
 
 
 @pytest.mark.parametrize(("colours", "paper"), [(LIGHT, "#ffffff"), (DARK, "#1b1e22")])
-def test_colours_stand_out_from_the_page(colours, paper):
+def test_colours_have_contrast_with_the_page(colours, paper):
     for colour in colours:
         light, dark = sorted((luminance(colour), luminance(paper)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 3, colour
@@ -247,7 +247,7 @@ def test_a_method_has_one_colour_everywhere_and_no_two_share_one():
     assert len({(style.css, style.dash) for style in crowd.values()}) == len(crowd) == 15
 
 
-def test_a_turned_and_scaled_space_is_wholly_kept():
+def test_a_rotated_and_scaled_space_is_fully_explained():
     rng = np.random.default_rng(2)
     teacher = rng.normal(size=(9, 12))
     turn, _ = np.linalg.qr(rng.normal(size=(12, 12)))
@@ -258,7 +258,7 @@ def test_a_turned_and_scaled_space_is_wholly_kept():
     assert 0 < lost < 0.9
 
 
-def test_the_plane_is_of_the_largest_spread_and_has_fixed_signs():
+def test_the_plane_has_the_largest_variance_and_fixed_signs():
     rng = np.random.default_rng(3)
     means = rng.normal(size=(8, 5)) * np.array([1, 9, 1, 4, 1])
     places, directions = geometry.plane(means)
@@ -277,7 +277,7 @@ def test_class_means_and_pairs():
 
 
 @pytest.mark.parametrize("name", ["x" * 1_000_000, "e" + "\u0301" * 1_000_000, "\n" * 1_000_000])
-def test_names_without_end_become_labels_at_once(name):
+def test_very_long_names_are_cut_quickly(name):
     from cliprd.report.charts.matrix import LONGEST, short
     from cliprd.report.results import shown_classnames
 

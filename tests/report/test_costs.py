@@ -9,11 +9,12 @@ from cliprd import files
 from cliprd.artifact import manifest
 from cliprd.params import validate
 from cliprd.report import blocks, palette
+from cliprd.report.comparison import build
 from cliprd.report.costs import device, gather_costs, measured
 from cliprd.report.gather import gather
 from cliprd.report.page import render
 from cliprd.report.runs import open_grid
-from cliprd.stages.compare import build, run
+from cliprd.stages.compare import run
 from tests.report import folders
 
 METHODS = ["baseline", "clip_kd", "clip_rd-exp"]
@@ -68,7 +69,7 @@ def test_timings_of_another_machine_are_left_out(root):
     assert device(opened(root)) == "Example CPU @ 2.10GHz, 2 threads, fp32"
 
 
-def test_timings_of_an_older_version_and_none_are_understood(root):
+def test_old_and_missing_timings_are_accepted(root):
     for name in ("teacher", *(f"{method}-{seed}" for method in METHODS for seed in (0, 1))):
         change(root, name, lambda speed: [speed[tower].pop("rounds", None) for tower in ("image", "text")])
     assert gather_costs(opened(root))["clip_kd"].images_per_second.count == 6
@@ -81,7 +82,7 @@ def test_timings_of_an_older_version_and_none_are_understood(root):
     assert device(opened(root)) == ""
 
 
-def test_training_time_and_sizes_of_files_are_the_students(root):
+def test_training_time_and_file_sizes_are_per_student(root):
     cost = gather_costs(opened(root))["clip_kd"]
     assert cost.training_seconds.value == pytest.approx(100 * (10 / 180 + 10 / 490.5 + 10 / 495.1))
     assert cost.training_images_per_second.value == 490.5

@@ -60,7 +60,7 @@ def browser():
 
 
 @pytest.mark.parametrize("width", [320, 420, 768, 1280])
-def test_the_page_shows_every_name_runs_none_and_scrolls_no_way_but_down(compared, browser, width):
+def test_the_page_shows_hostile_names_as_text_without_sideways_scrolling(compared, browser, width):
     path = compared / "reports" / "index.html"
     tab = browser.open(path, width=width)
     assert tab.errors() == []
@@ -116,7 +116,7 @@ def test_the_comment_of_a_pull_request_shows_names_as_text(name):
     assert page.tags.count("tr") == 2 + 4 + 3  # changes, scores, the gate's figures: nothing has added a row
 
 
-def test_names_that_mermaid_cannot_show_stay_apart():
+def test_names_that_mermaid_cannot_show_stay_distinct():
     from cliprd.retrain.pictures import bars
 
     side = {"tasks": {name: interval(0.5, 0.4, 0.6) for name in NAMES.values()}}

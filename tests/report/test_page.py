@@ -37,13 +37,13 @@ def tab(browser, report):
     return browser.open(report / "index.html", width=1280)
 
 
-def test_nothing_is_loaded_and_nothing_goes_wrong(tab, report):
+def test_the_page_makes_no_requests_and_has_no_errors(tab, report):
     assert tab.errors() == []
     assert tab.requests() == [(report / "index.html").resolve().as_uri()]
     assert (report / "index.html").stat().st_size < 3_000_000
 
 
-def test_the_browser_under_test_does_notice_errors_and_requests(browser, tmp_path):
+def test_the_test_browser_detects_errors_and_requests(browser, tmp_path):
     page = tmp_path / "bad.html"
     page.write_text(
         '<script>throw Error("seen")</script><img src="http://127.0.0.1:9/x.png"><svg width=4000 height=9></svg>'
@@ -55,7 +55,7 @@ def test_the_browser_under_test_does_notice_errors_and_requests(browser, tmp_pat
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_every_section_has_something_to_say(tab, section):
+def test_every_section_has_content(tab, section):
     text, marks, linked = tab.evaluate(
         f"""(() => {{ const s = document.getElementById({section!r});
         return [s.innerText.length, s.querySelectorAll('svg :is(path, rect, circle, polygon, line)').length,
@@ -66,7 +66,7 @@ def test_every_section_has_something_to_say(tab, section):
     assert section == "provenance" or marks > 15
 
 
-def test_every_chart_has_marks_that_are_seen(tab):
+def test_every_chart_has_visible_marks(tab):
     charts = tab.evaluate(
         """[...document.querySelectorAll('svg.chart')].filter(s => s.getClientRects().length).map(s => {
              const marks = [...s.querySelectorAll('.mark, .line, .bin, .right, .wrong')];
@@ -137,7 +137,7 @@ def test_hostile_captions_and_class_names_stay_text(tab, report):
 
 
 @pytest.mark.parametrize("width", [420, 1280])
-def test_no_label_lies_on_a_mark_or_a_label(browser, report, width):
+def test_labels_do_not_overlap(browser, report, width):
     """As the browser sets them, with its own fonts."""
     tab = browser.open(report / "index.html", width=width)
     touching = tab.evaluate(
@@ -190,7 +190,7 @@ def test_the_protocol_switch_works_without_scripts(browser, report):
     assert tab.evaluate("document.querySelectorAll('svg title').length") > 500  # marks still tell by native titles
 
 
-def test_pointing_at_marks_and_curves_tells_their_values(tab):
+def test_tooltips_show_values_of_marks_and_curves(tab):
     tab.front()
 
     def point(selector, share=0.5):
@@ -218,7 +218,7 @@ def test_pointing_at_marks_and_curves_tells_their_values(tab):
     assert 1.5 < values["baseline"] < 4  # the synthetic task loss there, read back through the axis
 
 
-def test_a_legend_entry_brings_its_lines_forward(tab):
+def test_a_legend_entry_highlights_its_lines(tab):
     press = "document.querySelector('.legend button[data-css=m1]').click()"
     look = """['m1', 'm3'].map(c => +getComputedStyle(document.querySelector('#training path.' + c)).opacity)"""
     tab.evaluate(press)
@@ -227,13 +227,13 @@ def test_a_legend_entry_brings_its_lines_forward(tab):
     assert tab.evaluate(look) == [1, 1]
 
 
-def test_it_prints(browser, report):
+def test_the_page_can_be_printed(browser, report):
     document = browser.open(report / "index.html", width=1280, scheme="dark").pdf()
     assert document.startswith(b"%PDF")
     assert 5 < len(re.findall(rb"/Type\s*/Page\b", document)) < 40
 
 
-def test_a_page_of_scores_alone_still_reads(browser, report, tmp_path):
+def test_a_page_with_scores_only_is_readable(browser, report, tmp_path):
     page = tmp_path / "bare.html"
     page.write_text(render(Page(comparison=folders.read(report / "comparison.json"))), encoding="utf-8")
     tab = browser.open(page, width=1280)

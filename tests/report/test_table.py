@@ -88,7 +88,7 @@ def test_bold_is_what_is_not_significantly_below_the_best_and_above_guessing():
     assert "**" not in "".join(lines[3:6])
 
 
-def test_notes_name_protocol_confidence_examples_and_how_many_differences():
+def test_notes_have_protocol_confidence_examples_and_number_of_differences():
     text = markdown_table(COMPARISON)
     for part in ("`standard`", "95%", "1,000 resamples", "photos top-1 accuracy (n = 1,234)", "up to 10% of such"):
         assert part in text
@@ -100,11 +100,11 @@ def test_notes_name_protocol_confidence_examples_and_how_many_differences():
     ("seeds", "covers", "said"),
     [
         ([3], "examples", "of these trainings, not of methods"),
-        ([0, 1], "examples", "nothing is known of training noise"),
+        ([0, 1], "examples", "training noise is unknown"),
         ([0, 1], "examples and seeds", "Student's t"),
     ],
 )
-def test_coverage_is_honest_about_seeds(seeds, covers, said):
+def test_the_coverage_note_matches_the_seeds(seeds, covers, said):
     assert said in coverage({**COMPARISON, "seeds": seeds, "interval_covers": covers})
 
 
@@ -183,13 +183,13 @@ def test_seeds_with_the_same_mean_are_named_beside_others():
     assert coverage(found).endswith("Seeds with the same mean, which show no training noise: clip_kd.")
 
 
-def test_nothing_is_marked_as_best_where_there_is_nothing_to_distil():
+def test_no_method_is_best_if_there_is_nothing_to_distil():
     found = copy.deepcopy(COMPARISON)
     below(found["protocols"]["standard"], "teacher")
     assert "**" not in "".join(markdown_table(found).splitlines()[3:6])
 
 
-def test_where_nothing_is_above_guessing_there_is_no_winner():
+def test_there_is_no_winner_if_no_method_is_above_guessing():
     students = ("baseline", "clip_kd", "clip_rd-exp")
     found = below(block(clip_rd_exp=(0.022, SEEDS)), "teacher")
     assert verdicts.headline(found, "clip_kd").startswith(

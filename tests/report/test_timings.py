@@ -62,7 +62,7 @@ def write(path, content):
 
 
 @pytest.mark.parametrize(("name", "content"), [("speed.json", json.dumps(SPEED)), ("throughput.csv", THROUGHPUT)])
-def test_intact_files_are_read_in_silence(tmp_path, name, content, capfd):
+def test_intact_files_are_read_without_warnings(tmp_path, name, content, capfd):
     assert intact(tmp_path / name) is None
     write(tmp_path / name, content)
     assert intact(tmp_path / name) == tmp_path / name
@@ -75,7 +75,7 @@ def test_intact_files_are_read_in_silence(tmp_path, name, content, capfd):
     ("name", "content"),
     [*(("speed.json", c) for c in DAMAGED_SPEED), *(("throughput.csv", c) for c in DAMAGED_THROUGHPUT)],
 )
-def test_damaged_ones_are_named_once_and_left_out(tmp_path, name, content, capfd):
+def test_damaged_files_are_reported_once_and_left_out(tmp_path, name, content, capfd):
     write(tmp_path / name, content)
     assert intact(tmp_path / name) is None
     assert intact(tmp_path / name) is None
@@ -86,7 +86,7 @@ def test_damaged_ones_are_named_once_and_left_out(tmp_path, name, content, capfd
 
 @pytest.mark.parametrize("name", ["speed.json", "throughput.csv"])
 @pytest.mark.parametrize("kind", ["folder", "pipe", "loop", "dangling", "huge"])
-def test_what_is_no_file_at_all(tmp_path, name, kind, capfd):
+def test_a_path_that_is_no_file_is_reported_and_left_out(tmp_path, name, kind, capfd):
     path = tmp_path / name
     match kind:
         case "folder":

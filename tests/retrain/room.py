@@ -113,7 +113,6 @@ def make(room: Path, *, champion: str | None = None, remote: str | None = None) 
     (repo / "dvc.yaml").write_text(yaml.safe_dump(DVC, sort_keys=False))
     (repo / "make.py").write_text(MAKE)
     shutil.copy(ROOT / ".gitignore", repo)
-    shutil.copytree(ROOT / "tools" / "ci", repo / "tools" / "ci")
     shutil.copytree(ROOT / ".github", repo / ".github")
     shapes.tasks(repo / "data" / "tasks", images=16)
     tar(repo, 0)
@@ -138,10 +137,10 @@ def retrain(repo: Path, *arguments: str) -> tuple[int, str]:
 
 def prepare(repo: Path) -> None:
     """Leave the lineage of a training now where `make.py` finds it: to find it out would take each stage seconds."""
-    from cliprd.retrain.wanted import wanted
+    from cliprd.retrain.wanted import lineage_now
 
     with contextlib.chdir(repo):
-        tree = wanted(trained(load(Path("params.yaml"))))
+        tree = lineage_now(trained(load(Path("params.yaml"))))
     (repo.parent / "lineage.json").write_text(json.dumps(tree))
 
 

@@ -5,14 +5,17 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from cliprd.retrain import ci
 from tests.integration.pipeline import ROOT, environment, run
 from tests.retrain import actions, room
 
+CI = (sys.executable, "-m", "cliprd.retrain.ci")
 WORKFLOWS = sorted(actions.WORKFLOWS.glob("*.yml"))
 
 
@@ -91,11 +94,11 @@ def test_only_the_default_branch_promotes_and_records():
 
 
 def test_every_setting_of_the_script_is_one_that_it_explains():
-    script = (ROOT / "tools/ci/retrain.sh").read_text()
-    known = set(re.findall(r"RETRAIN_[A-Z]+", script))
+    text = Path(ci.__file__).read_text()
+    known = set(re.findall(r"RETRAIN_[A-Z]+", text.replace(ci.__doc__, "")))
     given = set(re.findall(r"^ +(RETRAIN_[A-Z]+):", (actions.WORKFLOWS / "retrain.yml").read_text(), re.MULTILINE))
     assert given <= known
-    explained = set(re.findall(r"RETRAIN_[A-Z]+", script.partition("set -euo")[0]))
+    explained = set(re.findall(r"RETRAIN_[A-Z]+", ci.__doc__))
     assert explained == known
 
 
@@ -103,7 +106,7 @@ def test_without_a_place_for_a_champion_retraining_is_off_and_no_failure(tmp_pat
     repo = room.make(tmp_path, champion="")
     text = (repo / "params.yaml").read_text()
     (repo / "params.yaml").write_text(text.replace(str(tmp_path / "champion"), "''"))
-    ended = run(repo, "tools/ci/retrain.sh", "train")
+    ended = run(repo, *CI, "train")
     assert "params.yaml names no place for a champion" in ended.stdout
     assert "Retraining: off" in (repo / "work" / "retrain" / "report.md").read_text()
     assert not room.ran(repo)
@@ -117,7 +120,7 @@ def test_the_lock_is_laid_upon_what_others_have_pushed_meanwhile_on_a_machine_th
     run(repo, "git", "config", "user.useConfigOnly", "true")
     (repo / "dvc.lock").write_text("schema: '2.0'\n")
     settings = {"GIT_CONFIG_GLOBAL": os.devnull, "RETRAIN_BRANCH": "main", "RETRAIN_REASON": "-n"}
-    run(repo, "tools/ci/retrain.sh", "record", env=settings)
+    run(repo, *CI, "record", env=settings)
     told = run(tmp_path / "origin", "git", "log", "-2", "--format=%an %cn: %s", "main").stdout.splitlines()
     assert told == ["cliprd retrain cliprd retrain: Retrained: dvc.lock", "somebody somebody: meanwhile"]
 
@@ -126,7 +129,7 @@ def test_a_dry_run_that_failed_is_told_and_a_reason_is_no_option(tmp_path):
     repo = room.make(tmp_path)
     (repo / "params.yaml").write_text((repo / "params.yaml").read_text().replace("data/train", "data/nowhere"))
     settings = {"RETRAIN_DRY_RUN": "true", "RETRAIN_REASON": "--dry", "GITHUB_STEP_SUMMARY": "", "GITHUB_OUTPUT": ""}
-    ended = run(repo, "tools/ci/retrain.sh", "train", check=False, env=settings)
+    ended = run(repo, *CI, "train", check=False, env=settings)
     assert ended.returncode == 3, ended.stderr
     assert "nowhere" in ended.stderr
     assert "## Retraining: failed" in (repo / "work" / "retrain" / "report.md").read_text()

@@ -57,7 +57,7 @@ def test_a_training_under_a_second_name_is_no_second_seed(own, tmp_path):
     for kind in own.values():
         shutil.rmtree(kind / "clip_kd-1")
         shutil.copytree(kind / "clip_kd-0", kind / "clip_kd-1")
-    with pytest.raises(InputError, match=r"clip_kd-1 holds the training clip_kd-0, not clip_kd-1"):
+    with pytest.raises(InputError, match=r"clip_kd-1 has the training clip_kd-0, not clip_kd-1"):
         run(params(), own, tmp_path / "out")
 
 

@@ -5,13 +5,15 @@ import shutil
 
 import pytest
 
-from cliprd import params, tracking
+from cliprd import params
 from cliprd.artifact import manifest
 from cliprd.cli import main
 from cliprd.files import atomic_write
 from cliprd.promotion import gate
 from cliprd.stages import benchmark
 from tests.benchmark.tools import STUDENT, classification, picture, retrieval, student, write_shards
+from tests.report import folders
+from tests.tracking.trainings import inputs, record, training, tree
 
 WHY = "tasks of type 'captioning' are not supported"
 HISTORY = "step,epoch,loss,task,student_scale,grad_norm,lr\n1,0,2.0,2.0,14.0,1.0,0.001\n2,0,1.5,1.5,14.0,1.0,0.001\n"
@@ -157,18 +159,25 @@ def test_damage_is_an_error_and_leaves_nothing_out(place, tmp_path, capsys):
 def test_mlflow_has_it_as_a_tag(tmp_path):
     from mlflow import MlflowClient
 
-    tree = params.validate({"tracking": {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}}, where="test")
-    with tracking.training_run(tree, tmp_path / "student", lambda: tracking.Training(name="a-0", key="k")):
-        pass
-    client = MlflowClient(tree.tracking.uri)
+    from cliprd.tracking import scores
 
-    def tag():
-        (run,) = client.search_runs([client.get_experiment_by_name("cliprd").experiment_id])
+    settings = tree(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    grid = folders.write_grid(tmp_path / "grid", ["clip_kd"], [0], only=folders.tasks()[:1])
+    student, scored = (grid[kind] / "clip_kd-0" for kind in ("students", "benchmarks"))
+    (scored / "scores.json").write_text("{}")
+    with training(settings, inputs(tmp_path), student) as write:
+        write(record(1))
+    client = MlflowClient(settings.tracking.uri)
+
+    def tag(seed, **facts):
+        found = manifest.read(scored)
+        manifest.write(scored, stage="benchmark", params={"seed": seed}, inputs=found.inputs, facts=facts)
+        scores.log_scores(settings, student, scored, None)
+        experiment = client.get_experiment_by_name("cliprd").experiment_id
+        (run,) = client.search_runs([experiment], "tags.`cliprd.kind` = 'training'")
+        assert run.data.tags["cliprd.benchmark"] == manifest.read(scored).fingerprint
         return run.data.tags.get("cliprd.left_out")
 
-    tracking.log_scores(tree, tmp_path / "student", "first", lambda folder: {})
-    assert tag() is None
-    tracking.log_scores(tree, tmp_path / "student", "second", lambda folder: {}, f"captioned ({WHY})")
-    assert tag() == f"captioned ({WHY})"
-    tracking.log_scores(tree, tmp_path / "student", "third", lambda folder: {})
-    assert tag() == ""
+    assert tag(0) is None
+    assert tag(1, left_out=f"captioned ({WHY})") == f"captioned ({WHY})"
+    assert tag(2) == ""

@@ -50,7 +50,7 @@ def test_one_seed_is_the_plain_bootstrap_of_the_benchmark():
     assert found["covers"] == "examples"
 
 
-def test_pairing_cancels_what_all_models_find_hard():
+def test_pairing_cancels_the_difficulty_of_examples():
     base = hits(0.5, 1, 400)
     better = base.copy()
     better[0, np.flatnonzero(base[0] == 0)[:12]] = 1  # 12 of 400 more, none fewer
@@ -62,7 +62,7 @@ def test_pairing_cancels_what_all_models_find_hard():
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_a_model_differs_from_itself_by_no_verdict(seeds):
+def test_a_model_compared_with_itself_is_open(seeds):
     rows = hits(0.3, seeds, 80)
     found = differences({"t": rows}, {"t": rows.copy()})["mean"]
     assert found["value"] == 0
@@ -71,7 +71,7 @@ def test_a_model_differs_from_itself_by_no_verdict(seeds):
         assert found == {"value": 0, "low": 0, "high": 0}
 
 
-def test_draws_do_not_depend_on_what_else_is_compared():
+def test_draws_do_not_depend_on_other_models():
     a, b, other = hits(0.5, 1, 70), hits(0.6, 1, 70), hits(0.1, 1, 40)
     settings = Settings(resamples=40)
     few = aggregate.draw({"a": ({"t": a},)}, settings)["a"]
@@ -80,7 +80,7 @@ def test_draws_do_not_depend_on_what_else_is_compared():
 
 
 @pytest.mark.parametrize("counts", [(3, 3), (3, 1), (1, 2), (2, 2), (2, 5), (5, 5)])
-def test_where_seeds_are_all_the_noise_it_is_students_interval(counts):
+def test_with_seed_noise_only_it_is_students_interval(counts):
     """Without differences between examples what is left is the classical interval of two samples' means."""
     ours, theirs = (np.random.default_rng((count, k)).normal(size=(count, 1)) for k, count in enumerate(counts))
     found = differences(*({"a": np.repeat(side, 50, axis=1)} for side in (ours, theirs)), most=np.inf)
@@ -104,7 +104,7 @@ def test_a_score_of_several_seeds_is_students_interval_within_its_bounds():
     assert (apart["low"], apart["high"]) == (-1, 1)
 
 
-def test_seeds_with_the_same_scores_show_no_training_noise_and_speak_of_trainings():
+def test_equal_seeds_cover_examples_only():
     ours, theirs = hits(0.6, 1, 300), hits(0.4, 1, 300)
     one = differences({"t": ours}, {"t": theirs})
     for count in (2, 3):
@@ -116,7 +116,7 @@ def test_seeds_with_the_same_scores_show_no_training_noise_and_speak_of_training
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_a_handful_of_examples_decides_nothing(n):
+def test_a_handful_of_examples_is_never_significant(n):
     found = differences({"t": np.ones((1, n))}, {"t": np.zeros((1, n))})["mean"]
     assert (found["value"], found["low"]) == (1, 0)
     assert aggregate.verdict(found) == "open"
@@ -126,7 +126,7 @@ def test_a_handful_of_examples_decides_nothing(n):
     (5, 0.95, "open"), (6, 0.95, "better"), (4, 0.9, "open"), (5, 0.9, "better"), (7, 0.99, "open"),
     (8, 0.99, "better"),
 ])  # fmt: skip
-def test_few_that_differ_among_many_are_the_sign_test(differing, confidence, word):
+def test_few_differing_examples_are_decided_like_a_sign_test(differing, confidence, word):
     base = np.zeros((1, 500))
     ours = base.copy()
     ours[0, :differing] = 1
@@ -144,7 +144,7 @@ def test_kept_is_a_ratio_with_a_paired_interval():
     assert aggregate.kept(drawn["teacher"], drawn["none"], settings) is None
 
 
-def test_intervals_of_the_mean_over_tasks_cover_as_often_as_they_say():
+def test_intervals_of_the_mean_over_tasks_have_nominal_coverage():
     rng = np.random.default_rng(11)
     rates, sizes, covered, runs = (0.3, 0.6, 0.8), (120, 80, 150), 0, 250
     for run in range(runs):
@@ -155,7 +155,7 @@ def test_intervals_of_the_mean_over_tasks_cover_as_often_as_they_say():
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_scores_of_several_seeds_cover_the_recipes(seeds):
+def test_scores_of_several_seeds_cover_the_recipes_true_score(seeds):
     rng = np.random.default_rng(seeds)
     covered, runs = 0, 300
     for run in range(runs):

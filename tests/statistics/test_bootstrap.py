@@ -37,7 +37,7 @@ def test_covers_the_truth_of_a_normal_mean():
     assert 0.91 <= coverage(lambda rng, o: score(rng.normal(3, 2, 80), **o), 3.0) <= 0.975
 
 
-def test_confidence_is_kept_at_another_level():
+def test_coverage_is_nominal_at_another_confidence():
     assert 0.74 <= coverage(lambda rng, o: score(rng.normal(0, 1, 100), **o), 0.0, confidence=0.8) <= 0.86
 
 
@@ -54,7 +54,7 @@ def test_mean_per_class_by_hand():
     assert score([1, 0, 1, 1, 0], class_weights([0, 1, 2, 3, 4])) == score([1, 0, 1, 1, 0])
 
 
-def test_exact_distribution_of_a_tiny_set():
+def test_resamples_of_a_tiny_set_have_the_exact_distribution():
     values = np.array([0.0, 0.3, 1.0])
     exact = [np.mean(draw) for draw in itertools.product(values, repeat=3)]
     found = score(values, resamples=60_000, confidence=0.7)
@@ -63,14 +63,14 @@ def test_exact_distribution_of_a_tiny_set():
 
 @hypothesis(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-10, 10, allow_nan=False), min_size=1, max_size=40), st.integers(0, 2**32))
-def test_properties(values, seed):
+def test_intervals_contain_the_value_and_are_reproducible(values, seed):
     found = score(values, resamples=60, seed=seed)
     assert found == score(values, resamples=60, seed=seed)
     assert min(values) - 1e-9 <= found["low"] <= found["high"] <= max(values) + 1e-9
     assert found["value"] == pytest.approx(np.mean(values), abs=1e-9)
 
 
-def test_metrics_of_a_task_are_drawn_together_and_of_two_tasks_apart():
+def test_metrics_of_a_task_share_resamples_and_tasks_do_not():
     values = (np.random.default_rng(0).random(100) < 0.3).astype(np.float32)
     weights = class_weights(np.arange(100) % 7)
     both = Outcomes({"a": values, "b": values, "short": values[:40], "w": values}, {"w": weights})
@@ -88,12 +88,12 @@ def test_fewer_draws_are_the_first_of_more():
 
 
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
-def test_nonsense_is_refused(values):
+def test_empty_and_non_finite_values_are_refused(values):
     with pytest.raises(ValueError, match=r"values|examples"):
         score(values)
 
 
-def test_the_ends_need_enough_draws():
+def test_enough_resamples_are_needed_for_the_percentiles():
     assert Settings(resamples=39).enough
     assert not Settings(resamples=38).enough
     assert not Settings(resamples=1000, confidence=0.999).enough

@@ -24,7 +24,7 @@ from cliprd.report.runs import Run
 from cliprd.retrain.scores import side_by_side
 from cliprd.stages import compare
 from cliprd.tracking import ablation, scores
-from cliprd.tracking.summary import summary
+from cliprd.tracking.scores import summary
 from tests.report import folders
 
 REFERENCE, OTHER = METHODS = ("clip_kd", "clip_rd-exp")
@@ -178,7 +178,7 @@ EXAMPLES = settings(
 @example(seed=2, rates=(0.25, 0.8), count=1)
 @example(seed=3, rates=(0.25, 0.8), count=3)
 @example(seed=4, rates=(0.8, 0.25), count=2)
-def test_every_face_says_the_same(grid, tmp_path, seed, rates, count):
+def test_table_page_gate_and_card_agree(grid, tmp_path, seed, rates, count):
     root = tmp_path / "example"
     shutil.rmtree(root, ignore_errors=True)
     agree(
@@ -194,7 +194,7 @@ def exactly(means, n, rng):
     return found
 
 
-def test_three_seeds_that_need_t_4_and_have_2_are_undecided_everywhere(tmp_path):
+def test_three_noisy_seeds_are_undecided_everywhere(tmp_path):
     """Six students whose seeds differ more than their methods; three resampled seeds would say better."""
     tasks = [folders.Task("photos", "classification", ["a", "b", "c", "d", "e"], 400, 0.5)]
     grid = folders.write_grid(tmp_path / "grid", list(METHODS), [0, 1, 2], only=tasks)
@@ -276,8 +276,8 @@ def test_a_first_student_above_guessing_needs_no_override(grid, tmp_path):
     assert (code, decision["verdict"], decision["overrides"]) == (0, "first", [])
 
 
-def test_a_confidence_that_the_resamples_cannot_tell_is_refused(grid, tmp_path, capsys):
+def test_a_confidence_with_too_few_resamples_is_refused(grid, tmp_path, capsys):
     (tmp_path / "params.yaml").write_text("tracking: {uri: ''}\n")
     with pytest.raises(FileNotFoundError):  # nothing was decided
         promoted(tmp_path, grid, "--set", "promote.confidence=0.9999")
-    assert "'promote.confidence' = 0.9999 cannot be told from 500 resamples" in capsys.readouterr().err
+    assert "'promote.confidence' = 0.9999 needs more than 500 resamples" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def test_random_embeddings_score_the_guessing_rate_of_retrieval(captions):
 
 
 @pytest.mark.parametrize("captions", [[1] * 5, [7, 1, 2, 1, 1], [2, 2, 2]])
-def test_a_model_that_always_gives_the_same_scores_the_most_frequent_answer(captions):
+def test_a_constant_model_scores_the_majority_rate(captions):
     """All images in one point: the first is taken, which here has the most captions."""
     owners, images = np.repeat(np.arange(len(captions)), captions), len(captions)
     same = np.ones((images, 8)), np.ones((len(owners), 8))
@@ -42,7 +42,7 @@ def test_a_model_that_always_gives_the_same_scores_the_most_frequent_answer(capt
     assert retrieval_rates(owners, images)["majority"] == pytest.approx(scored)
 
 
-def test_classification_has_its_classes_and_its_biggest_class():
+def test_classification_rates_are_one_class_and_the_largest_class():
     labels = np.array([0, 1, 1, 1, 2])
     outcomes = {**classify(unit(np.ones((5, 4))), unit(np.ones((7, 4))), labels).arrays("paper"), "labels": labels}
     facts = {"kind": "classification", "images": 5, "classnames": list("abcdefg")}
@@ -69,12 +69,12 @@ def above(hits, rate, **options):
         (np.arange(1000) % 7 == 0, 0.1, True),
     ],
 )
-def test_above_is_more_than_luck(hits, rate, said):
+def test_above_guessing_needs_significance(hits, rate, said):
     assert above(np.asarray(hits, dtype=float), rate) == {"mean": said, "tasks": {"t": said}}
 
 
 @pytest.mark.parametrize("other", [1.0, 0.1])
-def test_a_task_where_nobody_can_score_or_fail_shows_nothing(other):
+def test_a_task_with_rate_0_or_1_is_never_above(other):
     """No image shows any class of a multilabel task: the rate is 0, and so is every score."""
     sides = {"m": {"none": np.zeros((1, 5)), "one": np.full((1, 50), other), "t": np.ones((1, 2))}}
     rates = {task: {"guessing": rate, "majority": rate} for task, rate in (("none", 0.0), ("one", other), ("t", 0.5))}
@@ -82,7 +82,7 @@ def test_a_task_where_nobody_can_score_or_fail_shows_nothing(other):
     assert found["tasks"] == {"none": False, "one": False, "t": False}
 
 
-def test_every_training_must_be_above():
+def test_above_guessing_needs_every_seed():
     good, bad = np.arange(300) % 2 == 0, np.arange(300) % 10 == 0
     rows = np.stack([good, bad, good]).astype(float)
     assert above(rows[[0, 2]], 0.1)["mean"]

@@ -1,61 +1,63 @@
 """Scores, pictures and report in MLflow (PostgreSQL, S3), and the ablation they make: a table, and MLflow's page."""
 
-import dataclasses
 import json
 import time
 
 import pytest
 from mlflow import MlflowClient
 
-from cliprd import cli, params, tracking
+from cliprd import cli, tracking
 from cliprd.artifact import manifest
 from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.stages import compare
-from cliprd.tracking import ablation, runs, scores, server
-from cliprd.tracking.training import KIND, Training
+from cliprd.tracking import ablation, scores, server
+from cliprd.tracking.training import KIND
 from tests.mlflow_server import LIMIT, mlflow_server  # noqa: F401 — a fixture
 from tests.report import folders
 from tests.report.browser import Browser
-from tests.tracking.test_runs import record
+from tests.tracking.trainings import inputs, record, training, tree
 
 pytestmark = pytest.mark.integration
 METHODS, SEEDS = ["clip_kd", "vrd", "xrd"], [0, 1]
 
 
-def tree(uri, experiment="ablation"):
-    return params.validate(
-        {
-            "tracking": {"uri": uri, "experiment": experiment},
-            "ablation": {"methods": METHODS, "seeds": SEEDS},
-            "compare": {"reference": "clip_kd"},
-        },
-        where="test",
-    )
+GRID = {"ablation": {"methods": METHODS, "seeds": SEEDS}, "compare": {"reference": "clip_kd"}}
+
+
+def compared(settings, grid, output):
+    """`cliprd compare`, as its command calls it."""
+    with tracking.following(settings, "compare", grid, output):
+        compare.run(settings, grid, output)
 
 
 @pytest.fixture(scope="module")
 def grid(mlflow_server, tmp_path_factory):  # noqa: F811
     """Students that were trained and benchmarked; `compare` has logged what `benchmark` would have."""
     root = tmp_path_factory.mktemp("grid")
-    inputs = folders.write_grid(root, METHODS, SEEDS, only=folders.tasks()[:2])
-    settings = tree(mlflow_server.uri)
+    folder = folders.write_grid(root, METHODS, SEEDS, only=folders.tasks()[:2])
+    settings = tree(mlflow_server.uri, "ablation", **GRID)
     for method in METHODS:
         for seed in SEEDS:
-            told = Training(
-                name=f"{method}-{seed}", key=f"{method}-{seed}", params={"method": method, "seed": str(seed)},
-                tags={KIND: "training"},
-                ablation={"key": "a", "name": "ablation-a", "note": "2 epochs", "params": {}, "tags": {}},
-            )  # fmt: skip
-            student = inputs["students"] / told.name
-            with tracking.training_run(settings, student, lambda told=told: told) as report:
+            distill = settings.distill.model_copy(update={"method": method, "seed": seed})
+            student = folder["students"] / f"{method}-{seed}"
+            written = manifest.read(student)
+            with training(settings.model_copy(update={"distill": distill}), inputs(root), student) as write:
                 for step in (1, 2):
-                    report(dataclasses.replace(record(step), terms={"task": 1.0 / step, method: 0.25}))
-    for folder in inputs["benchmarks"].iterdir():
-        (folder / "scores.json").write_text("{}")
+                    write(record(step, terms={"task": 1.0 / step, method: 0.25}))
+            resealed(folder["benchmarks"] / student.name, student, written)
+    for scored in folder["benchmarks"].iterdir():
+        (scored / "scores.json").write_text("{}")
     before = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
-    compare.run(settings, inputs, root / "reports")
+    compared(settings, folder, root / "reports")
     assert {p: p.read_bytes() for p in before} == before
-    return settings, inputs, root / "reports"
+    return settings, folder, root / "reports"
+
+
+def resealed(benchmark, student, before):
+    """The benchmark of the student as it is now."""
+    trained = manifest.write(student, stage="distill", params=before.params, inputs=before.inputs, facts=before.facts)
+    scored = manifest.read(benchmark)
+    manifest.write(benchmark, stage="benchmark", params=scored.params, inputs={"model": trained.fingerprint})
 
 
 def found(settings, kind):
@@ -69,11 +71,11 @@ def names(client, run, path=None):
 
 
 def test_scores_come_with_their_intervals_and_pictures(grid):
-    settings, inputs, _ = grid
+    settings, folder, _ = grid
     client, trainings = found(settings, "training")
     assert set(trainings) == {f"{m}-{s}" for m in METHODS for s in SEEDS}
     run = trainings["xrd-0"]
-    results = folders.read(inputs["benchmarks"] / "xrd-0" / "results.json")
+    results = folders.read(folder["benchmarks"] / "xrd-0" / "results.json")
     for task, facts in results["tasks"].items():
         for protocol, entry in facts["protocols"].items():
             for metric, score in entry["scores"].items():
@@ -94,7 +96,7 @@ def test_scores_come_with_their_intervals_and_pictures(grid):
 
 
 def test_the_report_lies_in_the_parent_run_once(grid):
-    settings, inputs, reports = grid
+    settings, folder, reports = grid
     client, parents = found(settings, "ablation")
     (parent,) = parents.values()
     assert names(client, parent, "report") == {
@@ -110,20 +112,20 @@ def test_the_report_lies_in_the_parent_run_once(grid):
     assert told["methods"] == {m: entry.get("verdict", "reference") for m, entry in block.items()}
     assert (told["confidence"], told["covers"], told["not_above_guessing"]) == (0.95, "examples and seeds", [])
     history = client.get_metric_history(parent.info.run_id, "score/mean/xrd")
-    compare.run(settings, inputs, reports)  # finished: nothing is logged again
+    compared(settings, folder, reports)  # finished: nothing is logged again
     assert client.get_metric_history(parent.info.run_id, "score/mean/xrd") == history
 
 
 def test_a_server_that_was_away_gets_scores_with_the_next_call(grid, monkeypatch, capsys):
-    settings, inputs, reports = grid
+    settings, folder, reports = grid
     client, trainings = found(settings, "training")
     run = trainings["vrd-1"]
     client.delete_tag(run.info.run_id, scores.BENCHMARK)  # as if the server had been away
     away = settings.model_copy(update={"tracking": settings.tracking.model_copy(update={"uri": "http://127.0.0.1:9"})})
-    compare.run(away, inputs, reports)
+    compared(away, folder, reports)
     assert "are not tracked" in capsys.readouterr().err
-    compare.run(settings, inputs, reports)
-    written = manifest.read(inputs["benchmarks"] / "vrd-1")
+    compared(settings, folder, reports)
+    written = manifest.read(folder["benchmarks"] / "vrd-1")
     assert client.get_run(run.info.run_id).data.tags[scores.BENCHMARK] == written.fingerprint
     assert len(client.get_metric_history(run.info.run_id, "score/mean")) == 1  # equal scores are logged once
 
@@ -131,7 +133,8 @@ def test_a_server_that_was_away_gets_scores_with_the_next_call(grid, monkeypatch
 def test_the_table_has_the_best_first(grid, capsys):
     settings, _, _ = grid
     (table,) = ablation.tables(settings)
-    assert (table.name, table.note) == ("ablation-a", "2 epochs")
+    (parent,) = found(settings, "ablation")[1].values()
+    assert (table.name, table.note.partition(",")[0]) == (parent.info.run_name, "300 pairs")
     means = [row.score["value"] for row in table.runs]
     assert len(means) == 6
     assert means == sorted(means, reverse=True)
@@ -180,7 +183,7 @@ def test_the_page_opens_with_columns_order_and_filter(grid, capsys):
     address = capsys.readouterr().out.strip()
     (table,) = ablation.tables(settings)
     with Browser() as browser:
-        tab = browser.open(address, width=2400)
+        tab = browser.open(address, width=4800)
         seen = until(
             tab,
             """[[...document.querySelectorAll('.ag-header-cell')].map(e => e.innerText.trim()),
@@ -213,13 +216,10 @@ def until(tab, expression, good):
 
 def test_a_database_is_told_how_to_be_served(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settings = tree(f"sqlite:///{tmp_path}/mlflow.db")
-    with tracking.training_run(
-        settings, tmp_path / "s", lambda: Training(name="a", key="a", tags={KIND: "training"})
-    ) as r:
-        r(record(1))
+    settings = tree(f"sqlite:///{tmp_path}/mlflow.db", "ablation")
+    with training(settings, inputs(tmp_path), tmp_path / "s") as write:
+        write(record(1))
     assert tracking.run_of(settings, tmp_path / "s")
-    assert not (tmp_path / "s" / runs.SPOOL_FILE).exists()
     (tmp_path / "params.yaml").write_text(f"tracking: {{uri: 'sqlite:///{tmp_path}/mlflow.db', experiment: ablation}}")
     assert cli.main(["ablation", "open"]) == 0
     said = capsys.readouterr()

@@ -15,7 +15,8 @@ from cliprd import params
 from cliprd.cli import main
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError
 from cliprd.kubeflow import checks
-from cliprd.tracking import check, check_start, runs
+from cliprd.tracking import check, follow, runs
+from cliprd.tracking.check import check_start
 from tests.benchmark.tools import classification
 from tests.distill.rooms import build, make_params
 from tests.mlflow_server import mlflow_server  # noqa: F401 — a fixture
@@ -265,8 +266,14 @@ def test_a_training_that_was_begun_goes_on_without_a_log(here, capsys):
     assert "is not tracked: InputError: MLflow's experiment 'cliprd'" in capsys.readouterr().err
 
 
+def test_a_training_that_is_finished_needs_no_tracker(inputs, here, capsys):
+    assert distil(inputs, here / "student", "") == 0
+    assert distil(inputs, here / "student", "file:///tmp/mlruns") == 0
+    assert "is not tracked: ParamsError: tracking.uri = file:///tmp/mlruns" in capsys.readouterr().err
+
+
 def test_a_server_that_is_away_starts_a_training(inputs, here, capsys, monkeypatch):
-    monkeypatch.setattr(runs, "LAST_WAIT", 0.5)
+    monkeypatch.setattr(follow, "LAST_WAIT", 0.5)
     assert distil(inputs, here / "student", "http://127.0.0.1:9") == 0
     assert "sent later" in capsys.readouterr().err
 
@@ -278,9 +285,9 @@ def test_the_first_step_of_a_pipeline_says_so(inputs, here, capsys):
     runs_ = [{"method": settings["distill"]["method"], "seed": 0}]
     settings["tracking"] = {"uri": "file:///tmp/mlruns", "experiment": "cliprd"}
     with pytest.raises(SystemExit) as ended:
-        checks.plan(settings, runs_, str(here / "plan.md"))
+        checks.check_pipeline(settings, runs_, str(here / "plan.md"))
     assert ended.value.code == 2
     assert "MLflow no longer keeps runs in folders" in capsys.readouterr().err
     settings["tracking"]["uri"] = "http://127.0.0.1:9"
-    checks.plan(settings, runs_, str(here / "plan.md"))
+    checks.check_pipeline(settings, runs_, str(here / "plan.md"))
     assert "MLflow: experiment 'cliprd' at `http://127.0.0.1:9` does not answer now" in (here / "plan.md").read_text()

@@ -1,64 +1,40 @@
 """Runs on a real MLflow server (PostgreSQL, S3): one run a training, all of it once, whatever the server does."""
 
-import dataclasses
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 from mlflow import MlflowClient
 
-from cliprd import params, tracking
-from cliprd.distill.record import Record
-from cliprd.tracking import runs, sender, server
-from cliprd.tracking.spool import Spool, entries
-from cliprd.tracking.training import ABLATION, KIND, Training
+from cliprd import tracking
+from cliprd.tracking import follow, records, runs
+from cliprd.tracking.training import ABLATION, KIND
+from tests.integration.pipeline import ROOT
 from tests.mlflow_server import LIMIT, mlflow_server  # noqa: F401 — a fixture
+from tests.tracking.trainings import inputs, record, training, tree
 
 pytestmark = pytest.mark.integration
-
-
-def record(step: int, loss: float = 1.0) -> Record:
-    return Record(
-        step=step,
-        epoch=0,
-        lr=1e-3,
-        terms={"task": loss, "fd": 0.5},
-        scales={"student_scale": 14.3, "cross_scale": 2.66},
-        grad_norm=0.1,
-        images_per_second=400.0,
-        data_wait=0.01,
-    )
-
-
-TRAINING = Training(
-    name="clip_kd-0",
-    key="k",
-    params={"method": "clip_kd", "weight/fd": "2000"},
-    tags={"cliprd.shards": "abc", KIND: "training"},
-    datasets=({"name": "pairs", "digest": "abc", "source_type": "local", "source": "{}", "profile": "{}"},),
-    ablation={
-        "key": "shared",
-        "name": "ablation-shared",
-        "note": "a note",
-        "params": {"distill.lr": "0.1"},
-        "tags": {},
-    },
-)
 
 
 class Place:
     """An experiment on the server, and a training in a folder."""
 
-    def __init__(self, uri, experiment, folder):
-        self.params = params.validate({"tracking": {"uri": uri, "experiment": experiment}}, where="test")
+    def __init__(self, uri, experiment, folder, **distill):
+        self.params = tree(uri, experiment, distill={"method": "clip_kd", **distill})
         self.folder = folder
         self.client = uri and MlflowClient(uri)
 
-    def train(self, steps, training=TRAINING, folder=None, hook=lambda step: None):
-        with tracking.training_run(self.params, folder or self.folder, lambda: training) as report:
+    def train(self, steps, folder=None, hook=lambda step: None):
+        folder = folder or self.folder
+        with training(self.params, inputs(self.folder.parent), folder) as write:
             for step in steps:
-                report(record(step, 1 / step))
+                write(record(step, 1 / step))
                 hook(step)
 
     def found(self, kind="training"):
@@ -70,21 +46,22 @@ class Place:
         assert len(runs) <= 1
         return [(m.step, m.value) for run in runs for m in self.client.get_metric_history(run.info.run_id, metric)]
 
-    @property
-    def left(self):
-        return [entry["step"] for entry in entries(self.folder / runs.SPOOL_FILE) if "step" in entry]
+    def note(self):
+        return json.loads((self.folder / runs.RUN_FILE).read_text())
 
 
 def told(steps):
-    return [(step, 1 / step) for step in steps]
+    return [(step, float(format(1 / step, ".9g"))) for step in steps]
 
 
 @pytest.fixture
 def place(mlflow_server, request, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(sender, "LINGER", 0.0)
-    monkeypatch.setattr(sender, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(sender, "LONGEST_PAUSE", 0.2)
-    monkeypatch.setattr(runs, "LAST_WAIT", LIMIT)
+    monkeypatch.setattr(follow, "LOOK", 0.02)
+    monkeypatch.setattr(follow, "INTERVAL", 0.02)
+    monkeypatch.setattr(follow, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(follow, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(follow, "LAST_WAIT", LIMIT)
+    monkeypatch.setattr(follow, "LAST_WAIT_STOPPED", LIMIT)
     return Place(mlflow_server.uri, request.node.name, tmp_path / "student")
 
 
@@ -98,15 +75,17 @@ def eventually(what):
 def test_a_training_is_one_run_under_its_ablations(place):
     place.train(range(10, 60, 10))
     (run,), (parent,) = place.found(), place.found("ablation")
+    note = place.note()
     assert (run.info.run_name, run.info.status) == ("clip_kd-0", "FINISHED")
-    assert run.info.start_time == TRAINING.start
-    assert run.data.params == dict(TRAINING.params)
-    assert run.data.tags["cliprd.shards"] == "abc"
+    assert run.info.start_time == note["training"]["start"]
+    assert run.data.params == note["training"]["params"]
+    assert run.data.params["weight/fd"] == "2000"
+    assert run.data.tags["cliprd.shards"].startswith(run.inputs.dataset_inputs[0].dataset.digest)
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert (parent.info.run_name, parent.info.status) == ("ablation-shared", "FINISHED")
-    assert parent.data.params == {"distill.lr": "0.1"}
+    assert (parent.info.run_name, parent.info.status) == (note["training"]["ablation"]["name"], "FINISHED")
+    assert parent.data.params == note["training"]["ablation"]["params"]
     (dataset,) = run.inputs.dataset_inputs
-    assert (dataset.dataset.name, dataset.dataset.digest) == ("pairs", "abc")
+    assert dataset.dataset.name == "pairs"
     assert place.steps() == told(range(10, 60, 10))
     assert run.data.metrics["loss/total"] == pytest.approx(1 / 50 + 0.5)
     assert {
@@ -119,8 +98,7 @@ def test_a_training_is_one_run_under_its_ablations(place):
         "epoch",
         "loss/fd",
     } <= set(run.data.metrics)
-    assert not (place.folder / runs.SPOOL_FILE).exists()
-    assert json.loads((place.folder / runs.RUN_FILE).read_text())["run_id"] == run.info.run_id
+    assert note["run_id"] == run.info.run_id
     assert tracking.run_of(place.params, place.folder) == run.info.run_id
 
 
@@ -152,6 +130,7 @@ def test_a_resumed_training_goes_on_in_its_run_and_tells_no_step_twice(place):
         place.train((10, 20, 30), hook=stop)
     assert place.found()[0].info.status == "KILLED"
     place.train((20, 30, 40))  # the checkpoint was at 10
+    assert len(place.found()) == 1
     assert place.found()[0].info.status == "FINISHED"
     assert place.steps() == told((10, 20, 30, 40))
 
@@ -172,7 +151,6 @@ def test_a_server_that_is_killed_and_started_again_has_everything_once_and_in_or
             eventually(lambda: place.steps() == told((10, 20)))
             mlflow_server.stop()
         if step == 60:
-            assert place.left  # kept on disk
             mlflow_server.start()
 
     try:
@@ -186,8 +164,9 @@ def test_a_server_that_is_killed_and_started_again_has_everything_once_and_in_or
 
 
 def test_a_server_that_was_never_up_gets_it_all_later(mlflow_server, place, tmp_path, monkeypatch, capsys):  # noqa: F811
-    monkeypatch.setattr(runs, "LAST_WAIT", 0.5)
-    monkeypatch.setattr(runs, "LAST_WAIT_STOPPED", 0.2)
+    monkeypatch.setattr(follow, "LAST_WAIT", 0.5)
+    monkeypatch.setattr(follow, "LAST_WAIT_STOPPED", 0.2)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
     killed = Place(mlflow_server.uri, f"{place.params.tracking.experiment}-killed", tmp_path / "killed")
 
     def stop(step):
@@ -200,7 +179,7 @@ def test_a_server_that_was_never_up_gets_it_all_later(mlflow_server, place, tmp_
         def heard():
             nonlocal said
             said += capsys.readouterr().err
-            return "is not tracked for now" in said
+            return "is not tracked for now" in said and (place.folder / records.SYSTEM).exists()
 
         eventually(heard)  # however long a busy machine takes to find that nobody answers
 
@@ -210,22 +189,26 @@ def test_a_server_that_was_never_up_gets_it_all_later(mlflow_server, place, tmp_
         said += capsys.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             killed.train((10, 20), hook=stop)
-        assert killed.left == [10, 20]
+        assert killed.note()["run_id"] is None
     finally:
         mlflow_server.start()
     assert said.count("is not tracked for now") == 1
-    assert "4 records of training clip_kd-0 have not reached MLflow" in said  # three steps and the end
+    assert f"records of the training in {place.folder} have not reached MLflow" in said
     assert place.found() is None
-    before = {p: p.read_bytes() for p in (place.folder / "volatile").iterdir()}
-    first = tracking.flush(place.params, place.folder)
-    assert tracking.flush(place.params, place.folder) == first == tracking.run_of(place.params, place.folder)
-    assert {p: p.read_bytes() for p in (place.folder / "volatile").iterdir()} == before  # the folder may be DVC's
+    before = {p: p.read_bytes() for p in place.folder.rglob("*") if p.is_file()}
+    first = tracking.catch_up(place.params, place.folder)
+    assert tracking.catch_up(place.params, place.folder) == first == tracking.run_of(place.params, place.folder)
+    assert {p: p.read_bytes() for p in place.folder.rglob("*") if p.is_file()} == before  # the folder may be DVC's
     assert place.steps() == told((10, 20, 30))
+    assert place.steps("system/cpu_utilization_percentage")
     (run,) = place.found()
     assert run.info.status == "FINISHED"
-    assert run.info.start_time == TRAINING.start
-    assert abs(run.info.end_time - list(entries(place.folder / runs.SPOOL_FILE))[-1]["time"]) <= 1
-    monkeypatch.setattr(runs, "LAST_WAIT", LIMIT)
+    assert run.info.start_time == place.note()["training"]["start"]
+    times = [m.timestamp for m in place.client.get_metric_history(run.info.run_id, "loss/task")]
+    assert run.info.end_time == times[-1]
+    rows = (place.folder / "volatile/throughput.csv").read_text().splitlines()[1:]
+    assert times == [int(row.rpartition(",")[2]) for row in rows]
+    monkeypatch.setattr(follow, "LAST_WAIT", LIMIT)
     killed.train((20, 30))  # goes on in its run, that is only now made
     assert killed.steps() == told((10, 20, 30))
 
@@ -240,15 +223,8 @@ def test_what_was_taken_although_the_answer_was_lost_is_not_sent_again(place, mo
             raise ConnectionError("the answer is lost")
 
     monkeypatch.setattr(MlflowClient, "log_batch", lossy)
-    requests = []
-    monkeypatch.setattr(
-        sender,
-        "send",
-        lambda c, r, found, known, real=sender.send: (requests.append(set(known)), real(c, r, found, known)),
-    )
     place.train((10, 20, 30), hook=lambda step: eventually(lambda: len(lost) == min(step // 10, 2)))
     assert len(lost) == 2
-    assert set(lost[0]) <= requests[1]  # asked before sending again
     assert place.steps() == told((10, 20, 30))
 
 
@@ -278,19 +254,17 @@ def test_two_trainings_at_once_have_one_parent(place, tmp_path, monkeypatch):
         return make(self, experiment, **more)
 
     monkeypatch.setattr(MlflowClient, "create_run", at_once)
-    threads = [
-        threading.Thread(
-            target=place.train,
-            args=((10, 20), dataclasses.replace(TRAINING, name=f"m-{n}", key=f"k{n}"), tmp_path / f"s{n}"),
-        )
-        for n in range(2)
-    ]
+    uri, experiment = place.params.tracking.uri, place.params.tracking.experiment
+    both = [Place(uri, experiment, tmp_path / f"s{n}" / "student", seed=n) for n in range(2)]
+    inputs(tmp_path / "s0")
+    shutil.copytree(tmp_path / "s0", tmp_path / "s1")
+    threads = [threading.Thread(target=one.train, args=((10, 20),)) for one in both]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(LIMIT)
     (parent,) = place.found("ablation")
-    assert {run.info.run_name for run in place.found()} == {"m-0", "m-1"}
+    assert {run.info.run_name for run in place.found()} == {"clip_kd-0", "clip_kd-1"}
     assert {run.data.tags["mlflow.parentRunId"] for run in place.found()} == {parent.info.run_id}
 
 
@@ -301,31 +275,96 @@ def test_the_same_work_anew_is_a_run_of_its_own(place, tmp_path):
     assert len(place.found("ablation")) == 1
 
 
-def test_work_that_was_lost_with_its_machine_goes_on_in_its_run(place, tmp_path):
-    """Nothing of the first machine's folder got anywhere; place and work are the same."""
-    (run_id,) = begin(place, [10, 20])
-    place.train((10, 20, 30), folder=tmp_path / "other machine")
+LOST = """
+import os, signal, sys, time
+from pathlib import Path
+from cliprd.tracking import follow
+from tests.tracking.test_runs import Place
+follow.INTERVAL = 0.02
+place = Place(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+def lost(step):
+    if step == int(sys.argv[4]):
+        while [s for s, _ in place.steps()] != [10, 20][: step // 10]:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+place.train((10, 20, 30), hook=lost)
+"""
+
+
+def test_a_training_whose_process_was_killed_goes_on_in_its_run(place):
+    where = [place.params.tracking.uri, place.params.tracking.experiment, str(place.folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, "-c", LOST, *where, "20"], env=environment)
+    assert ended.returncode == -signal.SIGKILL
+    (killed,) = place.found()
+    assert killed.info.status == "RUNNING"
+    place.train((20, 30))
     (run,) = place.found()
-    assert run.info.run_id == run_id
+    assert (run.info.run_id, run.info.status) == (killed.info.run_id, "FINISHED")
     assert place.steps() == told((10, 20, 30))
 
 
-def begin(place, steps):
-    """A training that was never ended: its process is gone."""
-    client = server.connect(place.params.tracking.uri)
-    from cliprd.tracking.training import ensure_run
+def test_work_that_was_lost_with_its_folder_goes_on_in_its_run(place):
+    """Nothing of the first attempt is left but its run; place and work are the same."""
 
-    run_id = ensure_run(client, place.params.tracking.experiment, TRAINING, None, resumed=False)
-    told = [{"step": s, "time": 1000 + s, "metrics": runs.step_metrics(record(s, 1 / s))} for s in steps]
-    sender.send(client, run_id, told, set())
-    return [run_id]
+    def stop(step):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        place.train([10], hook=stop)
+    (killed,) = place.found()
+    shutil.rmtree(place.folder)
+    place.train((10, 20, 30))
+    (run,) = place.found()
+    assert (run.info.run_id, run.info.status) == (killed.info.run_id, "FINISHED")
+    assert place.steps() == told((10, 20, 30))
 
 
-def test_what_cannot_be_written_ends_no_training(place, capsys):
-    place.folder.parent.mkdir(exist_ok=True)
-    place.folder.write_text("not a folder")
+def test_a_finished_training_that_is_asked_for_again_sends_what_was_missed(mlflow_server, place, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(follow, "LAST_WAIT", 0.1)
+    mlflow_server.stop()
+    try:
+        place.train((10, 20))
+    finally:
+        mlflow_server.start()
+    monkeypatch.setattr(follow, "LAST_WAIT", LIMIT)
+    with tracking.following(place.params, "distill", inputs(place.folder.parent), place.folder):
+        pass  # the stage finds it finished
+    assert place.steps() == told((10, 20))
+    assert place.found()[0].info.status == "FINISHED"
+
+
+def test_a_training_that_was_not_followed_stays_unknown(place):
+    untracked = tree("", distill={"method": "clip_kd"})
+    with training(untracked, inputs(place.folder.parent), place.folder) as write:
+        write(record(10))
+    assert not (place.folder / runs.RUN_FILE).exists()
+    with tracking.following(place.params, "distill", inputs(place.folder.parent), place.folder):
+        pass
+    assert not place.found()
+
+
+def test_what_an_earlier_training_has_left_in_the_folder_is_never_sent(place):
+    """The reader starts before the stage clears the folder."""
+    with training(tree("", distill={"method": "clip_kd"}), inputs(place.folder.parent), place.folder) as write:
+        write(record(50, 5.0))
+
+    def slow():
+        time.sleep(10 * follow.LOOK)
+        yield from (10, 20)
+
+    place.train(slow(), hook=lambda step: eventually(lambda: place.steps()))
+    assert place.steps() == told((10, 20))
+
+
+def test_what_cannot_be_written_ends_no_training(place, monkeypatch, capsys):
+    def full(self, student):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs.Note, "write", full)
     place.train([10, 20])
     assert capsys.readouterr().err.count("cliprd: warning") == 1
+    assert (place.folder / "manifest.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -334,49 +373,16 @@ def test_what_cannot_be_written_ends_no_training(place, capsys):
 def test_a_note_of_an_older_cliprd_or_one_that_was_cut_breaks_nothing(text, run_id, tmp_path):
     (tmp_path / runs.RUN_FILE).parent.mkdir()
     (tmp_path / runs.RUN_FILE).write_text(text)
-    tree = params.validate({"tracking": {"uri": "http://127.0.0.1:1"}}, where="test")
-    assert runs.run_of(tree, tmp_path) == run_id
-    assert runs.flush(tree, tmp_path) is None
+    settings = tree("http://127.0.0.1:1")
+    assert runs.run_of(settings, tmp_path) == run_id
+    assert runs.catch_up(settings, tmp_path) is None
 
 
-def test_an_empty_uri_turns_tracking_off(tmp_path):
-    Place("", "none", tmp_path / "student").train([1])
-    assert not (tmp_path / "student").exists()
-
-
-def test_a_spool_keeps_order_drops_repeats_and_forgets_what_is_acknowledged(tmp_path):
-    path = tmp_path / "volatile" / "spool.jsonl"
-    spool = Spool(path)
-    for step in (1, 2, 2, 3):
-        spool.append({"step": step})
-    found, end = spool.read(2)
-    assert found == [{"step": 1}, {"step": 2}]
-    spool.append({"status": "FINISHED"})
-    spool.acknowledge(end)
-    assert spool.left == 2
-    spool.close(remove=False)
-    with path.open("ab") as file:
-        file.write(b'{"step": 9')  # a kill
-    again = Spool(path)
-    assert again.last_step == 3
-    again.append({"step": 4})
-    found, end = again.read(100)
-    assert found == [{"step": 1}, {"step": 2}, {"step": 3}, {"status": "FINISHED"}, {"step": 4}]
-    again.acknowledge(end)
-    assert path.stat().st_size == 0
-    again.append({"step": 5})
-    assert again.read(100)[0] == [{"step": 5}]
-    again.close(remove=True)
-    assert not path.exists()
-
-
-def test_a_long_spool_is_cut_while_more_follows(tmp_path, monkeypatch):
-    monkeypatch.setattr("cliprd.tracking.spool.COMPACT", 50)
-    spool = Spool(tmp_path / "spool.jsonl")
-    for step in range(1, 21):
-        spool.append({"step": step})
-    _, end = spool.read(10)
-    spool.acknowledge(end)
-    assert [entry["step"] for entry in entries(spool.path)] == list(range(11, 21))
-    spool.append({"step": 21})
-    assert [entry["step"] for entry in spool.read(100)[0]] == list(range(11, 22))
+def test_an_empty_uri_turns_tracking_off_and_loads_no_mlflow(tmp_path):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom tests.tracking.test_runs import Place\n"
+        "sys.modules.pop('mlflow')\nPlace('', 'none', Path(sys.argv[1])).train([1])\nassert 'mlflow' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "student")], env=environment, check=True)
+    assert not (tmp_path / "student" / runs.RUN_FILE).exists()

@@ -5,13 +5,13 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from cliprd import storage
+from cliprd import storage, tracking
 from cliprd.stages import distill
 from cliprd.storage import s3
-from cliprd.tracking import runs, sender
+from cliprd.tracking import follow, runs
 from cliprd.tracking.training import KIND
 from tests.distill.rooms import build, make_params
-from tests.mlflow_server import mlflow_server  # noqa: F401 — a fixture
+from tests.mlflow_server import LIMIT, mlflow_server  # noqa: F401 — a fixture
 
 pytestmark = pytest.mark.integration
 
@@ -34,14 +34,21 @@ def bucket(mlflow_server, monkeypatch):  # noqa: F811
 
 
 def test_a_training_goes_on_in_its_run_on_another_machine(mlflow_server, bucket, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(sender, "LINGER", 0.0)
+    monkeypatch.setattr(follow, "LOOK", 0.01)
+    monkeypatch.setattr(follow, "INTERVAL", 0.05)
+    monkeypatch.setattr(follow, "LAST_WAIT", LIMIT)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     build(tmp_path)
     params = make_params(tmp_path, method="vrd-exp")
-    tracked = params.tracking.model_copy(update={"uri": mlflow_server.uri, "experiment": "elsewhere"})
-    params = params.model_copy(update={"tracking": tracked})
+    section = params.tracking.model_copy(update={"uri": mlflow_server.uri, "experiment": "elsewhere"})
+    params = params.model_copy(update={"tracking": section})
     inputs = {"shards": tmp_path / "shards", "cache": tmp_path / "cache"}
+    output = f"{bucket}/vrd-exp-0"
+
+    def run(report):
+        with tracking.following(params, "distill", inputs, output):
+            distill.run(params, inputs, output, report=report)
 
     def stop(record):
         if record.step == 8:  # the checkpoint was at 5
@@ -49,15 +56,16 @@ def test_a_training_goes_on_in_its_run_on_another_machine(mlflow_server, bucket,
 
     monkeypatch.setenv("CLIPRD_SCRATCH", str(tmp_path / "one"))
     with pytest.raises(Stop):
-        distill.run(params, inputs, f"{bucket}/vrd-exp-0", report=stop)
+        run(stop)
     monkeypatch.setenv("CLIPRD_SCRATCH", str(tmp_path / "other"))
     steps = []
-    distill.run(params, inputs, f"{bucket}/vrd-exp-0", report=lambda record: steps.append(record.step))
+    run(lambda record: steps.append(record.step))
     torch.set_num_threads(threads)
     assert steps == [6, 8, 10, 12, 14, 15]
     client = MlflowClient(mlflow_server.uri)
     experiment = client.get_experiment_by_name("elsewhere").experiment_id
     (run,) = client.search_runs([experiment], f"tags.`{KIND}` = 'training'")
+    run_id = run.info.run_id
     assert run.info.status == "FINISHED"
     for metric in ("loss/total", "loss/vrd", "scale/image", "grad_norm"):
         assert [m.step for m in client.get_metric_history(run.info.run_id, metric)] == [2, 4, 6, 8, 10, 12, 14, 15]
@@ -68,6 +76,7 @@ def test_a_training_goes_on_in_its_run_on_another_machine(mlflow_server, bucket,
     assert run.data.params["data.kind"] == "folder"
     (dataset,) = run.inputs.dataset_inputs
     assert run.data.tags["cliprd.shards"].startswith(dataset.dataset.digest)
-    there = storage.list_folder(f"{bucket}/vrd-exp-0")
-    assert runs.RUN_FILE in there
-    assert runs.SPOOL_FILE not in there
+    assert runs.RUN_FILE in storage.list_folder(output)
+    assert tracking.run_of(params, output) == run_id
+    assert tracking.catch_up(params, output) == run_id
+    assert [m.step for m in client.get_metric_history(run_id, "loss/total")] == [2, 4, 6, 8, 10, 12, 14, 15]

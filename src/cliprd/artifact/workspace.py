@@ -44,8 +44,8 @@ class Workspace:
     """Owns `output` while a stage writes it.
 
     Args:
-        code: module of the stage: the work is other work where the code that it reaches is other
-            (`cliprd.artifact.identity`).
+        code: module of the stage, and those of its plug-ins: the work is other work where the code that they reach is
+            other (`cliprd.artifact.identity`).
         way: how files are made, beside what each is made of; with `keep`, which is asked before other work begins in a
             folder of files made in this way, and names those of its entries that are to outlive it.
         resume_files: hidden entries that only an interrupted run needs (checkpoints); they are removed once the
@@ -69,7 +69,7 @@ class Workspace:
         stage: str,
         params: Mapping[str, Any],
         inputs: Mapping[str, str],
-        code: str = "cliprd.artifact.workspace",
+        code: str | tuple[str, ...] = "cliprd.artifact.workspace",
         way: Mapping[str, Any] | None = None,
         keep: Callable[[Path], Iterable[str]] | None = None,
         resume_files: Collection[str] = (),
@@ -84,7 +84,7 @@ class Workspace:
         self.stage = stage
         self.params = json.loads(files.canonical(dict(params)))
         self.inputs = dict(inputs)
-        self.code = code
+        self.code = (code,) if isinstance(code, str) else code
         self._way = None if way is None else json.loads(files.canonical(dict(way)))
         self._keep = keep
         self._resume_files = resume_files
@@ -98,7 +98,7 @@ class Workspace:
             "stage": self.stage,
             "params": self.params,
             "inputs": self.inputs,
-            "code": dict(identity.closure(self.code)),
+            "code": dict(identity.closure(*self.code)),
         }
 
     @property
@@ -165,7 +165,7 @@ class Workspace:
             print(f"cliprd: {damage.problem} It is made anew.", file=sys.stderr)
             return None
         work = (found.params, found.inputs, found.code)
-        return found if work == (self.params, self.inputs, identity.digest(self.code)) else None
+        return found if work == (self.params, self.inputs, identity.digest(*self.code)) else None
 
     def _same_leftovers(self) -> bool:
         self.resumed = self._marker(self.path) == self.identity and not (self.path / manifest.NAME).exists()
@@ -263,7 +263,7 @@ class Workspace:
         files.sweep_below(self.path)
         written = manifest.write(
             self.path, stage=self.stage, params=self.params, inputs=self.inputs, facts=facts,
-            code=identity.digest(self.code),
+            code=identity.digest(*self.code),
         )  # fmt: skip
         if self._mirror:
             self._mirror.finish(written.files)

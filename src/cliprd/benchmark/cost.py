@@ -1,4 +1,4 @@
-"""What a model costs whatever the machine: parameters, and multiply-accumulates per image and per text."""
+"""Machine-independent cost of a model: parameters, and multiply-accumulates per image and per text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cliprd.models.encoder import Encoder, count_parameters
 
-LONG_TEXT = "word " * 512  # longer than any context: every position is computed
+LONG_TEXT = "word " * 512  # longer than any context length, so every position is computed
 
 
 def cost(encoder: Encoder) -> dict[str, int]:
@@ -26,14 +26,14 @@ def cost(encoder: Encoder) -> dict[str, int]:
         "parameters": encoder.parameters_count(),
         "image_parameters": count_parameters([encoder.visual_module]),
         "text_parameters": count_parameters([encoder.text_module]),
-        # of the towers themselves: an encoder may run another engine than torch, or leave out what no output needs
+        # of the torch modules: an encoder may run another engine, or skip layers that no output needs
         "image_macs": _macs(lambda: encoder.visual_module(image)),
         "text_macs": _macs(lambda: encoder.text_module(encoder.tokens([LONG_TEXT]))),
     }
 
 
 def _macs(call: Callable[[], Any]) -> int:
-    # The fused attention kernels are opaque to the counter: the plain ones do the same products visibly.
+    # The counter cannot see into fused attention kernels; the plain ones do the same products.
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

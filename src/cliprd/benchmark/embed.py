@@ -1,7 +1,7 @@
-"""A task's images and texts through one model, once; both protocols, fidelity and later comparisons read the result.
+"""Embeds a task's images and texts once; both protocols, fidelity and later comparisons use the result.
 
-Threads decode the next images while the model works on the present batch; texts are embedded once each, the shortest
-first. Everything is float32 and in an order that depends on the task alone, so equal inputs give equal bytes.
+Threads decode the next images while the model embeds a batch; distinct texts are embedded once, shortest first. All is
+float32 and in an order that depends on the task alone, so equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -50,23 +50,23 @@ def embed(towers: Towers, task: Task, protocols: Sequence[Protocol], *, batch_si
         image = _stack([towers.images(batch) for batch in _batches(task, towers.spec, batch_size, bar)])
     if task.captions:
         captions = [caption for captions in task.captions for caption in captions]
-        found = {"image": image, "text": _embed_captions(towers, captions, batch_size, task.name)}
+        embeddings = {"image": image, "text": _embed_captions(towers, captions, batch_size, task.name)}
     else:
-        found = {"image": image, **_embed_classes(towers, task, protocols, batch_size)}
+        embeddings = {"image": image, **_embed_classes(towers, task, protocols, batch_size)}
     named: Embeddings = {}
-    for name, variants in found.items():
+    for name, variants in embeddings.items():
         for variant, rows in zip(("", "projected."), variants, strict=False):
             if not np.isfinite(rows).all():
                 raise InputError(
                     f"Task {task.name}: {towers.id} gives embeddings that are not finite ({name}).",
-                    "Its weights are damaged or its training diverged; make it anew.",
+                    "Its weights are damaged or its training diverged; train it again.",
                 )
             named[variant + name] = rows
     return named
 
 
 def _batches(task: Task, spec: ImageSpec, size: int, bar: Any) -> Iterator[Tensor]:
-    """uint8 `[B, S, S, 3]`, decoded ahead by threads, in order; at most two batches of pixels wait."""
+    """uint8 `[B, S, S, 3]`, in order; threads decode at most two batches ahead."""
 
     def view(number: int, data: bytes) -> NDArray[np.uint8]:
         try:
@@ -74,7 +74,7 @@ def _batches(task: Task, spec: ImageSpec, size: int, bar: Any) -> Iterator[Tenso
         except BadImage as error:
             raise InputError(
                 f"Task {task.name}: image '{task.keys[number]}' cannot be used: {error}.",
-                f"Mend or remove it in {task.folder}; a score over fewer images would be of another test set.",
+                f"Repair or remove it in {task.folder}; a score over fewer images would be of another test set.",
             ) from error
 
     ahead = ordered_map(lambda image: view(*image), task.images(), workers=min(8, cores()), ahead=size)
@@ -103,7 +103,7 @@ def _embed_captions(towers: Towers, captions: Sequence[str], size: int, name: st
 def _embed_classes(
     towers: Towers, task: Task, protocols: Sequence[Protocol], size: int
 ) -> dict[str, tuple[NDArray[np.float32], ...]]:
-    """Prompts are summed into their classes batch by batch: memory grows with the classes, not with the prompts."""
+    """Sums prompts into their classes batch by batch, so memory grows with the classes, not with the prompts."""
     prompts = class_prompts(task.classnames, {protocol: templates(task, protocol) for protocol in protocols})
     sums: list[NDArray[np.float64]] = []
     for start, batch in _text_batches(prompts.texts, size, f"{task.name} prompts"):
@@ -128,21 +128,21 @@ def _stack(batches: Iterable[tuple[Tensor, ...]]) -> tuple[NDArray[np.float32], 
 
 
 def save(path: Path, embeddings: Embeddings) -> None:
-    """Write atomically; the file carries a digest of its content, so that a reader knows that it is whole."""
+    """Write atomically, with a digest of the content by which `load` detects damage."""
     body = {name: np.ascontiguousarray(rows) for name, rows in embeddings.items()}
     with atomic_write(path) as file:
         file.write(safetensors.numpy.save(body, metadata={"content": content_digest(body)}))
 
 
 def load(path: Path) -> Embeddings | None:
-    """What `save` wrote, or None where the file is absent, cut or changed."""
+    """What `save` wrote, or None if the file is missing or damaged."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            stated = (file.metadata() or {}).get("content")
-            found = {name: file.get_tensor(name) for name in sorted(file.keys())}
+            recorded = (file.metadata() or {}).get("content")
+            embeddings = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except (OSError, safetensors.SafetensorError):
         return None
-    return found if stated == content_digest(found) else None
+    return embeddings if recorded == content_digest(embeddings) else None
 
 
 def content_digest(arrays: Embeddings) -> str:
@@ -155,9 +155,9 @@ def content_digest(arrays: Embeddings) -> str:
 
 
 def embed_once(path: Path, task: Task, protocols: Sequence[Protocol], towers: Towers, *, batch_size: int) -> Embeddings:
-    """The embeddings in `path` if they are whole (left by a run that was killed), else made and written there."""
-    found = load(path)
-    if found is None:
-        found = embed(towers, task, protocols, batch_size=batch_size)
-        save(path, found)
-    return found
+    """The embeddings in `path` if an earlier run completed them; else compute and write them."""
+    embeddings = load(path)
+    if embeddings is None:
+        embeddings = embed(towers, task, protocols, batch_size=batch_size)
+        save(path, embeddings)
+    return embeddings

@@ -1,4 +1,4 @@
-"""A few examples to look at: what the model says of a picture, what it finds for a caption, with the pictures."""
+"""Examples for the report: a few predictions and retrievals of the model, with the pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COUNT, TOP, SIDE = 24, 5, 128
 def write_examples(
     folder: Path, task: Task, embeddings: Embeddings, outcomes: Mapping[Protocol, Outcomes], *, seed: int
 ) -> None:
-    """Write `examples/<task>.json` and its pictures, the same ones for every model; see `stages.benchmark`."""
+    """Write `examples/<task>.json` and its pictures; every model gets the same examples. Format: docs/formats.md."""
     chosen = sample(len(task), COUNT, seed)
     shown = set(chosen.tolist())
     protocols: dict[str, Any] = {}
@@ -40,8 +40,8 @@ def write_examples(
             protocols[protocol] = {"images": _selected(task, embeddings, chosen)}
         else:
             protocols[protocol] = _retrieved(task, protocol, embeddings, result, chosen)
-            for found in protocols[protocol].values():
-                shown |= {entry["image"] for query in found for entry in query["retrieved"]}
+            for queries in protocols[protocol].values():
+                shown |= {entry["image"] for query in queries for entry in query["retrieved"]}
     pictures = {}
     for number, data in task.images(shown):
         name = f"examples/{task.name}/{number}.webp"
@@ -60,7 +60,7 @@ def _classified(
     result: Outcomes,
     chosen: NDArray[np.int64],
 ) -> list[dict[str, Any]]:
-    """An image of several classes is answered correctly by any of them."""
+    """For an image of several classes, any of them is a correct prediction."""
     names = shown_classnames(task.classnames)
     entries = []
     for i in chosen.tolist():
@@ -95,22 +95,22 @@ def _answered(task: Task, image: int, label: str, predicted: list[dict[str, Any]
 def _retrieved(
     task: Task, protocol: Protocol, embeddings: Embeddings, result: Outcomes, chosen: NDArray[np.int64]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Both ways, for the chosen images: by the first caption of each, and by the image."""
+    """Both directions, for the chosen images: queries are the first caption of each, and the image."""
     captions = [caption for own in task.captions for caption in own]
     sizes = np.array([len(own) for own in task.captions])
     owners = np.repeat(np.arange(len(task)), sizes)
     counted = counted_captions(task, protocol)
-    place = {int(caption): i for i, caption in enumerate(counted)}
+    column = {int(caption): i for i, caption in enumerate(counted)}
     images, texts = embeddings["image"], embeddings["text"]
     firsts = (np.cumsum(sizes) - sizes)[chosen]
     by_text = nearest(texts[firsts], images, TOP)
     by_image = counted[nearest(images[chosen], texts[counted], TOP)]
 
-    def found_image(caption: int, image: int) -> dict[str, Any]:
+    def retrieved_image(caption: int, image: int) -> dict[str, Any]:
         own = int(owners[caption])
         return {"image": image, "score": _score(texts[caption], images[image]), "correct": image == own}
 
-    def found_text(image: int, caption: int) -> dict[str, Any]:
+    def retrieved_caption(image: int, caption: int) -> dict[str, Any]:
         own = int(owners[caption])
         score = _score(images[image], texts[caption])
         return {"caption": captions[caption], "image": own, "score": score, "correct": own == image}
@@ -120,8 +120,8 @@ def _retrieved(
             {
                 "caption": captions[caption],
                 "image": image,
-                "rank": int(result.extra["text_to_image_rank"][place[caption]]),
-                "retrieved": [found_image(caption, found) for found in row],
+                "rank": int(result.extra["text_to_image_rank"][column[caption]]),
+                "retrieved": [retrieved_image(caption, number) for number in row],
             }
             for image, caption, row in _zip(chosen, firsts, by_text)
         ],
@@ -130,7 +130,7 @@ def _retrieved(
                 "image": image,
                 "rank": int(result.extra["image_to_text_rank"][image]),
                 "captions": list(task.captions[image]),
-                "retrieved": [found_text(image, found) for found in row],
+                "retrieved": [retrieved_caption(image, number) for number in row],
             }
             for image, _, row in _zip(chosen, firsts, by_image)
         ],

@@ -1,4 +1,4 @@
-"""Does the student keep the teacher's geometry? Both are compared on the same images and texts of a task.
+"""Fidelity: how well a student preserves the teacher's geometry, on the same images and texts of a task.
 
 | metric                          | of                                                                              |
 |---------------------------------|---------------------------------------------------------------------------------|
@@ -10,11 +10,11 @@
 |                                 | models when there are fewer examples than dimensions; this one nears 0          |
 
 Texts are the class embeddings of a classification task, or the first captions of the images compared. Cosines need
-equal widths; otherwise they are taken through the student's trained projections, or are undefined.
+equal widths; otherwise the student's trained projections are applied, or they are undefined.
 
-Intervals: a correlation over n² pairs has n independent parts, not n². Each score is given as n influence values whose
-mean is the score (the projection of a U-statistic on single examples; for CKA, jackknife values), and their mean is
-bootstrapped like any other mean. So two students are also compared in pairs, example by example.
+Intervals: a correlation over n² pairs has n independent parts, not n². So each score is returned as n influence values
+with the score as their mean (the projection of a U-statistic on single examples; for CKA, jackknife values). They are
+bootstrapped like any outcomes, and two students are compared in pairs, example by example.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from cliprd.statistics.outcomes import Outcomes
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.float32]
-FEWEST = 5  # the debiased estimate leaves one out and needs four
+FEWEST = 5  # the debiased estimate needs four, with one left out
 
 
 class UndefinedError(Exception):
-    """A comparison that has no value here; the message says why."""
+    """A metric has no value for these embeddings; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Fidelity:
     """Scores of a student against its teacher on one task.
 
     Attributes:
-        outcomes: metric → `[n]` influence values; `extra` has `images` and `texts`, what was compared.
-        undefined: metric → why it has no value.
+        outcomes: metric → `[n]` influence values; `extra` has the compared rows, `images` and `texts`.
+        undefined: metric → reason why it has no value.
     """
 
     outcomes: Outcomes
@@ -52,7 +52,7 @@ class Fidelity:
 
 
 def sample(n: int, most: int, seed: int) -> NDArray[np.int64]:
-    """At most `most` of n numbers, in ascending order: the same for every model."""
+    """At most `most` of the numbers 0 to n - 1, ascending, determined by the arguments alone."""
     if n <= most:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, size=most, replace=False))
@@ -73,7 +73,7 @@ def compare(
         student, teacher: name → `[rows, dim]`, L2-normalised; the student may have `projected.<name>`.
         text_key: `text`, or `class.<protocol>`.
         images, texts: rows to compare.
-        paired: text i belongs to image i (captions), so both leave together when one example is left out.
+        paired: text i belongs to image i (captions): the two form one example.
     """
     values: dict[str, NDArray[np.float32]] = {}
     undefined: dict[str, str] = {}
@@ -102,10 +102,10 @@ def compare(
 
 
 def cosines(student: Floats, teacher: Floats, projected: Floats | None = None) -> Floats:
-    """`[n]` cosines of the student's (projected, where given) and the teacher's embedding of each example.
+    """`[n]` cosines of the student's (projected, if given) and the teacher's embedding of each example.
 
     Raises:
-        UndefinedError: the widths differ and nothing projects one to the other.
+        UndefinedError: the widths differ and there is no projection.
     """
     own = projected if projected is not None else student
     if own.shape[1] != teacher.shape[1]:
@@ -133,7 +133,7 @@ def cross_rank(student: tuple[Floats, Floats], teacher: tuple[Floats, Floats], *
 
     Args:
         student, teacher: (images `[n, dim]`, texts `[m, dim]`).
-        paired: text i is of image i (n = m) and counts as one example with it; else texts are fixed, as classes are.
+        paired: text i and image i (n = m) form one example; else the texts are fixed, like classes.
     """
     own, other = student[0] @ student[1].T, teacher[0] @ teacher[1].T
     _enough(len(own))
@@ -199,11 +199,11 @@ def cka(student: Floats, teacher: Floats, *, debiased: bool = False) -> Floats:
     if debiased:
         np.fill_diagonal(k, 0)
         np.fill_diagonal(l, 0)
-    whole, left_out = zip(*(_hsic(a, b, debiased) for a, b in ((k, l), (k, k), (l, l))), strict=True)
+    full, left_out = zip(*(_hsic(a, b, debiased) for a, b in ((k, l), (k, k), (l, l))), strict=True)
     tiny = 1e-12 * n * n
-    if min(whole[1:]) <= tiny or min(part.min() for part in left_out[1:]) <= tiny / 2:
+    if min(full[1:]) <= tiny or min(part.min() for part in left_out[1:]) <= tiny / 2:
         raise UndefinedError("the embeddings of one model vary too little")
-    value = whole[0] / np.sqrt(whole[1] * whole[2])
+    value = full[0] / np.sqrt(full[1] * full[2])
     values = left_out[0] / np.sqrt(left_out[1] * left_out[2])
     return np.asarray(value + (n - 1) * (values.mean() - values))
 
@@ -226,8 +226,8 @@ def _hsic(k: Floats, l: Floats, debiased: bool) -> tuple[float, Floats]:  # noqa
             return trace - 2 * middle / (n - 2) + total / ((n - 1) * (n - 2))
         return trace - 2 * middle / n + total / n**2
 
-    whole = hsic(trace, middle, k_sum.sum() * l_sum.sum(), n)
-    return float(whole), hsic(trace_out, middle_out, total_out, n - 1)
+    full = hsic(trace, middle, k_sum.sum() * l_sum.sum(), n)
+    return float(full), hsic(trace_out, middle_out, total_out, n - 1)
 
 
 def _enough(n: int) -> None:

@@ -1,11 +1,11 @@
-"""The two protocols: which texts stand for a class, and which captions count.
+"""The two protocols: which prompts represent a class, and which captions count.
 
 | protocol | classification, multilabel                                | retrieval                         |
 |----------|-----------------------------------------------------------|-----------------------------------|
 | standard | the task's own templates (CLIP_benchmark)                 | every caption of an image         |
 | paper    | ImageNet's 80 templates for every task (CLIP-KD, CLIP-RD) | the first caption of an image only |
 
-Class names are the task's own, as given, in both. Image caption selection is the same in both: every caption counts.
+Both use the task's class names unchanged. Image caption selection is the same in both: every caption counts.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def first_captions(task: Task) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Every distinct text of an ensemble once, and whom it serves.
+    """Every distinct prompt once, and the ensembles that it belongs to.
 
     Attributes:
-        texts: distinct texts, T of them, the shortest first: neighbours are of like length, so batches waste little.
+        texts: T distinct texts, shortest first: batches of similar lengths need little padding.
         text, group: `[E]`: text `text[e]` belongs to ensemble `group[e]`.
-        weight: `[E]`: how often (a template that occurs twice counts twice, as in CLIP_benchmark).
+        weight: `[E]`: multiplicity (a template that occurs twice counts twice, as in CLIP_benchmark).
         groups: number of ensembles.
     """
 
@@ -68,7 +68,7 @@ class Prompts:
 
 
 def class_prompts(classnames: Sequence[str], by_protocol: Mapping[Protocol, Sequence[str]]) -> Prompts:
-    """Ensemble p·C + c is class c under the p-th protocol; a text that serves several is embedded once."""
+    """Ensemble p·C + c is class c under the p-th protocol; a text shared by several is embedded once."""
     members: Counter[tuple[str, int]] = Counter()
     for p, prompts in enumerate(by_protocol.values()):
         for c, name in enumerate(classnames):
@@ -81,5 +81,5 @@ def class_prompts(classnames: Sequence[str], by_protocol: Mapping[Protocol, Sequ
 
 
 def shortest_first(texts: set[str]) -> tuple[str, ...]:
-    """Sorted by length, then by text: an order that depends on the texts only."""
+    """Sorted by length, then by text: a deterministic order."""
     return tuple(sorted(texts, key=lambda text: (len(text), text)))

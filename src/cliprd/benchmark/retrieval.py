@@ -1,9 +1,9 @@
-"""Retrieval both ways, with several captions an image.
+"""Retrieval in both directions, with several captions an image.
 
-Shapes: N images, M captions, D width. An image is found by a caption when it is among the k nearest images; a caption
-is found for an image when *any* of the image's captions is among its k nearest captions (CLIP's convention, as in
-CLIP_benchmark). Ranks count from 0; a tie goes to the candidate with the lower number, so that a model that maps all
-to one point scores by chance and not 100 %.
+Shapes: N images, M captions, D width. A caption retrieves its image if that is among the k nearest images; an image
+retrieves its caption if *any* of the image's captions is among its k nearest captions (CLIP's convention, as in
+CLIP_benchmark). Ranks count from 0; a tie goes to the candidate with the lower number, so that a model that maps
+everything to one point scores at chance level and not 100 %.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor
 from cliprd.statistics.outcomes import Outcomes
 
 AT = (1, 5, 10)
-_BLOCK = 1 << 24  # similarities held at once
+_BLOCK = 1 << 24  # similarities in memory at a time
 
 
 def retrieve(image_ND: NDArray[np.float32], text_MD: NDArray[np.float32], owner_M: NDArray[np.int64]) -> Outcomes:
     """`text_to_image_r1 _r5 _r10` (recall over captions) and `image_to_text_r1 _r5 _r10` (over images).
 
-    Outcomes are per image in both directions, text to image with the share of the image's captions that hit, weighted
-    by their number: captions of one image are no independent examples, and the interval must not believe they are.
+    Outcomes are per image in both directions, because captions of one image are not independent examples. For text to
+    image, an outcome is the share of the image's captions that hit, weighted by their number.
 
     Args:
         image_ND, text_MD: L2-normalised.
@@ -46,7 +46,7 @@ def retrieve(image_ND: NDArray[np.float32], text_MD: NDArray[np.float32], owner_
 def text_to_image_ranks(
     image_ND: NDArray[np.float32], text_MD: NDArray[np.float32], owner_M: NDArray[np.int64]
 ) -> NDArray[np.int32]:
-    """`[M]`: how many images stand before the caption's own."""
+    """`[M]`: number of images ranked before the caption's own."""
     images_DN, texts, owners = torch.from_numpy(image_ND).T, torch.from_numpy(text_MD), torch.from_numpy(owner_M)
     block = max(1, _BLOCK // len(image_ND))
     parts = [
@@ -59,7 +59,7 @@ def text_to_image_ranks(
 def image_to_text_ranks(
     image_ND: NDArray[np.float32], text_MD: NDArray[np.float32], owner_M: NDArray[np.int64]
 ) -> NDArray[np.int32]:
-    """`[N]`: how many captions stand before the first of the image's own."""
+    """`[N]`: number of captions ranked before the first of the image's own."""
     images, texts_DM, owners = torch.from_numpy(image_ND), torch.from_numpy(text_MD).T, torch.from_numpy(owner_M)
     block = max(1, _BLOCK // len(text_MD))
     parts = []
@@ -67,12 +67,12 @@ def image_to_text_ranks(
         similarity = images[start : start + block] @ texts_DM
         numbers = torch.arange(start, start + len(similarity))
         own = similarity.masked_fill(owners[None] != numbers[:, None], -torch.inf)
-        parts.append(_rank(similarity, own.argmax(dim=1, keepdim=True)))  # the first of equals, as in _rank
+        parts.append(_rank(similarity, own.argmax(dim=1, keepdim=True)))  # the first in a tie, as in _rank
     return torch.cat(parts).int().numpy()
 
 
 def _rank(similarity_QK: Tensor, own_Q1: Tensor) -> Tensor:
-    """`[Q]`: candidates that are nearer than `own`, or as near with a lower number."""
+    """`[Q]`: number of candidates nearer than `own`, or equally near with a lower number."""
     score = similarity_QK.gather(1, own_Q1)
     before = torch.arange(similarity_QK.shape[1]) < own_Q1
     return ((similarity_QK > score) | ((similarity_QK == score) & before)).sum(dim=1)

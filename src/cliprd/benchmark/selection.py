@@ -1,4 +1,4 @@
-"""Image caption selection: of an image's captions only the first is right; is it the nearest?
+"""Image caption selection: is an image's first caption, the only right one, the nearest?
 
 CLIP_benchmark's `text_acc` with one image an example, as in SugarCrepe. A tie with a wrong caption counts as wrong, so
 that a model that maps all texts to one point does not score 100 %.
@@ -23,9 +23,9 @@ def select(image_ND: NDArray[np.float32], text_MD: NDArray[np.float32], owner_M:
         image_ND, text_MD: L2-normalised.
         owner_M: the image of each caption, in ascending order; an image has two captions or more, the right one first.
     """
-    likeness_M = (image_ND[owner_M] * text_MD).sum(axis=1)
+    similarity_M = (image_ND[owner_M] * text_MD).sum(axis=1)
     first_N = np.searchsorted(owner_M, np.arange(len(image_ND)))
-    wrong_M = likeness_M.copy()
+    wrong_M = similarity_M.copy()
     wrong_M[first_N] = -np.inf
-    hits_N = likeness_M[first_N] > np.maximum.reduceat(wrong_M, first_N)
+    hits_N = similarity_M[first_N] > np.maximum.reduceat(wrong_M, first_N)
     return Outcomes({METRIC: hits_N.astype(np.float32)})

@@ -1,4 +1,4 @@
-"""How fast a model answers on this machine. Timings differ from run to run, so they live outside the manifest."""
+"""Latency and throughput of a model on this machine. Timings vary between runs, so the manifest does not list them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ Call = Callable[[], Any]
 TEXT = "a photo of a small red bird on a branch"
 WARM_UP = 2
 ROUNDS = 5
-LATENCY_RUNS = 10  # a round, at most; slow models stop at the limit
+LATENCY_RUNS = 10  # at most, a round; LATENCY_LIMIT ends slow models' rounds earlier
 LATENCY_LIMIT = 0.2  # seconds a round
 
 
 def measure(encoder: Encoder, *, batch_size: int) -> dict[str, Any]:
     """Latency at batch 1 and embeddings per second at `batch_size`, for both towers, in float32.
 
-    Inputs are ready in memory, texts are strings (tokenizing is part of the tower). The four are timed in turn, over
-    `ROUNDS` rounds, so that a slow spell of the machine meets all of them and shows as the rounds' spread. Returns the
-    content of `volatile/speed.json`, see `stages.benchmark`.
+    Inputs are in memory; texts are strings (tokenizing is part of the tower). The four measurements alternate over
+    `ROUNDS` rounds, so that a slow phase of the machine affects all of them and shows in the spread of the rounds.
+
+    Returns:
+        Content of `volatile/speed.json`; see docs/formats.md.
     """
     size, device = encoder.image.size, encoder.device
     generator = torch.Generator().manual_seed(0)
@@ -59,12 +61,12 @@ def measure(encoder: Encoder, *, batch_size: int) -> dict[str, Any]:
 
 
 def _tower(latencies: list[list[float]], seconds: list[float], batch_size: int) -> dict[str, Any]:
-    together = [latency for part in latencies for latency in part]
+    pooled = [latency for part in latencies for latency in part]
     return {
         "latency_ms": {
-            "median": round(1e3 * float(np.median(together)), 3),
-            "p95": round(1e3 * float(np.quantile(together, 0.95)), 3),
-            "runs": len(together),
+            "median": round(1e3 * float(np.median(pooled)), 3),
+            "p95": round(1e3 * float(np.quantile(pooled, 0.95)), 3),
+            "runs": len(pooled),
         },
         "per_second": round(batch_size / float(np.median(seconds)), 1),
         "rounds": {
@@ -76,19 +78,19 @@ def _tower(latencies: list[list[float]], seconds: list[float], batch_size: int) 
 
 
 def _warm(call: Call, device: torch.device) -> None:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(WARM_UP):
         call()
         _wait(device)
-        if time.perf_counter() - begun > 1.0:  # a slow model is warm after one call
+        if time.perf_counter() - start > 1.0:  # a slow model is warm after one call
             break
 
 
 def _times(call: Call, device: torch.device, runs: int, limit: float) -> list[float]:
     """Seconds of each call; stops at `runs` calls, or after `limit` seconds with one call at least."""
     times: list[float] = []
-    begun = time.perf_counter()
-    while len(times) < runs and (not times or time.perf_counter() - begun < limit):
+    round_start = time.perf_counter()
+    while len(times) < runs and (not times or time.perf_counter() - round_start < limit):
         start = time.perf_counter()
         call()
         _wait(device)

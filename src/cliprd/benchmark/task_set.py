@@ -1,6 +1,6 @@
-"""The tasks of a folder, here or in S3, loaded.
+"""Loads the tasks of a local or S3 folder.
 
-A task of a kind that cannot be scored is left out by name and the others run; a damaged one is an error.
+Tasks of unsupported kinds are left out and reported; a damaged task is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class TaskSet(NamedTuple):
 
     Attributes:
         tasks: at least one.
-        left_out: task → why it is not scored.
+        left_out: task → reason why it is not scored.
     """
 
     tasks: tuple[Task, ...]
@@ -29,26 +29,26 @@ class TaskSet(NamedTuple):
 
 
 def fetch_tasks(section: Benchmark) -> TaskSet:
-    """The tasks of `benchmark.tasks`, brought here where they are in S3: only `benchmark.names`, and only test data.
+    """The tasks of `benchmark.tasks`; from S3 only those in `benchmark.names` and only test data are downloaded.
 
     Raises:
         As `load_tasks`. RetryableError: the network or the store failed.
     """
     names = None if section.names is None else [task_folders.named(name) for name in section.names]
 
-    def wanted(file: str) -> bool:
+    def is_test_file(file: str) -> bool:
         first, *rest = file.split("/")
         chosen = names is None or first in names or (len(rest) > 1 and f"{first}-{rest[0]}" in names)
         return chosen and task_folders.counts(file)
 
-    return load_tasks(storage.fetch_tree(section.tasks, wanted), section.names)
+    return load_tasks(storage.fetch_tree(section.tasks, is_test_file), section.names)
 
 
 def load_tasks(root: Path, names: Sequence[str] | None = None) -> TaskSet:
     """The tasks under `root`, by name in alphabetical order, or those in `names`, in that order.
 
     Raises:
-        ParamsError: a name is not there, or is of a task that cannot be scored.
+        ParamsError: a task name does not exist, or its kind is not supported.
         InputError: the folder or a task in it is missing, empty or damaged, or none can be scored.
     """
     tasks: list[Task] = []
@@ -67,7 +67,7 @@ def load_tasks(root: Path, names: Sequence[str] | None = None) -> TaskSet:
 
 
 def check(section: Benchmark) -> None:
-    """Load the tasks and forget them; those in S3 are not brought here for it.
+    """Check the tasks by loading them; tasks in S3 are not downloaded for this.
 
     Raises:
         ParamsError, InputError: see `load_tasks`.

@@ -43,17 +43,17 @@ KINDS: dict[str, Kind] = {
 LONGEST = 255 - len(".safetensors")  # bytes of a task's name, which names files of results
 IMAGES = frozenset(extension.removeprefix(".") for extension in EXTENSIONS)
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # WebDataset: the key ends at the first dot of the file's name
-# CLIP_benchmark's converter writes these as `retrieval`, and its evaluation tells them by their name alone: each
-# image's first caption is right and the others are wrong.
+# CLIP_benchmark writes these as `retrieval` and recognises them by name: each image's first caption is right, the
+# others are wrong.
 _SELECTION = re.compile(r"(wds_)?sugar_?crepe")
 
 
 class UnsupportedTaskError(Exception):
-    """The task is of a kind that cannot be scored here; the message names the kind."""
+    """The task's kind is not supported; the message names the kind."""
 
 
 class Place(NamedTuple):
-    """Bytes of a tar, by its number."""
+    """A range of bytes in a tar, which is identified by its number."""
 
     tar: int
     offset: int
@@ -67,15 +67,15 @@ class Task:
     Attributes:
         name: of its folder.
         kind: of `KINDS`.
-        folder: where it lies; links are followed.
+        folder: its folder; symbolic links are followed.
         tars: its tars, in order; image i is the i-th image in them.
-        states: size and time of change of each tar when it was read.
+        states: size and modification time of each tar when it was loaded.
         keys: `[n]` sample keys.
-        places: `[n]` where the images lie.
-        classnames, templates: empty where the kind has captions. A class name may be empty; templates hold `{c}`.
-        labels: `[n]` int64 class numbers; multilabel: `[n, C]` bool; empty where the kind has captions.
-        captions: of each image, at least one; image_caption_selection: the right one and then the wrong ones; empty
-            where the kind has classes.
+        places: `[n]` byte ranges of the images.
+        classnames, templates: empty for kinds with captions. A class name may be empty; templates contain `{c}`.
+        labels: `[n]` int64 class numbers; multilabel: `[n, C]` bool; empty for kinds with captions.
+        captions: of each image, at least one; image_caption_selection: the right one, then the wrong ones; empty for
+            kinds with classes.
         fingerprint: sha256 of all its files.
     """
 
@@ -108,19 +108,19 @@ class Task:
                 if _state(file) != self.states[tar]:
                     raise InputError(f"{path} changed while it was read.", "Run the stage again.")
                 for number in group:
-                    place = self.places[number]
-                    file.seek(place.offset)
-                    yield number, file.read(place.size)
+                    span = self.places[number]
+                    file.seek(span.offset)
+                    yield number, file.read(span.size)
 
 
 def load_task(folder: Path, name: str | None = None) -> Task:
-    """One task. Reads all names, labels and captions, and no image.
+    """Load a task: all names, labels and captions, but no image.
 
     Args:
-        folder: the task's. name: of the task; by default its folder's.
+        folder: the task's folder. name: of the task; by default the folder's.
 
     Raises:
-        UnsupportedTaskError: it is of another kind than those of `KINDS`.
+        UnsupportedTaskError: its kind is not one of `KINDS`.
         InputError: a file is missing or damaged; the message names file, sample and what to do.
     """
     name = name or folder.name
@@ -141,7 +141,7 @@ def load_task(folder: Path, name: str | None = None) -> Task:
         "tars": tars,
         "states": states,
         "keys": keys,
-        "places": tuple(place for _, place, _ in samples),
+        "places": tuple(span for _, span, _ in samples),
         "fingerprint": content,
     }
     if LABELS[kind] == "txt":
@@ -160,7 +160,7 @@ def load_task(folder: Path, name: str | None = None) -> Task:
 
 
 def _check_name(folder: Path, name: str) -> None:
-    """A name goes into results, file names and metrics, which are UTF-8 and have a `mean` of their own."""
+    """Refuse names that cannot be UTF-8 file names, and `mean`, which results use for the mean over tasks."""
     try:
         size = len(name.encode("utf-8"))
     except UnicodeEncodeError as error:
@@ -168,7 +168,9 @@ def _check_name(folder: Path, name: str) -> None:
     if size > LONGEST:
         raise InputError(f"Task {folder}: its name has {size} bytes, more than {LONGEST}.", "Rename the folder.")
     if name == "mean":
-        raise InputError(f"Task {folder}: results call the mean over all tasks so.", "Rename the folder.")
+        raise InputError(
+            f"Task {folder}: the name 'mean' is reserved for the mean over all tasks.", "Rename the folder."
+        )
 
 
 def _kind(folder: Path, name: str) -> Kind:
@@ -196,23 +198,23 @@ def _tars(folder: Path) -> tuple[Path, ...]:
     for number in range(int(text)):
         tars.append(folder / SPLIT / f"{number}.tar")
         if not tars[-1].is_file():
-            raise InputError(f"{tars[-1]} is missing; {path} says there are {text} tars.", "Fetch the task again.")
+            raise InputError(f"{tars[-1]} is missing; {path} says there are {text} tars.", "Download the task again.")
     further = sorted(each.name for each in (folder / SPLIT).glob("*.tar") if each.stem.isdigit() and each not in tars)
     if further:
         raise InputError(
             f"{path} says there are {text} tars, but there is {further[0]} too.",
-            "Mend the number, or remove what an earlier export has left.",
+            "Correct the number, or remove tars that an earlier export left.",
         )
     return tuple(tars)
 
 
-def _state(of: Path | IO[bytes]) -> tuple[int, int]:
-    found = os.stat(of if isinstance(of, Path) else of.fileno())
-    return found.st_size, found.st_mtime_ns
+def _state(file: Path | IO[bytes]) -> tuple[int, int]:
+    status = os.stat(file if isinstance(file, Path) else file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
 def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, Place, bytes]]:
-    """(key, image, content of the `kind` file) of every sample; its files stand together, as WebDataset wants."""
+    """(key, image, content of the `kind` file) of every sample; its files must be adjacent, as in WebDataset."""
     samples: list[tuple[str, Place, bytes]] = []
     for number, path in enumerate(tars):
         key = ""
@@ -220,13 +222,13 @@ def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, Place, bytes]]:
         seen: set[str] = set()
         for info, data in _members(path):
             name = _NAME.match(info.name)
-            if name is None or info.name.rpartition("/")[2].startswith((".", "__")):  # WebDataset's own notes: __x__
+            if name is None or info.name.rpartition("/")[2].startswith((".", "__")):  # WebDataset's metadata: __x__
                 continue
             if name[1] != key:
                 if parts:
                     samples.append(_sample(path, key, parts, kind))
                 if name[1] in seen:
-                    raise InputError(f"{path}: files of sample '{name[1]}' do not stand together.", "Pack it again.")
+                    raise InputError(f"{path}: files of sample '{name[1]}' are not adjacent.", "Pack it again.")
                 key, parts = name[1], {}
                 seen.add(key)
             extension = name[2].lower()
@@ -305,8 +307,8 @@ def _in_range(folder: Path, keys: Sequence[str], numbers: Sequence[int], classes
     for key, number in zip(keys, numbers, strict=True):
         if not 0 <= number < classes:
             raise InputError(
-                f"Task {folder}: '{key}.cls' says class {number}, but {CLASSES} has {classes} (0 to {classes - 1}).",
-                f"Mend the label or {folder / CLASSES}.",
+                f"Task {folder}: '{key}.cls' holds class {number}, but {CLASSES} has {classes} (0 to {classes - 1}).",
+                f"Correct the label or {folder / CLASSES}.",
             )
     return np.array(numbers, dtype=np.int64)
 
@@ -329,17 +331,17 @@ def _stacked(folder: Path, keys: Sequence[str], rows: Sequence[NDArray[np.bool_]
     for key, row in zip(keys, rows, strict=True):
         if len(row) != classes:
             raise InputError(
-                f"Task {folder}: '{key}.npy' is of {len(row)} classes, but {CLASSES} has {classes}.",
-                f"Mend the label or {folder / CLASSES}.",
+                f"Task {folder}: '{key}.npy' has {len(row)} classes, but {CLASSES} has {classes}.",
+                f"Correct the label or {folder / CLASSES}.",
             )
     return np.stack(rows)
 
 
 def _classnames(folder: Path, least: int) -> tuple[str, ...]:
-    """One class a line; a line may be empty, as CLIP_benchmark has them.
+    """One class a line; a line may be empty, as in some tasks of CLIP_benchmark.
 
     Args:
-        least: as many classes the labels need. Empty lines at the end beyond them are no classes.
+        least: number of classes that the labels need. Further empty lines at the end are dropped.
     """
     path = folder / CLASSES
     if not path.is_file():
@@ -361,12 +363,14 @@ def _templates(folder: Path) -> tuple[str, ...]:
         raise InputError(f"{path} is empty.", "Write one prompt a line, for example: a photo of a {c}.")
     for template in templates:
         if "{c}" not in template:
-            raise InputError(f"{path}: the prompt {template[:60]!r} has no {{c}} for the class name.", "Mend the file.")
+            raise InputError(
+                f"{path}: the prompt {template[:60]!r} has no {{c}} for the class name.", "Correct the file."
+            )
     return templates
 
 
 def _lines(path: Path) -> list[str]:
-    """Stripped; they end at line feeds alone, as in CLIP_benchmark: another character would shift the classes."""
+    """Stripped lines, split at line feeds alone as in CLIP_benchmark, so that class numbers agree."""
     return [line.strip() for line in io.StringIO(_text(path))]
 
 

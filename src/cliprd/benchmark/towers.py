@@ -1,4 +1,4 @@
-"""The model under test as the benchmark uses it: pixels and texts in, embeddings out, and projections if it has any."""
+"""The model under test: pixels or texts in, embeddings out, with the student's projections if it has any."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOSS_FILE = "loss.safetensors"
 
 
 class Towers:
-    """An encoder with, for a student narrower or wider than its teacher, the projections that it was trained with.
+    """An encoder, with the projections of a student whose width differs from its teacher's.
 
     Args:
         encoder: the model.
@@ -40,7 +40,7 @@ class Towers:
 
     @property
     def spec(self) -> ImageSpec:
-        """How the encoder wants its pixels."""
+        """The encoder's image preprocessing."""
         return self.encoder.image
 
     @torch.no_grad()
@@ -67,7 +67,7 @@ class Towers:
 
 
 def read_projections(folder: Path, device: torch.device) -> tuple[nn.Linear, nn.Linear] | None:
-    """The projections in a student folder's `loss.safetensors`; None where it has none (equal widths, or baseline).
+    """The projections in a student folder's `loss.safetensors`; None if there are none (equal widths, or baseline).
 
     Raises:
         InputError: the file is damaged.
@@ -78,7 +78,7 @@ def read_projections(folder: Path, device: torch.device) -> tuple[nn.Linear, nn.
     try:
         state = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged: {error}.", "Make the student again with `cliprd distill`.") from error
+        raise InputError(f"{path} is damaged: {error}.", "Train the student again with `cliprd distill`.") from error
     names = [f"{tower}_projection.{part}" for tower in ("image", "text") for part in ("weight", "bias")]
     if not all(name in state for name in names):
         return None

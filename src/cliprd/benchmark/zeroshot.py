@@ -1,4 +1,4 @@
-"""Zero-shot classification: an image belongs to the class whose prompts' mean embedding is nearest.
+"""Zero-shot classification: the predicted class is the one whose mean prompt embedding is nearest.
 
 Shapes: N images, C classes, D width.
 """
@@ -13,7 +13,7 @@ from cliprd.statistics.bootstrap import class_weights
 from cliprd.statistics.outcomes import Outcomes
 
 TOP = 5
-_BLOCK = 1 << 24  # similarities held at once
+_BLOCK = 1 << 24  # similarities in memory at a time
 
 
 def classify(image_ND: NDArray[np.float32], class_CD: NDArray[np.float32], labels_N: NDArray[np.int64]) -> Outcomes:
@@ -36,7 +36,7 @@ def classify(image_ND: NDArray[np.float32], class_CD: NDArray[np.float32], label
 
 
 def top_classes(image_ND: NDArray[np.float32], class_CD: NDArray[np.float32]) -> NDArray[np.int32]:
-    """`[N, min(5, C)]`: the nearest classes, best first; ties in the order of their numbers."""
+    """`[N, min(5, C)]`: the nearest classes, best first; ties in the order of class numbers."""
     images, classes_DC = torch.from_numpy(image_ND), torch.from_numpy(class_CD).T
     block = max(1, _BLOCK // len(class_CD))
     parts = [

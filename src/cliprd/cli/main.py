@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cliprd.cli import inspect, pipeline, promotion, stages
+from cliprd.cli import inspect, pipeline, project, promotion, stages
 from cliprd.cli.common import Commands, Parser, fail
 from cliprd.names import shown_streams
 
@@ -32,6 +32,7 @@ def parser() -> Parser:
     )
     root.add_argument("--version", action="store_true", help="print the version and exit")
     commands = Commands(root, "command", "COMMAND")
+    project.add(commands, root)
     stages.add(commands)
     promotion.add(commands)
     pipeline.add(commands)
@@ -63,6 +64,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         return 2
     from cliprd import signals
     from cliprd.errors import CliprdError, of_system
+    from cliprd.extras import missing
 
     try:
         return int(options.call(options))
@@ -80,7 +82,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        if isinstance(error, OSError) and (known := of_system(error)):
+        known = of_system(error) if isinstance(error, OSError) else missing(error)
+        if known is not None:
             return fail(str(known), known.exit_code)
         return fail(f"{type(error).__name__}: {error} (a defect in cliprd; --debug shows where)", 1)
 

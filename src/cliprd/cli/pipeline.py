@@ -23,22 +23,22 @@ def add(commands: Commands) -> None:
         "pipeline", "Kubeflow pipelines: compile, run here, submit to a cluster", "Kubeflow pipelines."
     )
     actions = Commands(pipeline, "action", "ACTION", required=True)
-    made = _action(actions, "compile", _compile, "write the pipeline as YAML for Kubeflow Pipelines")
-    made.add_argument("--output", type=local_path, metavar="FILE", help="default: standard output")
+    written = _action(actions, "compile", _compile, "write the pipeline as YAML for Kubeflow Pipelines")
+    written.add_argument("--output", type=local_path, metavar="FILE", help="file to write; default: standard output")
     here = _action(actions, "run", _run, "run the pipeline on this machine; finished steps are not run again")
     here.add_argument("--local", choices=("docker", "process"), required=True, help="steps in containers or processes")
     here.add_argument("--root", type=local_path, default=Path("work/pipeline"), metavar="DIR", help="outputs and cache")
     here.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="an input of the pipeline")
     there = _remote(actions, "submit", _submit, "run the pipeline on a cluster; uploads it there if its content is new")
-    _started(there)
-    there.add_argument("--run-name", metavar="NAME", help="default: the pipeline's and the time")
+    _add_run_options(there)
+    there.add_argument("--run-name", metavar="NAME", help="name of the run; default: the pipeline's and the time")
     there.add_argument("--no-cache", action="store_true", help="repeat every step in this run")
-    there.add_argument("--wait", action="store_true", help="follow it; fail if it does not succeed")
-    there.add_argument("--timeout", type=float, metavar="SECONDS", help="of --wait; default: none")
-    again = _remote(actions, "schedule", _schedule, "run the pipeline on a cluster again and again")
-    _started(again)
+    there.add_argument("--wait", action="store_true", help="follow the run; fail if it does not succeed")
+    there.add_argument("--timeout", type=float, metavar="SECONDS", help="limit of --wait; default: none")
+    again = _remote(actions, "schedule", _schedule, "run the pipeline on a cluster periodically")
+    _add_run_options(again)
     again.add_argument("--cron", required=True, metavar="FIELDS", help="minute hour day month weekday: '0 3 * * *'")
-    again.add_argument("--job-name", metavar="NAME", help="is replaced if it is there; default: the pipeline's")
+    again.add_argument("--job-name", metavar="NAME", help="job of this name is replaced; default: the pipeline's name")
     again.add_argument("--max-concurrency", type=int, default=1, metavar="N", help="runs at the same time")
     again.add_argument("--no-catchup", action="store_true", help="do not start what was missed")
     _remote(
@@ -66,47 +66,61 @@ def _add_trainjob(actions: Commands) -> None:
         )
     job.add_argument("--method", metavar="NAME", help="same as --set distill.method=NAME")
     job.add_argument("--seed", metavar="N", help="same as --set distill.seed=N")
-    job.add_argument("--nodes", type=int, required=True, metavar="N", help="how many; each runs distill.processes")
     job.add_argument(
-        "--form", choices=("trainjob", "pytorchjob"), default="trainjob", help="of Trainer 2, or of Training Operator 1"
+        "--nodes", type=int, required=True, metavar="N", help="number of nodes; each runs distill.processes"
     )
-    job.add_argument("--image", metavar="NAME", help="of the nodes; default: the content-made tag of `make images`")
-    job.add_argument("--allow-mutable-image", action="store_true", help="take a tag that can move")
+    job.add_argument(
+        "--form",
+        choices=("trainjob", "pytorchjob"),
+        default="trainjob",
+        help="job of Trainer 2, or of Training Operator 1",
+    )
+    job.add_argument(
+        "--image", metavar="NAME", help="image of the nodes; default: the content-made tag of `make images`"
+    )
+    job.add_argument("--allow-mutable-image", action="store_true", help="accept a tag that can move")
 
 
 def _action(actions: Commands, name: str, call: Call, text: str) -> Parser:
     sub = actions.add(name, call, text)
     sub.add_argument("pipeline", choices=PIPELINES, help="which pipeline")
-    sub.add_argument("--image", metavar="NAME", help="of the steps; default: the content-made tag of `make images`")
-    sub.add_argument("--allow-mutable-image", action="store_true", help="take a tag that can move")
+    sub.add_argument(
+        "--image", metavar="NAME", help="image that every step runs in; default: the content-made tag of `make images`"
+    )
+    sub.add_argument("--allow-mutable-image", action="store_true", help="accept a tag that can move")
     return sub
 
 
 def _remote(actions: Commands, name: str, call: Call, text: str) -> Parser:
     sub = _action(actions, name, call, text)
-    sub.add_argument("--host", metavar="URL", help="of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT")
-    sub.add_argument("--namespace", metavar="NAME", help="yours, in multi-user Kubeflow")
-    sub.add_argument("--token-file", type=Path, metavar="FILE", help="holds a token; default: KFP_TOKEN holds it")
+    sub.add_argument("--host", metavar="URL", help="address of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT")
+    sub.add_argument("--namespace", metavar="NAME", help="your profile, in multi-user Kubeflow")
+    sub.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="file with a token; default: the token in KFP_TOKEN"
+    )
     return sub
 
 
-def _started(sub: argparse.ArgumentParser) -> None:
+def _add_run_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="an input of the pipeline")
-    sub.add_argument("--experiment", metavar="NAME", help="of the run; default: tracking.experiment")
+    sub.add_argument("--experiment", metavar="NAME", help="experiment of the run; default: tracking.experiment")
 
 
 def parameters_and_image(options: argparse.Namespace) -> tuple[Params, str]:
     """The parameter tree, and the image of the steps."""
-    _check_kfp()
-    from cliprd.kubeflow.image import choose
+    from cliprd.extras import need
+    from cliprd.kubeflow.image import choose_image
 
+    need("kubeflow", "A pipeline")
     tree = load(options)
     if tree.tracking != tree.tracking.in_pods():
         from cliprd.tracking.server import shown
 
         uri = visible(shown(tree.tracking.uri))
         print(f"cliprd: not tracked: pods cannot use tracking.uri = {uri}, only an http(s) address", file=sys.stderr)
-    return tree, choose(options.image, tree.kubernetes, allow_mutable=options.allow_mutable_image)
+    in_processes = getattr(options, "local", None) == "process"
+    mutable = options.allow_mutable_image
+    return tree, choose_image(options.image, tree.kubernetes, allow_mutable=mutable, in_processes=in_processes)
 
 
 def _image(options: argparse.Namespace) -> int:
@@ -137,18 +151,18 @@ def _trainjob(options: argparse.Namespace) -> int:
 
     warn_of_image(options, image)
     folders = {name: getattr(options, name) for name in ("shards", "cache", "output")}
-    sys.stdout.write(spec.dump(spec.make(tree, image, nodes=options.nodes, form=options.form, **folders)))
+    sys.stdout.write(spec.dump(spec.job_objects(tree, image, nodes=options.nodes, form=options.form, **folders)))
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
     tree, image = parameters_and_image(options)
-    from cliprd.kubeflow.local import run
-    from cliprd.kubeflow.submit import order
+    from cliprd.kubeflow.local import run_locally
+    from cliprd.kubeflow.submit import compile_submission
 
-    given = order(options.pipeline, tree, image, options.input).arguments
-    made = run(options.pipeline, tree, image, runner=options.local, root=options.root, arguments=given)
-    print(f"pipeline {options.pipeline}: {made.folder} is whole: steps run {made.steps}, finished before {made.reused}")
+    arguments = compile_submission(options.pipeline, tree, image, options.input).arguments
+    run = run_locally(options.pipeline, tree, image, runner=options.local, root=options.root, arguments=arguments)
+    print(f"pipeline {options.pipeline}: {run.folder} is complete: steps run {run.steps}, finished before {run.reused}")
     return 0
 
 
@@ -159,15 +173,15 @@ def _submit(options: argparse.Namespace) -> int:
     if options.timeout is not None and not (options.wait and options.timeout > 0):
         raise ParamsError("--timeout limits --wait: it needs it, and more than 0 seconds.")
     from cliprd.kubeflow.follow import follow
-    from cliprd.kubeflow.submit import order, submit
+    from cliprd.kubeflow.submit import compile_submission, submit
 
     warn_of_image(options, image)
-    ordered = order(options.pipeline, tree, image, options.input)
+    submission = compile_submission(options.pipeline, tree, image, options.input)
     api = connect(options)
     experiment = options.experiment or tree.tracking.experiment
-    run = submit(api, ordered, experiment=experiment, run_name=options.run_name, cache=not options.no_cache)
+    run = submit(api, submission, experiment=experiment, run_name=options.run_name, cache=not options.no_cache)
     if options.wait:
-        follow(api, run, ordered, timeout=options.timeout)
+        follow(api, run, submission, timeout=options.timeout)
     return 0
 
 
@@ -178,14 +192,14 @@ def _schedule(options: argparse.Namespace) -> int:
     if not 1 <= options.max_concurrency <= 10:
         raise ParamsError(f"--max-concurrency {options.max_concurrency}: KFP takes 1 to 10.")
     from cliprd.kubeflow.schedule import cron, schedule
-    from cliprd.kubeflow.submit import order
+    from cliprd.kubeflow.submit import compile_submission
 
     when = cron(options.cron)
     warn_of_image(options, image)
-    ordered = order(options.pipeline, tree, image, options.input)
+    submission = compile_submission(options.pipeline, tree, image, options.input)
     schedule(
         connect(options),
-        ordered,
+        submission,
         cron_expression=when,
         job_name=options.job_name,
         experiment=options.experiment or tree.tracking.experiment,
@@ -199,20 +213,17 @@ def _diff(options: argparse.Namespace) -> int:
     tree, image = parameters_and_image(options)
     from cliprd.kubeflow.compile import compile_pipeline
     from cliprd.kubeflow.diff import changes, image_to_compare
-    from cliprd.kubeflow.versions import documents, newest, parts
+    from cliprd.kubeflow.versions import documents, newest, version_documents
 
     compiled = compile_pipeline(options.pipeline, tree, image)
     version = newest(connect(options), documents(compiled)[0]["pipelineInfo"]["name"])
-    uploaded = parts(version)
+    uploaded = version_documents(version)
     if not options.image:
         image = image_to_compare(uploaded, image)
         compiled = compile_pipeline(options.pipeline, tree, image)
-    found = changes(uploaded, documents(compiled))
-    for line in found:
-        print(line)
-    if not found:
-        print(f"{options.pipeline}: as in version {version.display_name}")
-    return 1 if found else 0
+    lines = changes(uploaded, documents(compiled))
+    print("\n".join(lines) if lines else f"{options.pipeline}: as in version {version.display_name}")
+    return 1 if lines else 0
 
 
 def connect(options: argparse.Namespace) -> Api:
@@ -224,16 +235,7 @@ def connect(options: argparse.Namespace) -> Api:
 
 def warn_of_image(options: argparse.Namespace, image: str) -> None:
     """A line where a cluster may not have the image; an error where it cannot."""
-    from cliprd.kubeflow.submit import pullable
+    from cliprd.kubeflow.submit import check_pullable
 
-    if warning := pullable(image, given=bool(options.image)):
+    if warning := check_pullable(image, chosen=bool(options.image)):
         print(f"cliprd: {warning}", file=sys.stderr)
-
-
-def _check_kfp() -> None:
-    import importlib.util
-
-    from cliprd.errors import EnvironmentError_
-
-    if importlib.util.find_spec("kfp") is None:
-        raise EnvironmentError_("kfp is not installed.", "pip install 'cliprd[kubeflow]'")

@@ -59,7 +59,7 @@ def _add_retrain(commands: Commands) -> None:
         "train, gate and promote a student if data, parameters or code have changed since the champion"
         " (params: retrain, promote)",
     )
-    again.add_argument("--dry-run", action="store_true", help="say what would be done and why; change nothing")
+    again.add_argument("--dry-run", action="store_true", help="print what would be done and why; change nothing")
     again.add_argument("--runner", choices=("dvc", "kfp"), default="dvc", help="who trains (default: dvc)")
     again.add_argument("--no-promote", action="store_true", help="train and gate only, as for a pull request")
     again.add_argument(
@@ -81,7 +81,7 @@ def _promote(options: argparse.Namespace) -> int:
     from cliprd.promotion.promote import promote
 
     check_output(options.output, [options.student, *options.benchmark])
-    done = promote(
+    promotion = promote(
         tree,
         options.student,
         options.benchmark,
@@ -90,11 +90,11 @@ def _promote(options: argparse.Namespace) -> int:
         dry_run=options.dry_run,
     )
     if options.dry_run:
-        word = f"would {'' if done.decision['passed'] else 'not '}be promoted"
+        word = f"would {'' if promotion.decision['passed'] else 'not '}be promoted"
     else:
-        word = f"version {done.version} is the champion" if done.promoted else "not promoted"
-    print(visible(f"promote: {word}: {done.decision['reason']} ({options.output})"))
-    return 0 if done.promoted or done.decision["passed"] else 1
+        word = f"version {promotion.version} is the champion" if promotion.promoted else "not promoted"
+    print(visible(f"promote: {word}: {promotion.decision['reason']} ({options.output})"))
+    return 0 if promotion.promoted or promotion.decision["passed"] else 1
 
 
 def _rollback(options: argparse.Namespace) -> int:
@@ -120,8 +120,8 @@ def _retrain(options: argparse.Namespace) -> int:
         sys.stdout.write(report.render(dry_run(tree, runner, asked_by=asked_by, facts=facts)))
         return 0
     promote = not options.no_promote
-    made = retrain(tree, runner, output=options.output, asked_by=asked_by, promote=promote, facts=facts)
-    print(visible(f"retrain: {report.ENDINGS[made['ending']]}: {made['why']} ({options.output / TEXT})"))
+    outcome = retrain(tree, runner, output=options.output, asked_by=asked_by, promote=promote, facts=facts)
+    print(visible(f"retrain: {report.ENDINGS[outcome['ending']]}: {outcome['why']} ({options.output / TEXT})"))
     return 0
 
 

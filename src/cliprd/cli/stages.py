@@ -76,12 +76,15 @@ def _stage_command(commands: Commands, name: str, text: str, **inputs: str) -> P
 
 
 def _run_stage(options: argparse.Namespace) -> int:
+    from cliprd.tracking import following
+
     tree = load(options)
     inputs = {name: path for name in options.inputs if (path := getattr(options, name)) is not None}
     check_output(options.output, inputs.values())
     extra = {"part": options.part} if getattr(options, "part", None) else {}
     run = importlib.import_module(f"cliprd.stages.{options.command}").run
-    manifest = run(tree, inputs, options.output, **extra)
+    with following(tree, options.command, inputs, options.output):
+        manifest = run(tree, inputs, options.output, **extra)
     if os.environ.get("RANK", "0") != "0":  # one of several under torchrun: the first speaks for all
         return 0
     facts = ", ".join(f"{key} {value}" for key, value in manifest.facts.items() if isinstance(value, int | float | str))

@@ -1,1 +1,1 @@
-"""Images, sources, shards, augmentation. Knows nothing of teachers."""
+"""Images, sources, shards, augmentation. Independent of teachers."""

@@ -1,8 +1,8 @@
 """Samples of a WebDataset tar.
 
-Tars are read with `tarfile`, not with the `webdataset` library: that one treats a damaged or cut tar as the end of the
-data, lets a second part of the same name replace the first, and joins neighbours of equal key. Here each of these must
-be found and named. The layout is the same.
+Tars are read with `tarfile`, not with the `webdataset` library, which takes a damaged or truncated tar as the end of
+the data, lets a second file of the same name replace the first, and joins neighbours of equal key. Here each of these
+is reported. The layout is WebDataset's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def samples(url: str) -> Iterator[Raw]:
     """Records of one tar, plain or compressed, in its order, streaming.
 
     Raises:
-        InputError: missing, no tar, damaged or cut short. RetryableError: the store failed.
+        InputError: missing, no tar, damaged or truncated. RetryableError: the store failed.
     """
     with storage.open_stream(url) as file:
         try:
@@ -42,7 +42,7 @@ def samples(url: str) -> Iterator[Raw]:
 
 
 def names(url: str) -> Iterator[dict[str, bool]]:
-    """Of each sample of a tar: ending → whether it is a file and no link. Contents are passed over.
+    """For each sample of a tar: ending → whether it is a regular file. Contents are skipped.
 
     Raises:
         As `samples`.
@@ -61,13 +61,13 @@ def names(url: str) -> Iterator[dict[str, bool]]:
 def _groups(
     url: str, tar: tarfile.TarFile, read: Callable[[tarfile.TarInfo, str], T]
 ) -> Iterator[tuple[str, dict[str, T], int]]:
-    """WebDataset's rule: neighbours with the same name up to the first dot of the base name are one sample.
+    """WebDataset's rule: consecutive files with the same name up to the first dot of the base name are one sample.
 
     Args:
-        read: what to take from an entry, which has this base name.
+        read: (entry, base name) → what to keep of it.
 
     Yields:
-        Name; ending in small letters → what was read; how many companions of other files were skipped.
+        Name; lower-case ending → what was read; number of skipped companion files of macOS or Windows.
     """
     key, parts, skipped = None, dict[str, T](), 0
     for entry in entries(tar, url):
@@ -77,7 +77,7 @@ def _groups(
             skipped += 1
             continue
         name, extension = split_name(entry.name)
-        if key is not None and (name != key or extension in parts):  # a part again: another sample of the same key
+        if key is not None and (name != key or extension in parts):  # an ending again: another sample of the same key
             yield key, parts, skipped
             parts, skipped = {}, 0
         key = name
@@ -87,7 +87,7 @@ def _groups(
 
 
 def _damaged(url: str, error: Exception) -> InputError:
-    return InputError(f"{url} is damaged or cut short: {error}.", "Fetch or build this tar again.")
+    return InputError(f"{url} is damaged or truncated: {error}.", "Download or build this tar again.")
 
 
 def _part(tar: tarfile.TarFile, entry: tarfile.TarInfo, name: str) -> Part:
@@ -98,12 +98,14 @@ def _part(tar: tarfile.TarFile, entry: tarfile.TarInfo, name: str) -> Part:
 
 
 def _with_apart(records: Iterator[Raw]) -> Iterator[Raw]:
-    """A second run of files that has what an earlier one of the same key lacked gets a reason of its own."""
-    lacking: dict[str, bool] = {}  # source → whether the image was there; of incomplete ones only
+    """Reject a group of files that completes an earlier incomplete one of the same key, with a reason of its own."""
+    lacking: dict[str, bool] = {}  # source → whether it has the image; incomplete ones only
     for raw in records:
         has_image, has_caption = raw.image is not None, raw.captions is not None
         if has_image == has_caption or raw.fault or lacking.setdefault(raw.source, has_image) == has_image:
             yield raw
         else:
-            detail = f"{shown(raw.found)}; the files of a sample do not stand together: pack with tar --sort=name"
+            detail = (
+                f"{shown(raw.found)}; the files of a sample are not adjacent in the tar: pack it with tar --sort=name"
+            )
             yield replace(raw, fault=(APART, detail))

@@ -1,7 +1,7 @@
-"""Stateless augmentation: the crop of (sample key, view) is a function of (seed, key, view) and nothing else.
+"""Stateless augmentation: a crop is a pure function of (seed, sample key, view).
 
-So nothing but embeddings is cached, student and teacher see the same box at their own resolution, and any process
-anywhere can replay any view. Random numbers come from BLAKE2b as a counter-based generator.
+So only embeddings are cached, student and teacher see the same box at their own resolution, and any process can
+reproduce any view. Random numbers come from BLAKE2b as a counter-based generator.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VERSION = 1
-_SLENDER = 200  # long side over short side from which the resized picture is too large to make
+_SLENDER = 200  # aspect ratio from which the resized picture would be too large for memory
 Box = tuple[float, float, float, float]
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def _uniforms(*identity: object) -> Iterator[float]:
-    """Endless numbers in [0, 1), 53 bits each, that depend on `identity` only."""
+    """An endless stream of numbers in [0, 1), 53 bits each, determined by `identity`."""
     message = "\0".join(str(part) for part in identity).encode()
     for block in range(2**31):
         bits = hashlib.blake2b(message, digest_size=64, salt=block.to_bytes(16, "little")).digest()
@@ -45,7 +45,7 @@ def crop_box(key: str, view: int, width: int, height: int, augmentation: Augment
     largest centred crop within the ratio limits), without rounding to whole pixels.
 
     BLAKE2b, `+ - * /` and `sqrt` are exact to the last bit everywhere; `exp` and `log` of the ratio may differ in the
-    last bit between C libraries, which moves a box by less than 1e-12 pixels: far below what resizing can show.
+    last bit between C libraries, which moves a box by less than 1e-12 pixels.
     """
     numbers = _uniforms("crop", VERSION, augmentation.seed, key, view)
     (low, high), (narrow, wide) = augmentation.scale, augmentation.ratio
@@ -69,7 +69,7 @@ def view_of(key: str, epoch: int, views: int) -> int:
 
 
 def train_view(image: Image.Image, box: Box, spec: ImageSpec) -> NDArray[np.uint8]:
-    """Crop `box` and resize it, antialiased, to `[size, size, 3]`, in one pass over the pixels."""
+    """Crop `box` and resize it, antialiased, to uint8 `[size, size, 3]`, in one pass over the pixels."""
     resized = image.resize((spec.size, spec.size), FILTERS[spec.interpolation], box=box)
     return np.asarray(resized, dtype=np.uint8)
 
@@ -98,10 +98,7 @@ def _padded_eval_view(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
 
 
 def _slender_eval_view(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
-    """The same view, but for rounding between Pillow's two passes, without the resized image in between.
-
-    Of a picture 1 × 60,000 that image would take gigabytes.
-    """
+    """The same view up to rounding, without the resized image, which of a 1 × 60,000 picture would take gigabytes."""
     size = spec.size
     short, long = sorted(image.size)
     resized = int(size * long / short)  # torchvision's rounding
@@ -125,20 +122,20 @@ def to_tensor(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """uint8 `[B, S, S, 3]` → normalised float32 `[B, 3, S, S]` on `device`; bytes travel, not floats.
+    """uint8 `[B, S, S, 3]` → normalised float32 `[B, 3, S, S]` on `device`, converted after the transfer.
 
-    In channels-last memory, as the bytes lie and as convolutions are faster. `out`, of at least B rows on `device` and
-    in channels-last memory, is written to and its first B rows returned: fresh memory for a batch of large pictures
-    costs the system more than the arithmetic.
+    The result is in channels-last memory format, in which convolutions are faster. `out`, with at least B rows on
+    `device` in channels-last format, is written to and its first B rows are returned: allocating memory for a batch of
+    large pictures costs more than the arithmetic.
     """
-    import torch  # seconds to import; processes that only crop do without
+    import torch  # slow to import, and not needed by processes that only crop
 
     if isinstance(batch_BSS3, np.ndarray) and not batch_BSS3.flags.writeable:
-        batch_BSS3 = batch_BSS3.copy()  # torch shares memory and wants it writable
+        batch_BSS3 = batch_BSS3.copy()  # torch shares the memory and needs it writable
     pixels_BSS3 = torch.as_tensor(batch_BSS3).to(device, non_blocking=True)
     b, height, width, channels = pixels_BSS3.shape
     mean, std = (torch.tensor(x, device=pixels_BSS3.device) * 255 for x in (spec.mean, spec.std))
-    # In place, a quarter of plain arithmetic's time, and by lines: three channels are too short a run for vectors.
+    # In place, and by lines, as three channels are too few for vector units: a quarter of the plain arithmetic's time.
     lines_BSL = pixels_BSS3.reshape(b, height, width * channels)
     x_BSL = lines_BSL.float() if out is None else out[:b].permute(0, 2, 3, 1).view(lines_BSL.shape).copy_(lines_BSL)
     x_BSL.sub_(mean.repeat(width)).div_(std.repeat(width))

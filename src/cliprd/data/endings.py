@@ -1,4 +1,4 @@
-"""The endings by which a picture is known before it is opened."""
+"""File name endings of pictures."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ EXTENSIONS = (
     *(".pcx", ".xbm", ".xpm"),
 )
 FOREIGN_EXTENSIONS = (".heic", ".heif", ".hif", ".svg", ".svgz", ".jxl", ".tga", ".eps", ".dng", ".cr2", ".nef", ".arw")
-"""Endings of pictures that cannot be read here: rejected as such, not as missing."""
+"""Endings of pictures in formats that cannot be decoded: rejected as unsupported, not as missing."""
 PICTURES = (*EXTENSIONS, *FOREIGN_EXTENSIONS)

@@ -1,4 +1,4 @@
-"""Bytes to pixels: every ill that pictures from the web have is either mended here or named."""
+"""Decodes pictures from the web to upright 8-bit RGB, or rejects them with a reason."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from cliprd.data.quiet import silence
 
-# What Pillow decodes itself and recognises by its first bytes. Not among them: what needs another program (EPS, WMF),
-# what has no signature (TGA), videos.
+# Formats that Pillow decodes itself and recognises by their first bytes. Left out: formats that need another program
+# (EPS, WMF) or have no signature (TGA), and videos.
 FORMATS = (
     "JPEG",
     "PNG",
@@ -35,7 +35,7 @@ FORMATS = (
     "XBM",
     "XPM",
 )
-# What downloads often hold instead, recognised by their first bytes so that the reason says more than "not an image".
+# Frequent contents of failed downloads, recognised so that the rejection names them.
 _FOREIGN = {
     "AVIF with features that this build of Pillow does not decode": rb"^....ftypavi[fs]",
     "HEIC": rb"^....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)",
@@ -73,7 +73,7 @@ class BadImage(ValueError):
 
 
 def open_header(data: bytes, *, max_pixels: int) -> Image.Image:
-    """Parse the header only and check the size, before a single pixel is decoded.
+    """Parse the header and check the size, without decoding pixels.
 
     Raises:
         BadImage: `empty_image`, `unsupported_format`, `not_an_image` or `too_many_pixels`.
@@ -81,13 +81,13 @@ def open_header(data: bytes, *, max_pixels: int) -> Image.Image:
     if not data:
         raise BadImage("empty_image", "0 bytes")
     try:
-        with _bombs:  # Pillow's own limit is global and fixed; ours decides, from the same header
+        with _bombs:  # replace Pillow's global limit by `max_pixels`, checked below
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
                 image = Image.open(io.BytesIO(data), formats=FORMATS)
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
-    except Exception as error:  # parsers of hostile bytes raise whatever they trip over
+    except Exception as error:  # parsers raise exceptions of any type on hostile bytes
         for name, sign in _FOREIGN.items():
             if re.search(sign, data[:1024], re.DOTALL | re.IGNORECASE):
                 raise BadImage("unsupported_format", f"{name}; supported are {', '.join(FORMATS)}") from error
@@ -107,24 +107,24 @@ def decode(data: bytes, *, max_pixels: int = 64_000_000) -> Image.Image:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height that `pixels` will give of an opened header, unless it is shrunk in between."""
+    """Width and height of what `pixels` returns for an opened header that `shrink` has not changed."""
     width, height = image.size
     return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 def is_upright(image: Image.Image) -> bool:
-    """Whether an opened header's EXIF asks for no turn or mirror."""
+    """Whether an opened header's EXIF orientation needs no rotation or flip."""
     return _orientation(image) not in _UPRIGHT
 
 
 def shrink(image: Image.Image, most: float) -> int:
-    """Have an opened JPEG decoded at 1/2, 1/4 or 1/8, by at most `most`: what its transform leaves out costs nothing.
+    """Set an opened JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, by a factor of at most `most`.
 
-    A decoded pixel is the mean of a square of the picture's own but for what the transform cuts off, so coordinates
-    are simply divided; a last row or column may cover a part of its square.
+    A decoded pixel covers a square of the original's, so coordinates are divided by the factor; the last row or column
+    may cover part of a square.
 
     Returns:
-        The factor, 1 for what is no JPEG.
+        The factor; 1 for other formats.
     """
     factor = next((f for f in (8, 4, 2) if f <= most), 1)
     width, height = image.size
@@ -139,7 +139,7 @@ def pixels(image: Image.Image) -> Image.Image:
 
     Raises:
         BadImage: `truncated_image` where pixels end early or are broken, `unsupported_mode` where they are of a kind
-            that has no agreed way to 8-bit RGB (floating point, 32-bit, Lab).
+            without a standard conversion to 8-bit RGB (floating point, 32-bit, Lab).
     """
     try:
         image.load()
@@ -151,12 +151,12 @@ def pixels(image: Image.Image) -> Image.Image:
         return image.transpose(turn) if turn is not None else image
     except BadImage:
         raise
-    except Exception as error:  # conversions of hostile pixels raise whatever they trip over
+    except Exception as error:  # so do conversions of hostile pixels
         raise BadImage("unsupported_mode", f"{image.mode}: {' '.join(str(error).split())[:200]}") from error
 
 
 def is_plain(data: bytes, *, max_pixels: int) -> bool:
-    """Whether a decoder that knows nothing of our rules sees the same pixels (8 bit, no alpha, one frame, upright)."""
+    """Whether any decoder gives the same pixels as `decode`: 8 bit, no alpha, one frame, upright."""
     image = open_header(data, max_pixels=max_pixels)
     return (
         image.format in ("JPEG", "PNG", "WEBP")
@@ -169,7 +169,7 @@ def is_plain(data: bytes, *, max_pixels: int) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1–8; 1 where there is none or the EXIF block is broken (the pixels are still good)."""
+    """EXIF orientation 1–8; 1 if it is absent or the EXIF block is damaged."""
     with contextlib.suppress(Exception):
         value = image.getexif().get(_ORIENTATION, 1)
         return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -177,7 +177,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 or 32 bit grey: Pillow's own conversion clips at 255 and gives a white picture
+    if image.mode.startswith("I"):  # 16 or 32 bit grey: Pillow's conversion clips at 255
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise BadImage("unsupported_mode", f"values from {values.min()} to {values.max()}, allowed are 16 bit")

@@ -1,4 +1,4 @@
-"""Which key a sample gets: its own where that is free, one with its source's mark where another source has it."""
+"""Assigns unique keys: a sample keeps its own key, or gets one with its source's suffix if another source uses it."""
 
 from __future__ import annotations
 
@@ -24,23 +24,22 @@ class Refusal:
 class Naming:
     """Keys of a set that is packed source by source.
 
-    img2dataset numbers its samples, so two downloads have the same keys for different pictures. A later source's
-    sample whose key an earlier source has gets the key with a mark made from its own source's name; if an earlier
-    source has the same key with the same picture and captions, it is a duplicate. Within one source a key is one
-    sample: the first is kept.
+    img2dataset numbers its samples, so two downloads use the same keys for different pictures. If an earlier source
+    has the key, the sample's key gets a suffix derived from its own source's name; if that earlier sample also has the
+    same picture and captions, the new one is a duplicate. Within one source, the first sample with a key is kept.
 
     Args:
-        keys: those given so far.
-        marks: of each source, from `mark`; in order.
+        keys: keys assigned so far.
+        marks: one suffix a source, from `mark`, in order.
         kept: number of a finished source → its packed samples.
     """
 
     def __init__(self, keys: KeySet, marks: list[str], kept: Callable[[int], Iterator[Sample]]) -> None:
         self._keys, self._marks, self._kept = keys, marks, kept
-        self._digested = 0  # sources whose contents are known
+        self._digested = 0  # sources whose contents are in `keys`
 
     def admit(self, sample: Sample, source: int) -> Sample | Refusal:
-        """The sample under the key that it has in the set, which is taken from now on, or why it has none."""
+        """The sample with its final key, which is added to the set, or the reason why it is left out."""
         owner = self._keys.owner(sample.key)
         if owner is None:
             self._keys.add(sample.key, source)
@@ -58,17 +57,17 @@ class Naming:
     def fits(
         self, names: Iterable[str], count: int, refused: Sequence[tuple[str, str]], source: int, *, undisturbed: bool
     ) -> bool:
-        """Whether packing anew would give these keys and refusals. Takes the keys.
+        """Whether packing again would give these keys and refusals. Adds the keys to the set.
 
         Args:
-            names: keys of the samples that an earlier run has kept of the source, `count` of them.
-            count: see `names`.
-            refused: (key, reason) of those that it has left out.
+            names: keys of the source's samples that an earlier run kept.
+            count: number of `names`.
+            refused: (key, reason) of the samples that it left out.
             source: its number.
-            undisturbed: all sources before are what they were then.
+            undisturbed: no earlier source has changed since then.
         """
         ending = f"-{self._marks[source]}"
-        same = [key for key, reason in refused if reason in {DUPLICATE, DUPLICATE_KEY}]
+        duplicates = [key for key, reason in refused if reason in {DUPLICATE, DUPLICATE_KEY}]
 
         def still_right() -> Iterator[str]:
             for name in names:
@@ -76,12 +75,12 @@ class Naming:
                     return
                 yield name
 
-        if same and not undisturbed:
+        if duplicates and not undisturbed:
             return False
-        return self._keys.add_all(still_right(), source) == count and all(key in self._keys for key in same)
+        return self._keys.add_all(still_right(), source) == count and all(key in self._keys for key in duplicates)
 
     def _digest_before(self, source: int) -> None:
-        """Only where keys meet: the shards of the sources before are read once more."""
+        """Add the contents of all earlier sources; reads their shards again, so it runs only when keys collide."""
         for number in range(self._digested, source):
             ending = f"-{self._marks[number]}"
             samples = self._kept(number)
@@ -90,13 +89,13 @@ class Naming:
 
 
 def mark(name: str) -> str:
-    """Of a source, by its name below what all sources have in common."""
+    """Key suffix of a source, from its name below the common prefix of all sources."""
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def _digest(key: str, sample: Sample) -> bytes:
-    made = hashlib.blake2b(digest_size=16)
+    content = hashlib.blake2b(digest_size=16)
     for part in (key, sample.extension, *sample.captions):
-        made.update(f"{len(part)}:{part}".encode())
-    made.update(sample.image)
-    return made.digest()
+        content.update(f"{len(part)}:{part}".encode())
+    content.update(sample.image)
+    return content.digest()

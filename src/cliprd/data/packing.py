@@ -1,4 +1,4 @@
-"""One raw record to one sample for a shard, or to a rejection that says why."""
+"""Turns a raw record into a sample, or into a rejection with a reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Rejection:
     """A line of `rejected.jsonl`.
 
     Attributes:
-        source: where the record stands.
+        source: file, tar and key, or table and line of the record.
         key: its key.
         reason: `missing_image several_images empty_image not_an_image unsupported_format too_many_pixels
             truncated_image unsupported_mode missing_caption empty_caption caption_not_utf8 broken_json nested_ending
@@ -41,7 +41,7 @@ class Rejection:
 
 
 def pack(raw: Raw, data: Data) -> Sample | Rejection:
-    """Check a record as a whole, its pixels included (they are decoded once, here, so that training never stumbles)."""
+    """Check a record. Its pixels are decoded here, so that training never meets an image that cannot be read."""
     try:
         if raw.fault is not None:
             raise BadImage(*raw.fault)
@@ -55,9 +55,9 @@ def pack(raw: Raw, data: Data) -> Sample | Rejection:
 
 
 def _captions(raw: Raw) -> tuple[str, ...]:
-    """Captions with runs of white space made one space; repetitions within the sample are dropped.
+    """Captions with white space collapsed, without repetitions.
 
-    So are those that hold nothing visible: spaces, control and format characters.
+    Captions without a visible character (spaces, control and format characters alone) are dropped too.
     """
     if raw.captions is None:
         raise BadImage("missing_caption", shown(raw.found))
@@ -78,9 +78,9 @@ def _is_visible(text: str) -> bool:
 def _image(data: bytes, params: Data) -> tuple[bytes, str]:
     """The bytes to store.
 
-    As found, where every decoder agrees on them. Otherwise the mended pixels: lossless PNG; but JPEG of quality 95
-    without chroma subsampling where a lossy photo was only scaled down to `max_side`, as PNG would be several times
-    the size and keep nothing that the source had.
+    Unchanged if every decoder reads them alike. Otherwise the normalised pixels as PNG; a lossy photo that was only
+    scaled down to `max_side` becomes JPEG (quality 95, no chroma subsampling), as PNG would take several times the size
+    without keeping more detail.
     """
     image = decode(data, max_pixels=params.max_pixels)
     plain = is_plain(data, max_pixels=params.max_pixels)
@@ -89,7 +89,7 @@ def _image(data: bytes, params: Data) -> tuple[bytes, str]:
         scale = params.max_side / max(image.size)
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BICUBIC)
-        if form == "JPEG" or (form == "WEBP" and b"VP8 " in data[:16]):  # VP8L and VP8X may be lossless: keep them so
+        if form == "JPEG" or (form == "WEBP" and b"VP8 " in data[:16]):  # VP8L and VP8X may be lossless
             return _encoded(image, "JPEG", quality=95, subsampling=0), "jpg"
     elif plain:
         return data, _EXTENSION[form]
@@ -98,6 +98,6 @@ def _image(data: bytes, params: Data) -> tuple[bytes, str]:
 
 def _encoded(image: Image.Image, form: str, **options: int) -> bytes:
     buffer = io.BytesIO()
-    image.info.clear()  # no profile, text or EXIF travels: the pixels are upright and final
+    image.info.clear()  # drop ICC profile, text and EXIF: the pixels are upright already
     image.save(buffer, format=form, **options)
     return buffer.getvalue()

@@ -1,15 +1,15 @@
-"""Crops for the student: the boxes of `augment`, in a third of the time and not to the last bit.
+"""Fast crops for the student: the boxes of `augment` in a third of the time, equal up to rounding.
 
-Short cuts, the last two of the size of rounding (tests and `benchmarks/loading.py` hold them to the plain path):
+Tests and `benchmarks/loading.py` compare it with the plain path. What makes it fast:
 
-- A plain JPEG is decoded by torchvision, straight to bytes of RGB: the same pixels, not by way of Pillow's four bytes.
-- A JPEG much larger than the crop needs is decoded at 1/2, 1/4 or 1/8. `MARGIN` says how much larger: the transform
-  cuts off what lies above its own resolution, and a plain resize lets some of that through.
-- torch resizes bytes with the processor's vector units, antialiased as Pillow does. It knows a scale but no offset, so
-  the resize begins as many output pixels before the box as bring its beginning to a whole pixel. Each axis is resized
-  by itself; one that no whole pixel comes near is left to Pillow.
+- A plain JPEG is decoded by torchvision directly to RGB: the same pixels, without Pillow's four bytes a pixel.
+- A JPEG much larger than the crop needs is decoded at 1/2, 1/4 or 1/8 of its size. `MARGIN` says how much larger: the
+  JPEG transform drops frequencies above its resolution, of which a plain resize lets some through.
+- torch resizes bytes with the CPU's vector units, antialiased as Pillow does. Its resize has a scale but no offset, so
+  it starts some output pixels before the box, at an integer pixel. Each axis is resized by itself; an axis for which no
+  integer pixel is near enough is left to Pillow.
 
-The teacher keeps the plain path: its embeddings are kept for ever and made once, and the cache's bytes do not change.
+The teacher uses the plain path: its embeddings are computed once and kept, so speed matters less than exactness.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from cliprd.data.images import is_upright, open_header, pixels, shrink, upright_
 from cliprd.models.image_spec import ImageSpec
 from cliprd.params import Augmentation
 
-MARGIN = 2.5  # pixels that a shrunk crop keeps for each of the view's, along a side
-_REACH = 2  # of the filters to either side, in the coarser pixels: a crop's edge sees its surroundings, as in Pillow
-_PAD = 100  # how far before the picture a resize may begin, in its pixels
-_NEAR, _FAR = 1 / 64, 1 / 32  # of the coarser pixel: an offset that is taken at once, and one that is not taken at all
+MARGIN = 2.5  # decoded pixels a view pixel, along a side, that a shrunk JPEG must keep
+_REACH = 2  # radius of the filters, in the coarser pixels: a crop's edge sees its surroundings, as in Pillow
+_PAD = 100  # how far before the picture a resize may start, in its pixels
+_NEAR, _FAR = 1 / 64, 1 / 32  # offsets, in the coarser pixel: accepted at once, and never accepted
 
 
 def quick_views(
@@ -57,7 +57,7 @@ def quick_views(
 
 
 def _plain_jpeg(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
-    """The pixels of an upright JPEG in colour; None of all else, and where it is broken, for Pillow to say how."""
+    """The pixels of an upright RGB JPEG; None for all else, damaged files included, whose error Pillow reports."""
     if image.format != "JPEG" or image.mode != "RGB" or not is_upright(image):
         return None
     import torch
@@ -67,27 +67,27 @@ def _plain_jpeg(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
         pixels_3HW = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
     except RuntimeError:
         return None
-    found: NDArray[np.uint8] = pixels_3HW.permute(1, 2, 0).numpy()
-    return found
+    pixels_HW3: NDArray[np.uint8] = pixels_3HW.permute(1, 2, 0).numpy()
+    return pixels_HW3
 
 
 def quick_view(picture_HW3: NDArray[np.uint8], box: Box, spec: ImageSpec) -> NDArray[np.uint8]:
-    """`augment.train_view`, but for rounding."""
+    """`augment.train_view` up to rounding."""
     left, top, right, low = box
     down, across = _Side.of(0, top, low, spec.size), _Side.of(1, left, right, spec.size)
     if not (down.begin or across.begin) or not _vectorised():
         return train_view(Image.fromarray(picture_HW3), box, spec)
-    # Down first: of the two that pass is quicker on many pixels. What is Pillow's is left for last, when they are few.
+    # Down first, as that pass is faster on many pixels. Pillow's axis comes last, when few pixels are left.
     for side in (down, across) if down.begin else (across, down):
         picture_HW3 = (_by_torch if side.begin else _by_pillow)(picture_HW3, side, spec)
     return picture_HW3
 
 
 class _Side(NamedTuple):
-    """How one axis of a picture is brought to the view's size.
+    """How one axis of a picture is resized to the view's size.
 
     Attributes:
-        axis: 0 down, 1 across. start, stop: of the crop. scale: pixels of the picture to one of the view.
+        axis: 0 down, 1 across. start, stop: of the crop. scale: picture pixels a view pixel.
         begin: see `_begin`.
     """
 
@@ -108,31 +108,31 @@ class _Side(NamedTuple):
 
 
 def _by_torch(picture_HW3: NDArray[np.uint8], side: _Side, spec: ImageSpec) -> NDArray[np.uint8]:
-    """One axis resized from a whole pixel on, the other as it is."""
+    """Resize one axis from an integer pixel on; the other is unchanged."""
     import torch
 
     assert side.begin is not None
-    more, first = side.begin
-    seen = picture_HW3[side.along(max(0, first), _end(side.stop, side.scale))]
-    if (pad := max(0, -first)) or not seen.flags.writeable:  # torch shares memory and wants it writable
-        shape = list(seen.shape)
+    extra, first = side.begin
+    source = picture_HW3[side.along(max(0, first), _end(side.stop, side.scale))]
+    if (pad := max(0, -first)) or not source.flags.writeable:  # torch shares the memory and needs it writable
+        shape = list(source.shape)
         shape[side.axis] += pad
         padded = np.empty(shape, dtype=np.uint8)
-        padded[side.along(pad, None)] = seen
-        padded[side.along(0, pad)] = seen[side.along(0, 1)]
-        seen = padded
-    sizes, scales = list(seen.shape[:2]), [1.0, 1.0]
-    # A side that has as many pixels as are asked for would be copied, whatever the scale: ask for one more.
-    sizes[side.axis] = more + spec.size + (more + spec.size == sizes[side.axis])
+        padded[side.along(pad, None)] = source
+        padded[side.along(0, pad)] = source[side.along(0, 1)]
+        source = padded
+    sizes, scales = list(source.shape[:2]), [1.0, 1.0]
+    # torch copies an axis whose output size equals its input size, ignoring the scale: request one more.
+    sizes[side.axis] = extra + spec.size + (extra + spec.size == sizes[side.axis])
     scales[side.axis] = 1 / side.scale
     resize = getattr(torch.ops.aten, f"_upsample_{spec.interpolation}2d_aa")
-    x_13HW = torch.from_numpy(seen)[None].permute(0, 3, 1, 2)  # channels last, as the picture lies in memory
+    x_13HW = torch.from_numpy(source)[None].permute(0, 3, 1, 2)  # channels last, as in memory
     out_HW3: NDArray[np.uint8] = resize(x_13HW, sizes, False, *scales)[0].permute(1, 2, 0).numpy()
-    return out_HW3[side.along(more, more + spec.size)]
+    return out_HW3[side.along(extra, extra + spec.size)]
 
 
 def _by_pillow(picture_HW3: NDArray[np.uint8], side: _Side, spec: ImageSpec) -> NDArray[np.uint8]:
-    """The same, exact, for where no whole pixel comes near."""
+    """Resize one axis exactly, where no integer pixel is near enough."""
     height, width, _ = picture_HW3.shape
     size, box = (width, spec.size), (0.0, side.start, float(width), side.stop)
     if side.axis == 1:
@@ -141,26 +141,26 @@ def _by_pillow(picture_HW3: NDArray[np.uint8], side: _Side, spec: ImageSpec) -> 
 
 
 def _begin(start: float, scale: float) -> tuple[int, int] | None:
-    """(output pixels before `start`, the whole pixel that they begin at), or None where none comes near enough.
+    """(output pixels before `start`, the integer pixel where they start), or None if none is near enough.
 
     Args:
-        start: where the crop begins. scale: pixels of the picture to one of the output.
+        start: of the crop. scale: picture pixels an output pixel.
     """
     coarser = max(scale, 1.0)
-    least, found = _FAR * coarser, None
-    for more in range(int((start + _PAD) / scale) + 1):
-        place = start - more * scale
-        whole = round(place)
-        off = abs(place - whole)
-        if off < least and (whole == 0 or start - whole >= _REACH * coarser):
-            least, found = off, (more, whole)
-            if off < _NEAR * coarser:
+    nearest, best = _FAR * coarser, None
+    for extra in range(int((start + _PAD) / scale) + 1):
+        position = start - extra * scale
+        pixel = round(position)
+        offset = abs(position - pixel)
+        if offset < nearest and (pixel == 0 or start - pixel >= _REACH * coarser):
+            nearest, best = offset, (extra, pixel)
+            if offset < _NEAR * coarser:
                 break
-    return found
+    return best
 
 
 def _end(stop: float, scale: float) -> int:
-    """The first pixel behind all that the filter reads for a crop that ends at `stop`."""
+    """One past the last pixel that the filter reads for a crop that ends at `stop`."""
     return math.ceil(stop + _REACH * max(scale, 1.0)) + 1
 
 

@@ -1,4 +1,4 @@
-"""WebDataset shards that `prepare` writes and every later stage reads: counts and sha256 are known, not guessed."""
+"""WebDataset shards, which `prepare` writes and later stages read, with an index of sample counts and sha256."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Sample:
     """One image with its captions.
 
     Attributes:
-        key: unique in the set; without dots or slashes, as WebDataset needs.
+        key: unique in the set; without dots or slashes, as WebDataset requires.
         image: encoded bytes.
         extension: of the image, without the dot.
         captions: at least one, none empty.
@@ -49,7 +49,7 @@ class Shard:
 
     @property
     def stem(self) -> str:
-        """Name without `.tar`; other files that belong to the shard carry it."""
+        """Name without `.tar`; other files of the shard are named after it."""
         return self.name.removesuffix(".tar")
 
 
@@ -65,7 +65,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     entry = tarfile.TarInfo(name)  # owner, mode and time are constants
     entry.size = len(data)
     tar.addfile(entry, io.BytesIO(data))
-    tar.members.clear()  # type: ignore[attr-defined]  # it remembers every entry, half a kilobyte each
+    tar.members.clear()  # type: ignore[attr-defined]  # `tarfile` keeps every entry, half a kilobyte each
 
 
 def read_shard(path: Path) -> Iterator[Sample]:
@@ -80,18 +80,18 @@ def read_shard(path: Path) -> Iterator[Sample]:
         if extension != "txt":
             image = (key, extension, data)
         elif image is None or image[0] != key:
-            raise InputError(f"{path}: '{name}' stands without its image.", "Run `cliprd prepare` again.")
+            raise InputError(f"{path}: '{name}' has no image.", "Run `cliprd prepare` again.")
         else:
             yield Sample(key, image[2], image[1], _captions(path, data))
 
 
 def read_captions(path: Path) -> Iterator[tuple[str, ...]]:
-    """Captions of each sample of a shard, in order; images are skipped, not read."""
+    """Captions of each sample of a shard, in order. Images are skipped."""
     return (_captions(path, data) for _, data in tar_files(path, only=".txt"))
 
 
 def read_keys(path: Path) -> Iterator[str]:
-    """Keys of a shard's samples, in order; the rest is skipped, not read."""
+    """Keys of a shard's samples, in order. Contents are skipped."""
     return (name.removesuffix(".txt") for name, _ in tar_files(path, only=".txt"))
 
 
@@ -103,7 +103,7 @@ def _captions(path: Path, data: bytes) -> tuple[str, ...]:
 
 
 class ShardSet:
-    """The output folder of `prepare`, here or in S3, from where one shard at a time is fetched."""
+    """The output folder of `prepare`, local or in S3; from S3 one shard at a time is downloaded."""
 
     def __init__(self, folder: Location, fingerprint: str, shards: tuple[Shard, ...]) -> None:
         self.folder = folder
@@ -116,24 +116,29 @@ class ShardSet:
         """Check the folder against its manifest and open it.
 
         Raises:
-            InputError: unfinished, damaged (the file is named), or of another stage.
+            InputError: incomplete, damaged (the message names the file), or of another stage.
         """
         folder = resolve(location)
-        found = manifest.verify(folder, stage="prepare")
-        with storage.local_file(folder, INDEX, **found.files[INDEX]) as path:
+        verified = manifest.verify(folder, stage="prepare")
+        with storage.local_file(folder, INDEX, **verified.files[INDEX]) as path:
             index = json.loads(path.read_text(encoding="utf-8"))
         shards = tuple(
-            Shard(item["name"], item["samples"], found.files[item["name"]]["size"], found.files[item["name"]]["sha256"])
+            Shard(
+                item["name"],
+                item["samples"],
+                verified.files[item["name"]]["size"],
+                verified.files[item["name"]]["sha256"],
+            )
             for item in index["shards"]
         )
-        return cls(folder, found.fingerprint, shards)
+        return cls(folder, verified.fingerprint, shards)
 
     def part(self, number: int, parts: int) -> ShardSet:
-        """The `number`-th (from 0) of `parts` runs of neighbouring shards, as equal in number as can be.
+        """Part `number` (from 0) of the shards, divided into `parts` consecutive runs whose sizes differ by at most 1.
 
-        The part keeps the whole set's fingerprint: it is the whole set that it belongs to.
+        It keeps the fingerprint of the complete set.
         """
-        first, last = (len(self.shards) * place // parts for place in (number, number + 1))
+        first, last = (len(self.shards) * index // parts for index in (number, number + 1))
         return ShardSet(self.folder, self.fingerprint, self.shards[first:last])
 
     def file(self, shard: Shard) -> AbstractContextManager[Path]:
@@ -141,11 +146,11 @@ class ShardSet:
         return storage.local_file(self.folder, shard.name, size=shard.size, sha256=shard.sha256)
 
     def where(self, shard: Shard) -> str:
-        """Where a shard lies, for messages."""
+        """A shard's location, for messages."""
         return storage.join(self.folder, shard.name)
 
     def captions(self, shard: Shard) -> Iterator[tuple[str, ...]]:
-        """Captions of each sample of one shard, in order; images are skipped, not read."""
+        """Captions of each sample of one shard, in order. Images are skipped."""
         with self.file(shard) as path:
             yield from read_captions(path)
 
@@ -153,7 +158,7 @@ class ShardSet:
         """Samples of one shard in their fixed order, streaming.
 
         Raises:
-            InputError: the tar is damaged, or holds another number of samples than the index says.
+            InputError: the tar is damaged, or its number of samples is not that of the index.
         """
         count = 0
         with self.file(shard) as path:
@@ -169,5 +174,5 @@ class ShardSet:
 
 def write_index(folder: Path, shards: Iterable[Shard]) -> None:
     """Write `index.json`: shards in order, with their counts."""
-    listed = [asdict(shard) for shard in shards]
-    files.write_json(folder / INDEX, {"samples": sum(item["samples"] for item in listed), "shards": listed})
+    entries = [asdict(shard) for shard in shards]
+    files.write_json(folder / INDEX, {"samples": sum(item["samples"] for item in entries), "shards": entries})

@@ -1,4 +1,4 @@
-"""Where pairs come from: img2dataset's tars, open_clip's CSV, a captioned folder. All give the same raw records."""
+"""Sources of pairs: img2dataset's tars, open_clip's CSV, a folder with captions. All give the same raw records."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _SUFFIX = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """A part of the data that can come, go or change by itself: a tar, a table with its images, or a whole folder.
+    """A part of the data that is added, removed or changed as a unit: a tar, a table with its images, or a folder.
 
     Attributes:
-        place: the file, or `data.path` for a folder.
-        name: its place below what all have in common; unique, and the same wherever the data lie.
-        fingerprint: of its content: sha256 of what is here, ETag and size of what is in S3.
-        stem: unique, fit for the names of files made from it.
+        place: path or URL of the file, or `data.path` for a folder.
+        name: path below the common prefix; unique, and independent of where the data are stored.
+        fingerprint: of its content: sha256 of local files, ETag and size of objects in S3.
+        stem: unique and valid as a prefix of file names.
     """
 
     place: str
@@ -52,144 +52,144 @@ class Source:
 
 
 def inventory(data: Data) -> list[Source]:
-    """All sources that `data` names, in their order. Those here are read for it, those in S3 are asked about.
+    """All sources that `data` names, in order. Local files are hashed, objects in S3 are listed.
 
     Raises:
         InputError: the source is missing or empty, or a table is damaged. RetryableError: the store failed.
     """
-    places = listed(data, report=True)
-    contents = {"webdataset": _tars_by_themselves, "csv": _identities_of_tables, "folder": _identity_of_folder}[
+    paths = listed(data, report=True)
+    fingerprint_all = {"webdataset": _tars_by_themselves, "csv": _identities_of_tables, "folder": _identity_of_folder}[
         data.kind
     ]
-    found = contents(places, data)
-    names = {place: _name(place, data.path) for place in found}
-    stems = {place: safe_key(_SUFFIX.sub("", name)) for place, name in names.items()}
+    fingerprints = fingerprint_all(paths, data)
+    names = {path: _name(path, data.path) for path in fingerprints}
+    stems = {path: safe_key(_SUFFIX.sub("", name)) for path, name in names.items()}
     counts = Counter(stems.values())
     return [
-        # `a.tar` beside `a.tar.gz`: the suffix tells them apart
-        Source(place, names[place], content, stems[place] if counts[stems[place]] == 1 else safe_key(names[place]))
-        for place, content in found.items()
+        # `a.tar` beside `a.tar.gz` differ in the suffix
+        Source(path, names[path], content, stems[path] if counts[stems[path]] == 1 else safe_key(names[path]))
+        for path, content in fingerprints.items()
     ]
 
 
 def records(data: Data, source: Source | None = None) -> Iterator[Raw]:
-    """All records of what `data` names, or of one source, in a fixed order, streaming.
+    """All records of `data`, or of one source, in a fixed order, streaming.
 
     Raises:
-        InputError: the source is missing or empty, or a tar or table is damaged (it is named).
+        InputError: the source is missing or empty, or a tar or table is damaged (the message names it).
     """
-    places = listed(data) if source is None or data.kind == "folder" else [source.place]
+    paths = listed(data) if source is None or data.kind == "folder" else [source.place]
     if data.kind == "folder":
-        return _folder(data, places)
+        return _folder(data, paths)
     read = archives.samples if data.kind == "webdataset" else functools.partial(tables.samples, data=data)
-    return itertools.chain.from_iterable(map(read, places))
+    return itertools.chain.from_iterable(map(read, paths))
 
 
 def fingerprint(data: Data) -> str:
-    """sha256 of what the data hold and where they are; see `inventory`."""
+    """sha256 of the sources' paths and contents; see `inventory`."""
     return combined(inventory(data))
 
 
-def combined(found: Sequence[Source]) -> str:
+def combined(parts: Sequence[Source]) -> str:
     """The fingerprint of all sources together."""
     return hashlib.sha256(
-        "".join(f"{part.place}\0{part.fingerprint}\n" for part in found).encode("utf-8", "surrogatepass")
+        "".join(f"{part.place}\0{part.fingerprint}\n" for part in parts).encode("utf-8", "surrogatepass")
     ).hexdigest()
 
 
 def listed(data: Data, *, report: bool = False) -> list[str]:
-    """The files that `data` names, in their order: tars, tables, or images and captions; see `storage.list_files`.
+    """The files that `data` names, in order: tars, tables, or images and captions; see `storage.list_files`.
 
     Args:
         report: print how many were skipped.
     """
     try:
-        places = storage.list_files(data.path, _SUFFIXES[data.kind], recursive=data.kind == "folder")
+        paths = storage.list_files(data.path, _SUFFIXES[data.kind], recursive=data.kind == "folder")
     except storage.NoFiles as error:
         remedy = next((OTHER_OUTPUTS[ending] for ending in error.endings if ending in OTHER_OUTPUTS), error.remedy)
         raise InputError(error.problem, remedy) from error
     ending = next((ending for ending in OTHER_OUTPUTS if data.path.lower().endswith(ending)), None)
     if ending:
         raise InputError(f"{data.path} is no source of data.kind {data.kind}.", OTHER_OUTPUTS[ending])
-    kept = [place for place in places if not is_companion(_name(place, data.path))]
-    if report and len(kept) < len(places):
-        left_out = len(places) - len(kept)
-        print(f"cliprd: {data.path}: {left_out} files of macOS or Windows skipped (._*)", file=sys.stderr)
+    kept = [path for path in paths if not is_companion(_name(path, data.path))]
+    if report and len(kept) < len(paths):
+        left_out = len(paths) - len(kept)
+        print(f"cliprd: {data.path}: {left_out} metadata files of macOS or Windows skipped (._*)", file=sys.stderr)
     if not kept:
         raise InputError(
-            f"{data.path} holds nothing but files that macOS or Windows put beside others (._*).",
+            f"{data.path} holds only metadata files of macOS or Windows (._*).",
             "Set data.path to where the data is.",
         )
-    twice = [place for place, count in Counter(kept).items() if count > 1]
-    if twice:
-        raise InputError(f"data.path names {visible(twice[0])} twice.", "Name each file once.")
+    repeated = [path for path, count in Counter(kept).items() if count > 1]
+    if repeated:
+        raise InputError(f"data.path names {visible(repeated[0])} twice.", "Name each file once.")
     return kept
 
 
-def _name(place: str, path: str) -> str:
-    """`place` below the part of `data.path` that is no pattern."""
+def _name(file: str, path: str) -> str:
+    """`file` relative to the part of `data.path` before any pattern."""
     plain = storage.literal_part(path)
-    if place.rstrip("/") == path.rstrip("/"):
-        return place.rstrip("/").rsplit("/", 1)[-1]
+    if file.rstrip("/") == path.rstrip("/"):
+        return file.rstrip("/").rsplit("/", 1)[-1]
     base = plain if plain == path else _folder_of(plain)
-    return place.removeprefix(base).lstrip("/") if storage.is_s3(place) else os.path.relpath(place, base or ".")
+    return file.removeprefix(base).lstrip("/") if storage.is_s3(file) else os.path.relpath(file, base or ".")
 
 
-def _folder_of(place: str) -> str:
-    return place[: place.rfind("/") + 1]
+def _folder_of(path: str) -> str:
+    return path[: path.rfind("/") + 1]
 
 
-def _identities_of_tables(places: Sequence[str], data: Data) -> dict[str, str]:
-    """Of what is used of each: its two columns, and the content of the images that are there."""
+def _identities_of_tables(paths: Sequence[str], data: Data) -> dict[str, str]:
+    """Table → digest of its two columns and of the contents of the images that exist."""
     digests, images = {}, dict[str, dict[str, None]]()
-    for place in places:
-        digests[place], images[place] = hashlib.sha256(), {}
-        for row in tables.rows(place, data):
-            digests[place].update(f"{row.name!r} {row.captions!r}\n".encode("utf-8", "surrogatepass"))
-            images[place] |= {row.image: None} if row.image else {}
+    for path in paths:
+        digests[path], images[path] = hashlib.sha256(), {}
+        for row in tables.rows(path, data):
+            digests[path].update(f"{row.name!r} {row.captions!r}\n".encode("utf-8", "surrogatepass"))
+            images[path] |= {row.image: None} if row.image else {}
     known = storage.fingerprints((image for named in images.values() for image in named), absent=True)
-    for place, named in images.items():
-        digests[place].update("".join(f"{known.get(image)}\n" for image in named).encode())
-    return {place: content.hexdigest() for place, content in digests.items()}
+    for path, named in images.items():
+        digests[path].update("".join(f"{known.get(image)}\n" for image in named).encode())
+    return {path: content.hexdigest() for path, content in digests.items()}
 
 
-def _identity_of_folder(places: Sequence[str], data: Data) -> dict[str, str]:
-    known = storage.fingerprints(places)
-    found = "".join(f"{_name(place, data.path)}\0{content}\n" for place, content in known.items())
-    return {data.path: hashlib.sha256(found.encode("utf-8", "surrogatepass")).hexdigest()}
+def _identity_of_folder(paths: Sequence[str], data: Data) -> dict[str, str]:
+    known = storage.fingerprints(paths)
+    listing = "".join(f"{_name(path, data.path)}\0{content}\n" for path, content in known.items())
+    return {data.path: hashlib.sha256(listing.encode("utf-8", "surrogatepass")).hexdigest()}
 
 
-def _tars_by_themselves(places: Sequence[str], data: Data) -> dict[str, str]:
-    return storage.fingerprints(places)
+def _tars_by_themselves(paths: Sequence[str], data: Data) -> dict[str, str]:
+    return storage.fingerprints(paths)
 
 
 # --- captioned folder
 
 
-def _folder(data: Data, places: Sequence[str]) -> Iterator[Raw]:
-    """Images with a .txt of the same name, one caption a line; a .txt without an image is reported, not passed over."""
+def _folder(data: Data, paths: Sequence[str]) -> Iterator[Raw]:
+    """Images with a .txt of the same name, one caption a line. A .txt without an image gives a record without one."""
     stems: dict[str, list[str]] = {}
-    for place in places:
-        stems.setdefault(place.rsplit(".", 1)[0], []).append(place)
-    for place in places:
-        stem = place.rsplit(".", 1)[0]
-        group = sorted(stems[stem], key=_is_text)  # the image first: it is where the record stands
-        if place != group[0]:
+    for file in paths:
+        stems.setdefault(file.rsplit(".", 1)[0], []).append(file)
+    for file in paths:
+        stem = file.rsplit(".", 1)[0]
+        group = sorted(stems[stem], key=_is_text)  # the image first: it names the record
+        if file != group[0]:
             continue
         parts = {f".{path.rsplit('.', 1)[1].lower()}": _file(path) for path in group}
-        raw = assembled(place, stem.removeprefix(data.path.rstrip("/")).lstrip("/"), parts)
+        raw = assembled(file, stem.removeprefix(data.path.rstrip("/")).lstrip("/"), parts)
         if raw.captions is None and not raw.fault:
             detail = f"{shown(raw.found)}; captions are read from {visible(stem.rsplit('/', 1)[-1])}.txt beside it"
             raw = replace(raw, fault=("missing_caption", detail))
         yield raw
 
 
-def _file(place: str) -> Part:
-    content = storage.read_bytes(place)
+def _file(path: str) -> Part:
+    content = storage.read_bytes(path)
     if content is None:
-        raise InputError(f"{place} is gone since it was listed.", "Run the same command again.")
-    return Part(place.rsplit("/", 1)[-1], content)
+        raise InputError(f"{path} was removed while the command ran.", "Run the same command again.")
+    return Part(path.rsplit("/", 1)[-1], content)
 
 
-def _is_text(place: str) -> bool:
-    return place.lower().endswith(".txt")
+def _is_text(path: str) -> bool:
+    return path.lower().endswith(".txt")

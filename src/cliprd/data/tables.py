@@ -1,8 +1,8 @@
 """Rows of a table of image paths and captions, as open_clip's users have them.
 
-Python's `csv` in strict mode reads them and not pandas: it says in which line a row stands and refuses what follows a
-closed quote, where pandas joins it; and nothing becomes a number or a missing value. On sound tables both give the
-same, which a test holds.
+Python's `csv` in strict mode reads them, not pandas: it gives each row's line number, refuses text after a closing
+quote, which pandas joins, and turns nothing into numbers or missing values. On well-formed tables both give the same
+rows, which a test checks.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _SEPARATORS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
 _SETTINGS = "Its first line names the columns: set data.csv_image_key, data.csv_caption_key and data.csv_separator."
 _QUOTES = (
     "Write a cell that holds quotes in quotes, its own doubled; "
-    "where quotes mean nothing in the whole table: --set data.csv_quoting=none."
+    "if quotes are plain characters in this table: --set data.csv_quoting=none."
 )
-_EXCEL = re.compile(r"\"?sep=.?\"?", re.IGNORECASE)  # its first line may say what separates the columns
+_EXCEL = re.compile(r"\"?sep=.?\"?", re.IGNORECASE)  # Excel's optional first line, which names the separator
 _ITEM = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|None|null|nan|NaN""", re.DOTALL)
 _LIST = re.compile(rf"\[\s*(?:(?:{_ITEM.pattern})(?:\s*,\s*|\s+|\s*(?=\])))*\]", re.DOTALL)
 
@@ -44,11 +44,11 @@ class Row:
     """One row of a table.
 
     Attributes:
-        source: the table and the line in which the row begins.
+        source: `table:line` of the row's start.
         name: its image cell.
-        image: where that image should lie; None for an empty cell.
-        captions: of its caption cell, as UTF-8 where the table is.
-        fault: why the row cannot be used, where that is known from the table alone.
+        image: path or URL of that image; None for an empty cell.
+        captions: of its caption cell, encoded; UTF-8 if the table is.
+        fault: (code, detail) of a problem in the table itself.
         notes: see `Raw`.
     """
 
@@ -61,10 +61,10 @@ class Row:
 
 
 def samples(url: str, data: Data) -> Iterator[Raw]:
-    """Records of one table, streaming; neighbouring rows of one image (COCO's five captions) are one.
+    """Records of one table, streaming; consecutive rows of one image (COCO's five captions) form one record.
 
     Raises:
-        InputError: missing, damaged, without the columns, or with a quote that is not closed (the line is named).
+        InputError: missing, damaged, without the columns, or with an unclosed quote (the message names the line).
     """
     for _, group in itertools.groupby(rows(url, data), key=lambda row: (row.fault is None and row.image) or row.source):
         members = list(group)
@@ -105,7 +105,7 @@ def rows(url: str, data: Data) -> Iterator[Row]:
 
 
 def _text(url: str, stream: io.BufferedReader) -> IO[str]:
-    """UTF-8, or UTF-16 that says so; bytes that are no UTF-8 are kept, for the quarantine and for names of files."""
+    """Decode UTF-8, or UTF-16 with a byte-order mark. Invalid UTF-8 becomes surrogates: file names may contain it."""
     head = stream.peek(512)[:512]
     if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
         raise InputError(f"{url} is UTF-32.", f"Convert it: iconv -f UTF-32 -t UTF-8 {url}")
@@ -121,7 +121,7 @@ def _text(url: str, stream: io.BufferedReader) -> IO[str]:
 
 
 class _Lines:
-    """Lines of a text, counted; those of the row that is being read are kept."""
+    """Counts the lines of a text and keeps those of the current row."""
 
     def __init__(self, text: IO[str]) -> None:
         self._text = text
@@ -133,7 +133,7 @@ class _Lines:
         return self
 
     def skip_to_header(self) -> str:
-        """Pass over blank lines and Excel's `sep=;`. Returns the line behind them, which is still to come."""
+        """Skip blank lines and Excel's `sep=;`. Returns the next line without consuming it."""
         for line in self._text:
             if line.strip() and not _EXCEL.fullmatch(line.strip()):
                 self._ahead = line
@@ -156,7 +156,7 @@ def _next(url: str, reader: Iterator[list[str]], lines: _Lines) -> list[str] | N
     except csv.Error as error:
         if "field limit" in str(error) and '"' not in "".join(lines.row):
             raise InputError(f"{url}:{start} has a field that is too long: {error}.", "Is it a table?") from error
-        escaped = " It holds a backslash before a quote, which is no CSV." if '\\"' in "".join(lines.row) else ""
+        escaped = " A backslash does not escape a quote in CSV." if '\\"' in "".join(lines.row) else ""
         raise InputError(
             f"{url}:{start}: a quote that opens in this row is not closed ({error}).{escaped}", _QUOTES
         ) from error
@@ -165,18 +165,18 @@ def _next(url: str, reader: Iterator[list[str]], lines: _Lines) -> list[str] | N
 def _header(url: str, reader: Iterator[list[str]], lines: _Lines, first: str, data: Data) -> list[str]:
     try:
         return [name.strip() for name in _next(url, reader, lines) or ()]
-    except InputError as error:  # quotes are not where they should be if the separator is another one
+    except InputError as error:  # quotes look misplaced if the separator is wrong
         if remedy := _other_separator(first, data):
             raise InputError(f"{url} is not separated by {_shown(data.csv_separator)}.", remedy) from error
         raise
 
 
 def _columns(url: str, header: list[str], first: str, data: Data) -> tuple[int, int]:
-    """Places of the image's and the caption's column."""
+    """Indices of the image and caption columns."""
     if not header:
         raise InputError(f"{url} is empty.", "Build this table again.")
-    wanted = {"csv_image_key": data.csv_image_key, "csv_caption_key": data.csv_caption_key}
-    for key, column in wanted.items():
+    required = {"csv_image_key": data.csv_image_key, "csv_caption_key": data.csv_caption_key}
+    for key, column in required.items():
         if header.count(column) > 1:
             raise InputError(f"{url} has {header.count(column)} columns '{column}'.", "Rename all but one.")
         if column not in header:
@@ -191,7 +191,7 @@ def _columns(url: str, header: list[str], first: str, data: Data) -> tuple[int, 
 
 
 def _other_separator(first: str, data: Data) -> str:
-    """The remedy where the table's first line has the two columns under another separator."""
+    """The remedy if the first line has the two columns with another separator; else empty."""
     for separator, name in _SEPARATORS.items():
         cells = [cell.strip().strip('"') for cell in first.split(separator)]
         if separator != data.csv_separator and {data.csv_image_key, data.csv_caption_key} <= set(cells):
@@ -224,37 +224,39 @@ def _row(url: str, cells: list[str], header: list[str], columns: tuple[int, int]
     encoded = tuple(
         text.encode("utf-8", "surrogatepass" if "caption_lists" in notes else "surrogateescape") for text in captions
     )
-    return Row(source, name, _place(url, name), encoded, None if name.strip() else ("missing_image", "no name"), notes)
+    return Row(
+        source, name, _image_url(url, name), encoded, None if name.strip() else ("missing_image", "no name"), notes
+    )
 
 
 def _refuse_swallowed(source: str, cells: list[str], width: int, column: int, lines: _Lines, data: Data) -> None:
-    """A quote that was never meant as one ends at the next that happens to stand before a separator or a line's end.
+    """Refuse a multi-line row that contains several rows, as a stray quote character causes.
 
-    Then more than one of the lines in between is a row by itself: it names a picture, by its ending or by a file.
+    A line counts as a row of its own if its image cell has a picture's ending or names an existing file.
     """
     table = source.rsplit(":", 1)[0]
     endings = (*PICTURES, *filter(None, [os.path.splitext(cells[column])[1].lower()] if column < len(cells) else []))
 
     def is_row(line: str) -> bool:
-        alone = line.rstrip("\r\n").split(data.csv_separator)
-        name = alone[column].strip('" ') if len(alone) == width else ""
-        place = _place(table, name)
+        cells_of_line = line.rstrip("\r\n").split(data.csv_separator)
+        name = cells_of_line[column].strip('" ') if len(cells_of_line) == width else ""
+        image = _image_url(table, name)
         return name.lower().endswith(endings) or (
-            place is not None and not storage.is_s3(place) and os.path.isfile(place)
+            image is not None and not storage.is_s3(image) and os.path.isfile(image)
         )
 
-    found = sum(map(is_row, lines.row))
-    if found > 1:
+    swallowed = sum(map(is_row, lines.row))
+    if swallowed > 1:
         raise InputError(
-            f"{source}: a quote that opens in this row is not closed before line {lines.number}, {found} rows further.",
+            f"{source}: a quote that opens in this row is not closed before line {lines.number}, {swallowed} rows on.",
             _QUOTES,
         )
 
 
 def _listed(text: str) -> list[str] | None:
-    """The captions in a list that was written as text: by Python, JSON, or numpy, which writes no commas.
+    """The captions of a list written as text by Python, JSON or numpy (which writes no commas), without missing values.
 
-    Missing values in it are left out. None where the text is no list.
+    None if the text is no list.
     """
     text = text.strip()
     if not _LIST.fullmatch(text):
@@ -268,38 +270,38 @@ def _listed(text: str) -> list[str] | None:
 def _literal(text: str) -> str:
     try:
         return str(json.loads(text, strict=False))
-    except ValueError:  # Python's escapes are others
+    except ValueError:  # Python's escapes differ from JSON's
         return str(ast.literal_eval(text))
 
 
-def _place(table: str, name: str) -> str | None:
+def _image_url(table: str, name: str) -> str | None:
     if not name.strip():
         return None
     if name.startswith(("/", storage.SCHEME)):
         return name
-    place = storage.join(table.rsplit("/", 1)[0] if "/" in table else ".", name)
-    if storage.is_s3(place):  # a store does not resolve `..`, `.` and `//` as a file system does
-        bucket, _, key = place.removeprefix(storage.SCHEME).partition("/")
+    url = storage.join(table.rsplit("/", 1)[0] if "/" in table else ".", name)
+    if storage.is_s3(url):  # S3 does not resolve `..`, `.` and `//`
+        bucket, _, key = url.removeprefix(storage.SCHEME).partition("/")
         key = posixpath.normpath(key)
-        return place if key.startswith("..") else f"{storage.SCHEME}{bucket}/{key}"
-    return place
+        return url if key.startswith("..") else f"{storage.SCHEME}{bucket}/{key}"
+    return url
 
 
 def _image(row: Row) -> tuple[bytes | None, tuple[str, str] | None]:
-    """The bytes of a row's image, or why there are none."""
-    place = row.image or ""
+    """The bytes of a row's image, or (code, detail) of why there are none."""
+    url = row.image or ""
     try:
-        image = storage.read_bytes(place)
+        image = storage.read_bytes(url)
         if image is None and row.name != row.name.strip():
-            image = storage.read_bytes(f"{place[: len(place) - len(row.name)]}{row.name.strip()}")
+            image = storage.read_bytes(f"{url[: len(url) - len(row.name)]}{row.name.strip()}")
     except storage.BadAddress as error:
         return None, ("missing_image", str(error))
     if image is not None:
         return image, None
     if row.name.startswith("file://"):
-        return None, ("missing_image", f"{visible(row.name)} is an address: write the path alone")
+        return None, ("missing_image", f"{visible(row.name)} is a URL: write the path alone")
     if "://" in row.name and not storage.is_s3(row.name):
-        return None, ("missing_image", f"{visible(row.name)} is an address: fetch the pictures first (img2dataset)")
+        return None, ("missing_image", f"{visible(row.name)} is a URL: download the pictures first (img2dataset)")
     hint = "" if row.name == row.image else "; a path is relative to its table"
-    hint += "; the folders of a path are separated by / here" if "\\" in row.name else ""
-    return None, ("missing_image", f"{visible(place)} does not exist{hint}")
+    hint += "; folders in a path are separated by /" if "\\" in row.name else ""
+    return None, ("missing_image", f"{visible(url)} does not exist{hint}")

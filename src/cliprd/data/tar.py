@@ -43,9 +43,9 @@ def entries(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
     while block := tar.fileobj.read(1 << 20):  # of a compressed file up to its checksum
         if block.strip(b"\0"):
             raise InputError(
-                f"{where} goes on behind the mark that ends an archive.",
-                "If tars were joined by `cat`, join them by `tar --concatenate` or name them one by one; else fetch it "
-                "again.",
+                f"{where} has data after the end of the archive.",
+                "If tars were joined with `cat`, join them with `tar --concatenate` or name them one by one; else "
+                "download it again.",
             )
 
 
@@ -67,6 +67,27 @@ def tar_files(path: Path, *, only: str = "") -> Iterator[tuple[str, bytes]]:
                 if len(content) != size or len(file.read(padding)) != padding:
                     raise ValueError(f"it ends within {name}")
                 yield name, content
+            if not header:
+                raise ValueError("it ends early, without an end-of-archive mark")
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error
+
+
+def tar_places(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, where its content begins, size) of each file; only headers are read.
+
+    Raises:
+        InputError: missing, cut short, or not of that form.
+    """
+    try:
+        end = path.stat().st_size
+        with path.open("rb") as file:
+            while (header := file.read(_BLOCK)).strip(b"\0"):
+                name, size = _entry(header)
+                start = file.tell()
+                if file.seek(size + -size % _BLOCK, 1) > end:
+                    raise ValueError(f"it ends within {name}")
+                yield name, start, size
             if not header:
                 raise ValueError("it ends early, without an end-of-archive mark")
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes: gzip, bzip2 and xz are unpacked as they come, other containers are refused."""
+"""Detects a file's container by its first bytes: gzip, bzip2 and xz are decompressed, others refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO, cast
 
 from cliprd.errors import InputError
 
-DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what unpacking raises on broken bytes
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)  # raised when decompressing damaged data
 _IMG2DATASET = (
     "img2dataset writes what cliprd reads with --output_format webdataset (data.kind: webdataset) or files (folder)."
 )
@@ -30,14 +30,14 @@ OTHER_OUTPUTS = {".parquet": _IMG2DATASET, ".tfrecord": _IMG2DATASET}
 
 
 def unpacked(url: str, file: IO[bytes]) -> io.BufferedReader:
-    """`file` itself, or what is compressed in it.
+    """`file` itself, or a stream of its decompressed content.
 
     Args:
         url: of the file, for messages.
         file: a buffered stream at its start.
 
     Raises:
-        InputError: a container of another kind, which is named.
+        InputError: a container of another kind; the message names it.
     """
     head = cast(io.BufferedReader, file).peek(16)[:16]
     for sign, (kind, remedy) in _FOREIGN.items():

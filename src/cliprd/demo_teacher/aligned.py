@@ -19,13 +19,12 @@ from cliprd.demo_teacher.heads import AlignedHeads, conse
 from cliprd.demo_teacher.minilm import MiniLM
 from cliprd.errors import InputError
 from cliprd.files import atomic_write
-from cliprd.models.encoder import count_parameters, state_sha256
+from cliprd.models.encoder import CONFIG_FILE, count_parameters, describe, state_sha256
 from cliprd.models.image_spec import ImageSpec
 from cliprd.reading import read_json
 
 ID = "aligned:efficientnet_lite0+minilm_l6_v2"
 HEADS_FILE = "heads.safetensors"
-CONFIG_FILE = "teacher.json"
 
 
 class Backbones:
@@ -134,18 +133,6 @@ def save(teacher: AlignedTeacher, heads: AlignedHeads, folder: Path, training: d
     with atomic_write(folder / HEADS_FILE) as file:
         file.write(safetensors.torch.save(state))
     files.write_json(folder / CONFIG_FILE, {**describe(teacher), "training": training})
-
-
-def describe(teacher: Any) -> dict[str, Any]:
-    """What `teacher.json` says of any teacher: the identity that the cache's fingerprint is made of."""
-    return {
-        "id": teacher.id,
-        "dim": teacher.dim,
-        "logit_scale": teacher.logit_scale,
-        "weights_sha256": teacher.weights_sha256,
-        "image": teacher.image.to_dict(),
-        "tokenizer": teacher.tokenizer,
-    }
 
 
 def load(folder: Path, *, device: torch.device) -> AlignedTeacher:

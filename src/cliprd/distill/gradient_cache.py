@@ -1,10 +1,10 @@
-"""The gradients of a batch of any size in the memory of a micro-batch (GradCache, arXiv 2101.06983).
+"""Gradients of a batch of any size in the memory of a micro-batch (GradCache, arXiv 2101.06983).
 
-The loss sees the towers only through the embeddings: with ∂L/∂e at hand, a tower's gradient is the sum over rows of
-∂L/∂e · ∂e/∂θ, in parts of any size. So a step goes three ways: all rows are embedded without a graph; the loss of the
-whole batch is differentiated by the embeddings (and by its own parameters); each micro-batch is embedded once more,
-with a graph, and sent back from its rows of ∂L/∂e. It is exact, for one more forward pass of the towers. What still
-grows with the batch are its pixels as bytes, the embeddings and the loss (for which see `chunk_size`).
+The loss depends on the towers only through the embeddings e: a tower's gradient is the sum over rows of
+∂L/∂e · ∂e/∂θ, which can be computed in parts. A step embeds all rows without a graph, differentiates the loss of the
+full batch with respect to the embeddings (and its own parameters), then embeds each micro-batch again with a graph and
+propagates its rows of ∂L/∂e. This is exact and costs one more forward pass of the towers. Pixels (as bytes), embeddings
+and the loss (see `chunk_size`) still grow with the batch.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from cliprd.errors import ParamsError
 
 
 class GradientCache:
-    """`forward.at_once` in micro-batches: gradients are in the parameters when it comes back.
+    """`forward.at_once` in micro-batches: a call leaves the gradients in the parameters.
 
-    Several processes do not go through DistributedDataParallel here, which counts on one backward pass a step: they
-    start alike by hand, and average their gradients once, after the last micro-batch.
+    It does not use DistributedDataParallel, which expects one backward pass a step: parameters are broadcast at the
+    start, and gradients are averaged once, after the last micro-batch.
 
     Args:
-        forward: not wrapped; must not change between the calls but for its weights.
-        micro_batch_size: rows that this process embeds at once with a graph.
+        forward: not wrapped; only its weights may change between calls.
+        micro_batch_size: rows that this process embeds at a time with a graph.
 
     Raises:
         ParamsError: the student has batch norms in training.
@@ -44,7 +44,7 @@ class GradientCache:
         world.start_alike(forward)
 
     def __call__(self, batch: Batch, rows: int) -> dict[str, Tensor]:
-        """Weighted terms over the whole batch of `rows`, of which `batch` are this rank's."""
+        """Weighted terms over the full batch of `rows`; `batch` has this rank's rows."""
         images, tokens = torch.split(batch.images, self._size), torch.split(batch.tokens, self._size)
         states, embedded = [], []
         with torch.no_grad():
@@ -55,7 +55,7 @@ class GradientCache:
         terms = self._forward.terms(image, text, batch, rows)
         objective(terms).backward()  # type: ignore[no-untyped-call]
         for number, part in enumerate(zip(images, tokens, strict=True)):
-            _set_random_state(states[number])  # the same dropout masks again; the last leaves the state as it was
+            _set_random_state(states[number])  # repeat the dropout masks; the last one restores the final state
             span = slice(number * self._size, (number + 1) * self._size)
             towers = zip(self._forward.embed(*part), (image.grad, text.grad), strict=True)
             used = [(embedding, gradient[span]) for embedding, gradient in towers if gradient is not None]
@@ -65,7 +65,7 @@ class GradientCache:
 
 
 def _random_state() -> tuple[Tensor, Tensor | None]:
-    """Of the CPU and of the current GPU, where one is in use."""
+    """Random state of the CPU and of the current GPU, if one is in use."""
     return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
 
 

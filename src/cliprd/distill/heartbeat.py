@@ -1,8 +1,8 @@
-"""Signs of life between ranks: one that hangs (stopped, swapped out, cut off) ends the training within half a minute.
+"""Heartbeats between ranks: a rank that hangs (stopped, swapped out, disconnected) ends the training in half a minute.
 
-A bound on the collectives themselves would have to wait for the longest work of one rank alone: a checkpoint, an
-export, a slow read. So each rank counts up in the store where they met, in a thread of its own, and watches the next
-rank's count; of the last it is the first's. Whoever hangs has somebody before him who does not, or nobody is left.
+A timeout of the collectives would have to allow for the longest work of a single rank: a checkpoint, an export, a slow
+read. So a thread of each rank increments a counter in the rendezvous store and watches the next rank's counter (the
+last rank watches the first). A hanging rank is noticed by the rank before it, unless all hang.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from types import TracebackType
 
 from torch._C._distributed_c10d import Store
 
-EVERY = 2.0  # seconds between two signs
-MISSED = 10  # signs in a row
-LEFT = 1 << 40  # what a rank that ends well adds: it is no longer missed
+EVERY = 2.0  # seconds between two heartbeats
+MISSED = 10  # heartbeats in a row
+LEFT = 1 << 40  # added by a rank that ends normally, which is not watched any more
 
 
 class Heartbeat:
-    """While the block runs, this rank gives signs of life and watches over the next one.
+    """While the block runs, this rank sends heartbeats and watches those of the next one.
 
-    Time is counted in this rank's own signs: where the whole machine was suspended, nobody is missed.
+    Time is counted in this rank's own heartbeats, so a suspended machine causes no false alarm.
 
     Args:
-        store: where the ranks have met; a connection of its own, since a call may hang with the store's host.
-        lost: called with the rank that gives no sign, from a thread while the main one is likely to be blocked for
-            good: it is to end the process.
+        store: the rendezvous store, on a separate connection, since a call may hang with the store's host.
+        lost: called from a thread with the rank that sends no heartbeat. It must end the process, whose main thread is
+            probably blocked.
         every: seconds.
     """
 
@@ -50,13 +50,13 @@ class Heartbeat:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._threads[0].join(self._every)  # it may hang: then nobody cares any more
+        self._threads[0].join(self._every)  # it may hang, which does not matter at the end
         if kind is None and not self._threads[0].is_alive():
-            with contextlib.suppress(RuntimeError):  # the store has ended first
+            with contextlib.suppress(RuntimeError):  # the store ended first
                 self._store.add(self._own, LEFT)
 
     def _beat(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the store is gone: `_watch` sees no sign then
+        with contextlib.suppress(RuntimeError):  # the store is gone: `_watch` then sees no heartbeat
             while not self._ended.wait(self._every):
                 self._store.add(self._own, 1)
                 self._seen = self._store.add(f"sign-{self._next}", 0)

@@ -14,6 +14,7 @@ from cliprd.files import atomic_write
 
 HISTORY = "history.csv"
 THROUGHPUT = f"{manifest.VOLATILE_DIR}/throughput.csv"
+STUDENT_SCALE = "student_scale"  # the first of the history's scales: the columns before it are terms
 
 
 class Table:
@@ -60,14 +61,16 @@ class History:
         self._terms, self._scales = tuple(terms), tuple(scales)
         columns = ["step", "epoch", "lr", "loss", *terms, *scales, "grad_norm"]
         self._history = Table(output / HISTORY, columns, keep_to=keep_to)
-        self._throughput = Table(output / THROUGHPUT, ["step", "images_per_second", "data_wait"], keep_to=keep_to)
+        self._throughput = Table(
+            output / THROUGHPUT, ["step", "images_per_second", "data_wait", "time"], keep_to=keep_to
+        )
 
     def append(self, record: Record) -> None:
-        """Add a record to both."""
+        """Add a record to both, to the history last: a reader that sees it there finds the rest."""
         terms = [record.terms[name] for name in self._terms]
         scales = [record.scales[name] for name in self._scales]
+        self._throughput.append([record.step, record.images_per_second, record.data_wait, record.time])
         self._history.append([record.step, record.epoch, record.lr, sum(terms), *terms, *scales, record.grad_norm])
-        self._throughput.append([record.step, record.images_per_second, record.data_wait])
 
     def sync(self) -> None:
         """To the disk."""

@@ -3,7 +3,7 @@
 On several machines the same is called on each; they meet by torchrun's c10d rendezvous, and each tells what it saw.
 
 Of the ranks that fail, one is the cause and the others have lost it. Each leaves what it knows in the file that
-torchrun names (see `handover`); the launcher raises the cause as if it had happened here: its class, and so its exit
+torchrun names (see `error_file`); the launcher raises the cause as if it had happened here: its class, and so its exit
 code, and its one line.
 """
 
@@ -73,7 +73,7 @@ def launch(module: str, task: Mapping[str, Any], processes: int, nodes: Nodes | 
             line = " ".join(str(error).split())[:200].rstrip(".")
             raise RetryableError(
                 f"The machines have not met, or have lost each other: {line}.",
-                "The same command goes on from the last checkpoint.",
+                "Run the same command to resume from the last checkpoint.",
             ) from error
         except SignalException as error:
             caught = error.sigval
@@ -81,7 +81,7 @@ def launch(module: str, task: Mapping[str, Any], processes: int, nodes: Nodes | 
         raise KeyboardInterrupt
     if caught is not None:
         os.kill(os.getpid(), caught)  # as it would have ended without children
-        raise RetryableError(f"The training was ended by {caught.name}.", "The same command goes on.")
+        raise RetryableError(f"The training was ended by {caught.name}.", "Run the same command to resume.")
 
 
 def _meeting(task: Mapping[str, Any], nodes: Nodes | None) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _cause(told: Sequence[Mapping[str, Any]], codes: Mapping[int, int]) -> Excep
             name = signal.Signals(-code).name
             reason = " (out of memory?)" if name == "SIGKILL" else ""
             return RetryableError(
-                f"Rank {rank} was ended by {name}{reason}.", "The same command goes on from the last checkpoint."
+                f"Rank {rank} was ended by {name}{reason}.", "Run the same command to resume from the last checkpoint."
             )
         return RuntimeError(f"rank {rank} ended with exit code {code}")
     first = (own or lost)[0]

@@ -1,7 +1,7 @@
-"""Batches for training: shards joined with the teacher cache, in a stateless order, made ahead of the step.
+"""Batches for training: shards joined with the teacher cache, in a stateless order, prefetched by threads.
 
-The position (epoch, step) is all the state there is, so a resumed training sees exactly the batches that it would have
-seen: every sample exactly once an epoch, on any number of ranks and workers.
+The position (epoch, step) is the only state, so a resumed training sees exactly the batches of an uninterrupted one:
+every sample once an epoch, on any number of ranks and workers.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Loader:
     Args:
         params: `distill` (batch_size, seed, epochs, shuffle_buffer, workers) and `augmentation`.
         spec, model_cfg: of the student.
-        part: of a batch of so many rows those that are made, None for all; the others are neither decoded nor
-            tokenised.
-        memory_budget: sets that need less stay in memory over the epochs.
+        part: number of rows of a batch → slice of the rows to build; the others are neither decoded nor tokenised.
+            None: all rows.
+        memory_budget: bytes; smaller sets stay in memory over the epochs.
 
     Attributes:
         division: of an epoch into batches.
         steps_per_epoch: batches an epoch.
-        waited: seconds that the consumer has spent waiting for batches.
+        waited: seconds that the consumer spent waiting for batches.
         resident: whether the set stays in memory.
     """
 
@@ -109,7 +109,9 @@ class Loader:
             laid = chain.from_iterable(self._all[shard] for shard in order.shards)
             for number in range(order.windows):
                 window = list(islice(laid, order.window))
-                yield from (window[place] for place in order.within(number)[max(0, skip - number * order.window) :])
+                yield from (
+                    window[position] for position in order.within(number)[max(0, skip - number * order.window) :]
+                )
             return
         first, skip = divmod(skip, order.window)
         laid_out = self._lay_out(order.shards, first * order.window)
@@ -121,11 +123,11 @@ class Loader:
                 window = ahead.result()
                 if number + 1 < order.windows:
                     ahead = reader.submit(lambda: list(islice(laid_out, order.window)))
-                yield from (window[place] for place in order.within(number)[skip:])
+                yield from (window[position] for position in order.within(number)[skip:])
                 skip = 0
 
     def _lay_out(self, shards: np.ndarray[Any, Any], first: int) -> Iterator[Row]:
-        """Rows of the shards end to end from place `first` on; shards wholly before it are not read."""
+        """Rows of the concatenated shards from position `first` on; shards before it are not read."""
         for index in shards:
             shard = self._shards.shards[index]
             if first >= shard.samples:

@@ -1,8 +1,8 @@
-"""Several machines that train together, as Kubeflow's operators tell each of them.
+"""Multi-node training as configured by Kubeflow's operators through environment variables.
 
-A Trainer's `TrainJob` and a Training Operator's `PyTorchJob` both name the first machine, their number and this one's
-place among them in the variables that torchrun reads: PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR, PET_MASTER_PORT. The
-same four, set by hand, make any machines that can reach each other train together.
+`TrainJob` (Trainer) and `PyTorchJob` (Training Operator) set the number of machines, this machine's rank and the first
+machine's address in torchrun's variables PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR and PET_MASTER_PORT. Set by hand,
+they let any machines that can reach each other train together.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from dataclasses import dataclass
 
 from cliprd.errors import EnvironmentError_, RetryableError
 
-MEET = 600  # seconds that a machine waits for the others: theirs may still be pulling the image
+MEET = 600  # seconds that a machine waits for the others, which may still be pulling the image
 VARIABLES = ("PET_NNODES", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT")
-_CHILD = "TORCHELASTIC_RUN_ID"  # torchrun sets it in what it starts
+_CHILD = "TORCHELASTIC_RUN_ID"  # set by torchrun in its child processes
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """This machine among those that train together.
+    """This machine's role in a multi-node training.
 
     Attributes:
-        count: how many they are.
-        rank: 0 to count - 1; 0 keeps the store through which they meet. Ranks of processes are dealt out anew at each
-            meeting: the leader (`World.leads`) may be on any machine.
-        host, port: of machine 0, as all of them reach it.
+        count: number of machines.
+        rank: 0 to count - 1; machine 0 hosts the rendezvous store. Ranks of processes are assigned at each rendezvous,
+            so the leader (`World.leads`) may be on any machine.
+        host, port: of machine 0, reachable from all machines.
     """
 
     count: int
@@ -36,32 +36,32 @@ class Nodes:
     port: int
 
     def address(self) -> str:
-        """This machine's address as the others see it: that of the interface which leads to the first one.
+        """This machine's address for the others: that of the network interface with the route to machine 0.
 
         Raises:
-            RetryableError: the first machine's name stays unknown; it has one once it has started.
+            RetryableError: the name of machine 0 could not be resolved in time; it resolves once the machine started.
         """
-        until = time.monotonic() + MEET
+        deadline = time.monotonic() + MEET
         while True:
             try:
-                family, _, _, _, place = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_DGRAM)[0]
+                family, _, _, _, address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_DGRAM)[0]
                 with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                    probe.connect(place)  # sends nothing
+                    probe.connect(address)  # sends nothing
                     return str(probe.getsockname()[0])
             except OSError as error:
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     raise RetryableError(
-                        f"Machine 0 of {self.count}, {self.host}, has not been found in {MEET} s: {error}.",
-                        "Look whether it has started.",
+                        f"Machine 0 of {self.count}, {self.host}, could not be resolved in {MEET} s: {error}.",
+                        "Check whether it has started.",
                     ) from error
                 time.sleep(1)
 
 
 def among() -> Nodes | None:
-    """What the environment says; None on a machine of its own, and in the processes that torchrun has started.
+    """The configuration in the environment; None for a single machine, and in processes that torchrun started.
 
     Raises:
-        EnvironmentError_: it says a part only, or a number that may change: a batch is divided once.
+        EnvironmentError_: a variable is missing, or the number of machines is not fixed.
     """
     if _CHILD in os.environ or VARIABLES[0] not in os.environ:
         return None
@@ -69,8 +69,8 @@ def among() -> Nodes | None:
         count, rank, host, port = (os.environ[name] for name in VARIABLES)
         return Nodes(int(count), int(rank), host, int(port))
     except (KeyError, ValueError) as error:
-        found = ", ".join(f"{name}={os.environ.get(name, '')}" for name in VARIABLES)
+        values = ", ".join(f"{name}={os.environ.get(name, '')}" for name in VARIABLES)
         raise EnvironmentError_(
-            f"The environment names other machines, but not as it should: {found}.",
-            "Set all four, the number of machines to a fixed one; or none of them.",
+            f"The variables of a multi-node training are incomplete or invalid: {values}.",
+            "Set all four, with a fixed number of machines, or none.",
         ) from error

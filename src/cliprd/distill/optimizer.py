@@ -1,4 +1,4 @@
-"""AdamW over student and loss, with weight decay only where it is meant."""
+"""AdamW for student and loss; only matrices get weight decay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cliprd.params import Distill
 
 
 def named_parameters(model: nn.Module, loss: nn.Module) -> dict[str, nn.Parameter]:
-    """Everything that trains, `student.*` and `loss.*`, in a fixed order."""
+    """All trainable parameters, `student.*` and `loss.*`, in a fixed order."""
     modules = {"student": model, "loss": loss}
     return {
         f"{prefix}.{name}": parameter

@@ -1,4 +1,4 @@
-"""Which sample comes when: a function of (seed, epoch) alone, so that any moment of a training can be replayed."""
+"""Order of samples: a function of (seed, epoch) alone, so that any position of a training can be reproduced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Position:
-    """Where in the data a training stands: `step` batches of epoch `epoch` are done."""
+    """A training's position in the data: `step` batches of epoch `epoch` are done."""
 
     epoch: int
     step: int
@@ -22,13 +22,13 @@ class Position:
 class EpochOrder:
     """The order of one epoch, readable shard by shard.
 
-    The shards' samples, shards in the order `shards`, are laid end to end and cut into windows of `window` samples;
-    within its window every sample may come anywhere. One window is a global shuffle. Windows are shuffled one by one
-    when they are served, so that memory and the way to a later one do not grow with the samples.
+    The samples of the shards, in the order `shards`, are concatenated and divided into windows of `window` samples,
+    each of which is shuffled. One window is a global shuffle. A window is shuffled when it is served, so that neither
+    memory nor the time to reach a later window grows with the number of samples.
 
     Attributes:
-        seed, epoch: what the order is of.
-        samples: in all.
+        seed, epoch: determine the order.
+        samples: in total.
         shards: indices of the shards in reading order.
         window: samples a window; the last one may be shorter.
     """
@@ -41,22 +41,22 @@ class EpochOrder:
 
     @property
     def windows(self) -> int:
-        """How many there are."""
+        """Number of windows."""
         return -(-self.samples // self.window)
 
     def within(self, number: int) -> NDArray[np.int64]:
-        """Window `number` as it is served: places counted from the window's own beginning; [its samples]."""
+        """Order of window `number`: positions relative to the window's start, `[its samples]`."""
         length = min(self.window, self.samples - number * self.window)
         return _generator("window", self.seed, self.epoch, number).permutation(length)
 
 
 def epoch_order(sizes: Sequence[int], *, seed: int, epoch: int, buffer: int) -> EpochOrder:
-    """Shards permuted, samples shuffled within a buffer of `buffer` samples.
+    """Shards permuted, and samples shuffled within a buffer.
 
     Args:
         sizes: samples of each shard.
-        buffer: samples that may lie in memory. Where it holds all, there is one window; otherwise windows of half of
-            it, as one is served while the next is read.
+        buffer: samples in memory. If all fit, there is one window; otherwise windows have half its size, as one is
+            served while the next is read.
     """
     samples = sum(sizes)
     window = samples if buffer >= samples else max(1, buffer // 2)
@@ -64,7 +64,7 @@ def epoch_order(sizes: Sequence[int], *, seed: int, epoch: int, buffer: int) -> 
 
 
 def caption_of(key: str, epoch: int, captions: int) -> int:
-    """The caption that epoch `epoch` of sample `key` uses: hash(key, epoch) mod `captions`, unrelated to the view's."""
+    """The caption that epoch `epoch` of sample `key` uses: hash(key, epoch) mod `captions`, not related to the view."""
     return _hash("caption", key, epoch) % captions
 
 

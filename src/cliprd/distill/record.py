@@ -1,4 +1,4 @@
-"""What training tells whoever listens: one record every `distill.log_every` steps."""
+"""What training reports: one record every `distill.log_every` steps."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Record:
         grad_norm: norm of all gradients before clipping.
         images_per_second: since the last record.
         data_wait: share of that time spent waiting for data, 0 to 1.
+        time: when, in milliseconds since the epoch.
     """
 
     step: int
@@ -29,3 +30,4 @@ class Record:
     grad_norm: float
     images_per_second: float
     data_wait: float
+    time: int

@@ -1,8 +1,8 @@
-"""From samples to a batch: the crop of a view, the tokens of a caption, the teacher's embeddings of both."""
+"""Builds batches from samples: crops, tokens and the teacher's embeddings of both."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,9 +29,9 @@ class Row:
 
     Attributes:
         key, captions: as in the shard.
-        image: encoded bytes; None once all its crops are kept.
+        image: encoded bytes; None once all its crops are in memory.
         teacher_image: float16 [views, dim], teacher_text: float16 [captions, dim].
-        crops, tokens: what is kept of earlier epochs, by view and by caption.
+        crops, tokens: kept from earlier epochs, by view and by caption.
     """
 
     key: str
@@ -50,7 +50,7 @@ class Batch:
     Attributes:
         images: uint8 [B, S, S, 3], cropped by the same box that the teacher saw.
         tokens: int64 [B, L], L the longest caption of the batch.
-        teacher_image, teacher_text: float16 [B, dim] as cached, normalised but for the rounding.
+        teacher_image, teacher_text: float16 [B, dim] as cached, normalised up to rounding.
     """
 
     images: Tensor
@@ -59,12 +59,26 @@ class Batch:
     teacher_text: Tensor
 
     def pin(self) -> Batch:
-        """In page-locked memory, from where a GPU copies without holding up the CPU."""
+        """A copy in page-locked memory, for asynchronous transfers to a GPU."""
         return Batch(*(t.pin_memory() for t in (self.images, self.tokens, self.teacher_image, self.teacher_text)))
 
 
+def crops_of(
+    image: bytes, key: str, views: Iterable[int], augmentation: Augmentation, spec: ImageSpec
+) -> dict[int, NDArray[np.uint8]]:
+    """View → crop `[S, S, 3]` of a sample's encoded picture.
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
+    try:
+        return quick_views(image, key, views, augmentation, spec, max_pixels=_CHECKED_BY_PREPARE)
+    except BadImage as error:
+        raise InputError(f"Sample '{key}' cannot be decoded: {error}.", "Run `cliprd prepare` again.") from error
+
+
 class Preparer:
-    """Makes batches of rows.
+    """Builds batches from rows.
 
     Args:
         spec: of the student's image tower.
@@ -72,7 +86,7 @@ class Preparer:
         augmentation: of the teacher cache.
         views: stored per image in the teacher cache.
         epochs: of the training.
-        keep: rows live through all epochs: keep their crops and tokens instead of making them anew.
+        keep: rows stay in memory over all epochs, so keep their crops and tokens too.
     """
 
     def __init__(
@@ -109,16 +123,11 @@ class Preparer:
         assert row.image is not None
         # Decoding costs more than cropping: where crops are kept, take all that the epochs will ask for at once.
         wanted = {view_of(row.key, e, self._views) for e in range(self._epochs)} if self._keep else {view}
-        try:
-            crops = quick_views(
-                row.image, row.key, wanted, self._augmentation, self._spec, max_pixels=_CHECKED_BY_PREPARE
-            )
-        except BadImage as error:
-            raise InputError(
-                f"Sample '{row.key}' cannot be decoded: {error}.", "Run `cliprd prepare` again."
-            ) from error
+        crops = crops_of(row.image, row.key, wanted, self._augmentation, self._spec)
         if self._keep:
-            row.crops.update((v, crop.copy()) for v, crop in crops.items())  # not the larger picture it is a part of
+            row.crops.update(
+                (v, crop.copy()) for v, crop in crops.items()
+            )  # a copy, so that the decoded picture is freed
             row.image = None
         return crops[view]
 

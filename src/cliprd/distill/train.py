@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,10 @@ from cliprd.data.shards import ShardSet
 from cliprd.distill import device
 from cliprd.distill.checkpoint import Checkpoints, State
 from cliprd.distill.distributed import World
-from cliprd.distill.divergence import Guard
+from cliprd.distill.divergence import FiniteCheck
 from cliprd.distill.forward import Forward, at_once, scale_of
 from cliprd.distill.gradient_cache import GradientCache
-from cliprd.distill.history import History
+from cliprd.distill.history import STUDENT_SCALE, History
 from cliprd.distill.loader import Loader
 from cliprd.distill.objective import build_loss
 from cliprd.distill.optimizer import build_optimizer, named_parameters
@@ -35,13 +35,12 @@ from cliprd.distill.schedule import learning_rate
 from cliprd.distill.sections import sections
 from cliprd.formatting import figure
 from cliprd.losses import DistillationLoss
-from cliprd.machine import collector_spared
+from cliprd.machine import gc_frozen
 from cliprd.models.student import build_student, student_config, student_spec
 from cliprd.params import Params
 from cliprd.teacher_cache import TeacherCache
 
 MAX_LOGIT_SCALE = math.log(100)  # of the student's own scale, as in open_clip
-STUDENT_SCALE = "student_scale"
 Report = Callable[[Record], None]
 
 
@@ -55,7 +54,7 @@ class Trained:
     samples: int  # seen, counted once for each epoch
 
 
-@collector_spared()
+@gc_frozen()
 def train(
     params: Params,
     shards: ShardSet,
@@ -84,87 +83,36 @@ def train(
         DivergedError: a term, the gradient or a scale is no finite number, or a scale ran away.
         EnvironmentError_: no such device.
     """
-    d = params.distill
-    runtime = device.resolve(d)
-    torch.manual_seed(d.seed)
-    model = world.synchronise_norms(build_student(params.student, seed=d.seed).to(runtime.device), runtime.device)
-    model_cfg = student_config(params.student)
-    loss = build_loss(d, int(model_cfg["embed_dim"]), cache.dim).to(runtime.device)
-    parameters = named_parameters(model, loss)
-    optimizer = build_optimizer(parameters.values(), d)
-    spec = student_spec(model, params.student)
-    loader = Loader(params, shards, cache, spec, model_cfg, part=world.part)
-    division = loader.division
-    division.check(world.size)
-    total = d.epochs * loader.steps_per_epoch
-
-    state = State(model, loss, optimizer)
+    job = _Job(params, shards, cache, world)
     checkpoints = Checkpoints(output, _identity(params, shards, cache), commit)
-    done, position = _resume(checkpoints, state, world)
+    done, position = _resume(checkpoints, job.state, world)
     if done and world.leads:
-        print(f"cliprd: the training {d.method}-{d.seed} goes on from step {done} of {total}", file=sys.stderr)
-    world.seed(d.seed, done)
-    forward = Forward(model, loss, spec, runtime, world, cache.logit_scale, local=d.local_loss)
-    micro = d.micro_batch_size
-    backward = at_once(world.wrap(forward)) if micro is None else GradientCache(forward, world, micro)
-    terms = loss.term_names
-    scales = [STUDENT_SCALE, *loss.multipliers()]
-    max_scale = d.max_scale if loss.scale_mode == "raw" else None
-    guard = Guard([*terms, *scales, "grad_norm"], max_scale=max_scale, agree=world.agree)
-    check_every = 1 if runtime.device.type == "cpu" else d.log_every  # a check makes a GPU wait for its own results
-    history = History(output, terms, scales, keep_to=done) if world.leads else None
-    bar = progress.bar(
-        total=total, initial=done, desc=f"distill {d.method}-{d.seed}", unit="step", disable=not world.leads
-    )
-    pace = _Pace(loader)
-
-    def step_of(batch: Batch, rows: int, step: int) -> None:
-        """One optimiser step, counted from 1, on a batch of `rows`; its numbers go to the guard."""
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step - 1, base=d.lr, warmup=d.warmup_steps, total=total)
-        optimizer.zero_grad(set_to_none=True)
-        found = backward(batch, rows)
-        gradients = [p.grad for p in parameters.values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if d.clip_grad_norm is not None:  # no gradient scaler anywhere: these are the true gradients
-            torch.nn.utils.clip_grads_with_norm_(parameters.values(), d.clip_grad_norm, norm)
-        optimizer.step()
-        with torch.no_grad():
-            scale_of(model).clamp_(0, MAX_LOGIT_SCALE)
-        loss.clamp_scales()
-        multipliers = {STUDENT_SCALE: scale_of(model).exp(), **loss.multipliers()}
-        guard.add(step, [*(found[t] for t in terms), *(multipliers[s] for s in scales), norm])
-
-    batches = loader.batches(position)
+        print(f"cliprd: the training {job.name} goes on from step {done} of {job.total}", file=sys.stderr)
+    world.seed(params.distill.seed, done)
+    job.connect(cache, world)
+    history = History(output, job.terms, job.scales, keep_to=done) if world.leads else None
+    bar = progress.bar(total=job.total, initial=done, desc=f"distill {job.name}", unit="step", disable=not world.leads)
+    pace = _Pace(job.loader)
+    batches = job.loader.batches(position)
     try:
         for batch in batches:
             step = done + 1
-            epoch, within = divmod(done, loader.steps_per_epoch)
-            rows = division.size(within)
-            step_of(batch.pin() if runtime.device.type == "cuda" else batch, rows, step)
-            pace.step(rows)
-            saves = step % d.checkpoint_every == 0 or step == total
-            logs = step % d.log_every == 0 or step == total
-            if saves or logs or step % check_every == 0:
-                values = guard.check(checkpoints.last())
+            epoch, within = divmod(done, job.loader.steps_per_epoch)
+            pace.step(job.step(batch, step, within))
+            saves, logs, checks = job.due(step)
+            if checks:
+                values = job.guard.check(checkpoints.last())
             if logs and history is not None:
-                record = Record(
-                    step=step,
-                    epoch=epoch,
-                    lr=optimizer.param_groups[0]["lr"],
-                    terms={name: values[name] for name in terms},
-                    scales={name: values[name] for name in scales},
-                    grad_norm=values["grad_norm"],
-                    **pace.since_last(),
-                )
+                record = job.record(step, epoch, values, pace.since_last())
                 history.append(record)
                 bar.set_postfix_str(describe(record), refresh=False)
                 if report is not None:
                     report(record)
             if saves and history is not None:
                 history.sync()
-                after = Position(epoch, within + 1) if within + 1 < loader.steps_per_epoch else Position(epoch + 1, 0)
-                checkpoints.save(state, step=step, position=after)
+                last = within + 1 == job.loader.steps_per_epoch
+                after = Position(epoch + 1, 0) if last else Position(epoch, within + 1)
+                checkpoints.save(job.state, step=step, position=after)
             done = step
             bar.update()
     finally:
@@ -172,7 +120,87 @@ def train(
         if history is not None:
             history.close()
         bar.close()
-    return Trained(model.cpu().eval(), loss.cpu().eval(), total, d.epochs * shards.samples)
+    return Trained(job.model.cpu().eval(), job.loss.cpu().eval(), job.total, params.distill.epochs * shards.samples)
+
+
+class _Job:
+    """All that trains, and what one step of it does.
+
+    Attributes:
+        total: steps of the whole training.
+        terms, scales: names of what is recorded.
+    """
+
+    def __init__(self, params: Params, shards: ShardSet, cache: TeacherCache, world: World) -> None:
+        d = self._d = params.distill
+        self.name = f"{d.method}-{d.seed}"
+        self.runtime = device.resolve(d)
+        torch.manual_seed(d.seed)
+        fresh = build_student(params.student, seed=d.seed).to(self.runtime.device)
+        self.model = world.synchronise_norms(fresh, self.runtime.device)
+        model_cfg = student_config(params.student)
+        self.loss = build_loss(d, int(model_cfg["embed_dim"]), cache.dim).to(self.runtime.device)
+        self._parameters = named_parameters(self.model, self.loss)
+        self._optimizer = build_optimizer(self._parameters.values(), d)
+        self._spec = student_spec(self.model, params.student)
+        self.loader = Loader(params, shards, cache, self._spec, model_cfg, part=world.part)
+        self.loader.division.check(world.size)
+        self.total = d.epochs * self.loader.steps_per_epoch
+        self.state = State(self.model, self.loss, self._optimizer)
+        self.terms = self.loss.term_names
+        self.scales = [STUDENT_SCALE, *self.loss.multipliers()]
+
+    def connect(self, cache: TeacherCache, world: World) -> None:
+        """Wrap what trains for `world`, once its state is that of the checkpoint."""
+        d = self._d
+        forward = Forward(self.model, self.loss, self._spec, self.runtime, world, cache.logit_scale, local=d.local_loss)
+        micro = d.micro_batch_size
+        self._backward = at_once(world.wrap(forward)) if micro is None else GradientCache(forward, world, micro)
+        max_scale = d.max_scale if self.loss.scale_mode == "raw" else None
+        self.guard = FiniteCheck([*self.terms, *self.scales, "grad_norm"], max_scale=max_scale, agree=world.agree)
+
+    def due(self, step: int) -> tuple[bool, bool, bool]:
+        """Whether a checkpoint, a record, and a check of the numbers come after a step."""
+        d, last = self._d, step == self.total
+        saves, logs = step % d.checkpoint_every == 0 or last, step % d.log_every == 0 or last
+        # A check makes a GPU wait for its own results.
+        return saves, logs, saves or logs or self.runtime.device.type == "cpu"
+
+    def step(self, batch: Batch, step: int, within: int) -> int:
+        """One optimiser step, counted from 1; its numbers go to the guard. Returns the rows of the whole batch.
+
+        Args:
+            within: number of the batch in its epoch, of which `batch` is this rank's part.
+        """
+        d, rows = self._d, self.loader.division.size(within)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(step - 1, base=d.lr, warmup=d.warmup_steps, total=self.total)
+        self._optimizer.zero_grad(set_to_none=True)
+        values = self._backward(batch.pin() if self.runtime.device.type == "cuda" else batch, rows)
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if d.clip_grad_norm is not None:  # no gradient scaler anywhere: these are the true gradients
+            torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), d.clip_grad_norm, norm)
+        self._optimizer.step()
+        with torch.no_grad():
+            scale_of(self.model).clamp_(0, MAX_LOGIT_SCALE)
+        self.loss.clamp_scales()
+        multipliers = {STUDENT_SCALE: scale_of(self.model).exp(), **self.loss.multipliers()}
+        self.guard.add(step, [*(values[t] for t in self.terms), *(multipliers[s] for s in self.scales), norm])
+        return rows
+
+    def record(self, step: int, epoch: int, values: Mapping[str, float], pace: Mapping[str, float]) -> Record:
+        """What is logged of a step, from the numbers that the guard has checked."""
+        return Record(
+            step=step,
+            epoch=epoch,
+            lr=self._optimizer.param_groups[0]["lr"],
+            terms={name: values[name] for name in self.terms},
+            scales={name: values[name] for name in self.scales},
+            grad_norm=values["grad_norm"],
+            **pace,
+            time=int(1000 * time.time()),
+        )
 
 
 class _Pace:

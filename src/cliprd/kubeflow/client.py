@@ -1,12 +1,12 @@
-"""The connection to a Kubeflow Pipelines API: credentials, bounded waiting, and every failure as one typed line.
+"""The connection to a Kubeflow Pipelines API: credentials, timeouts, and every error as one typed line.
 
-kfp's own client is used for what it says on the wire. It is kept from printing, and its transport is replaced by one
-that never hangs, never follows a redirect (a sign-in page, which would also be shown the token) and knows a web page
-from an answer.
+kfp's own client makes the requests. It is kept from printing, and its transport is replaced by one that never hangs,
+never follows a redirect (to a sign-in page, which would also get the token) and tells a web page from an answer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -14,7 +14,7 @@ import socket
 import time
 import urllib.parse
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ TOKEN_VARIABLE = "KFP_TOKEN"  # noqa: S105 (its name)
 ENDPOINT_VARIABLE = "KF_PIPELINES_ENDPOINT"  # kfp's own
 PROJECTED_TOKEN_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105 (set in the notebooks of multi-user Kubeflow)
 CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
-READ_ATTEMPTS = 3  # of what changes nothing on the server
+READ_ATTEMPTS = 3  # of a request that changes nothing on the server
 FIRST_PAUSE = 1.0  # seconds before the second attempt; doubled
 PAGE = 100
 SIGN_IN = (
@@ -39,19 +39,27 @@ SIGN_IN = (
 
 
 class NotFound(InputError):
-    """The server answers, and has no such thing."""
+    """The server answers 404."""
 
 
 class Exists(InputError):
-    """The server has one of this name already."""
+    """The server answers 409: it has one of this name already."""
 
 
 class Unauthorized(InputError):
     """No token, an expired one, or a sign-in page instead of an answer."""
 
 
+REFUSALS: dict[int, tuple[type[CliprdError], str, str]] = {
+    401: (Unauthorized, "does not accept the token, or wants one", SIGN_IN),
+    403: (InputError, "forbids this", "Check --namespace and the rights of the token's account in it."),
+    404: (NotFound, "answers that it does not exist", "Check the name, --host and --namespace."),
+    409: (Exists, "has this already", "Choose another name."),
+}
+
+
 class Api:
-    """What cliprd asks of the server, through `kfp.Client`."""
+    """The requests of cliprd, through `kfp.Client`."""
 
     def __init__(self, client: Any, host: str, namespace: str | None) -> None:
         self.client = client
@@ -62,31 +70,34 @@ class Api:
         """Page of a run, recurring run or experiment in the UI."""
         return f"{self.client._get_url_prefix().rstrip('/')}/#/{kind}/details/{identity}"
 
-    def find(self, lister: Callable[..., Any], field: str, name: str, **more: Any) -> list[Any]:
-        """All things that `lister` lists under exactly this display name."""
+    def find(self, lister: Callable[..., Any], field: str, name: str, **more: Any) -> Any | None:
+        """The first of `find_all`, or None."""
+        return next(iter(self.find_all(lister, field, name, **more)), None)
+
+    def find_all(self, lister: Callable[..., Any], field: str, name: str, **more: Any) -> list[Any]:
+        """All that `lister` lists under exactly this display name."""
         predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
-        found: list[Any] = []
+        items: list[Any] = []
         token = ""
         while True:
             page = lister(filter=json.dumps({"predicates": [predicate]}), page_size=PAGE, page_token=token, **more)
-            found += getattr(page, field) or []
+            items += getattr(page, field) or []
             token = page.next_page_token or ""
             if not token:
-                return [item for item in found if item.display_name == name]
+                return [item for item in items if item.display_name == name]
 
     def get(self, path: str) -> Any:
         """The JSON of a path that kfp's client has no call for."""
-        answer = self.client._run_api.api_client.call_api(
+        return self.client._run_api.api_client.call_api(
             path, "GET", header_params={"Accept": "application/json"}, response_type="object",
             auth_settings=["Bearer"], _return_http_data_only=True,
         )  # fmt: skip
-        return answer
 
     def text(self, path: str) -> str:
         """The text of a path: a log."""
-        rest_client = self.client._run_api.api_client.rest_client
-        with rest_client.plain_text():
-            answer = self.client._run_api.api_client.call_api(
+        api_client = self.client._run_api.api_client
+        with api_client.rest_client.plain_text():
+            answer = api_client.call_api(
                 path, "GET", response_type="bytes", auth_settings=["Bearer"], _preload_content=False
             )
         return bytes(answer.data).decode("utf-8", errors="replace")
@@ -98,7 +109,7 @@ def connect(host: str | None, *, namespace: str | None, token_file: Path | None)
     Args:
         host: address of the API, as of its UI: `https://kubeflow.example/pipeline`. None: KF_PIPELINES_ENDPOINT.
         namespace: in multi-user Kubeflow: the profile. None: that of kfp's context file, or of this pod.
-        token_file: read anew for each request, since projected tokens change. None: KFP_TOKEN, or what kfp knows.
+        token_file: read again for each request, since projected tokens change. None: KFP_TOKEN, or kfp's own.
 
     Raises:
         ParamsError: the host is no address; a namespace is needed. InputError: no KFP there, or it refuses us.
@@ -111,20 +122,20 @@ def connect(host: str | None, *, namespace: str | None, token_file: Path | None)
         raise ParamsError(f"{TOKEN_VARIABLE} holds no token (one line, no spaces).", "Set it to the bare token.")
     bundle = os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE")
     if bundle and not Path(bundle).is_file():
-        raise InputError(f"There is no CA bundle {bundle}.", "Mend SSL_CERT_FILE or REQUESTS_CA_BUNDLE.")
+        raise InputError(f"There is no CA bundle {bundle}.", "Correct SSL_CERT_FILE or REQUESTS_CA_BUNDLE.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "works with v2.0.0-beta.2 and later"
         try:
             client = _Client(
                 host=address,
-                namespace=namespace or "kubeflow",  # kfp's word for "not given"
+                namespace=namespace or "kubeflow",  # kfp's default
                 existing_token=secret or None,
                 credentials=credentials,
                 ssl_ca_cert=bundle,
             )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InputError(
-                f"{kfp_client.Client._LOCAL_KFP_CONTEXT}, kfp's context file, is damaged.", "Mend or remove it."
+                f"{kfp_client.Client._LOCAL_KFP_CONTEXT}, kfp's context file, is damaged.", "Correct or remove it."
             ) from error
         except OSError as error:
             raise InputError(
@@ -138,10 +149,10 @@ def connect(host: str | None, *, namespace: str | None, token_file: Path | None)
 
 
 class _Client(kfp_client.Client):  # type: ignore[misc]
-    """kfp's client without its attempts, sleeps and logging on start, and without writing a context file."""
+    """kfp's client without retries, sleeps and logging on start, and without writing a context file."""
 
     def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
-        """Asked by kfp to learn whether a namespace is needed: "yes" makes it take this pod's, if this is a pod."""
+        """kfp calls this to learn whether a namespace is needed: "yes" makes it take this pod's, if this is a pod."""
         return kfp_server_api.V2beta1GetHealthzResponse(multi_user=True)
 
     def set_user_namespace(self, namespace: str) -> None:
@@ -170,7 +181,7 @@ class _FileToken(kfp_client.TokenCredentialsBase):  # type: ignore[misc]
 
 
 class _Transport(rest.RESTClientObject):  # type: ignore[misc]
-    """Requests with bounded times; what goes wrong comes out as an error of cliprd."""
+    """Requests with timeouts; every failure is raised as an error of cliprd."""
 
     def __init__(self, configuration: Any, host: str) -> None:
         super().__init__(configuration)
@@ -179,12 +190,17 @@ class _Transport(rest.RESTClientObject):  # type: ignore[misc]
         pool = self.pool_manager
         pool.request = functools.partial(pool.request, redirect=False, retries=False)
 
-    def plain_text(self) -> _PlainText:
+    @contextlib.contextmanager
+    def plain_text(self) -> Iterator[None]:
         """A context in which answers need not be JSON."""
-        return _PlainText(self)
+        self._json = False
+        try:
+            yield
+        finally:
+            self._json = True
 
     def request(self, method: str, url: str, *arguments: Any, **options: Any) -> Any:
-        """As kfp's, with attempts where nothing can be done twice."""
+        """As kfp's, with retries of requests that change nothing."""
         options["_request_timeout"] = (CONNECT_SECONDS, READ_SECONDS)
         attempts = READ_ATTEMPTS if method == "GET" else 1
         for attempt in range(1, attempts + 1):
@@ -202,31 +218,9 @@ class _Transport(rest.RESTClientObject):  # type: ignore[misc]
         try:
             answer = super().request(method, url, *arguments, **options)
         except kfp_server_api.ApiException as error:
-            raise self._refusal(method, error) from None  # it holds headers, and those the token
-        except urllib3.exceptions.NameResolutionError as error:
-            if isinstance(error.__cause__, socket.gaierror) and error.__cause__.errno != socket.EAI_AGAIN:
-                raise InputError(f"No host is named {self._name()}.", "Check --host.") from None
-            raise _Unreachable(f"The name {self._name()} cannot be looked up now.", "Check --host, VPN, DNS.") from None
-        except urllib3.exceptions.NewConnectionError as error:
-            raise _Unreachable(
-                f"{self._host} cannot be reached: {_reason(error)}.", "Check --host; is a port-forward running?"
-            ) from None
-        except urllib3.exceptions.ConnectTimeoutError:
-            raise _Unreachable(
-                f"{self._host} does not answer within {CONNECT_SECONDS:.0f} s.", "Check --host, VPN and firewall."
-            ) from None
-        except urllib3.exceptions.ReadTimeoutError:
-            raise _Unreachable(
-                f"{self._host} took longer than {READ_SECONDS:.0f} s to answer.", _unsure(method)
-            ) from None
-        except urllib3.exceptions.ProtocolError as error:
-            raise RetryableError(f"{self._host} broke the connection: {_reason(error)}.", _unsure(method)) from None
-        except urllib3.exceptions.LocationValueError:
-            raise ParamsError(
-                f"--host {self._host} is no address.", "For example https://kubeflow.example/pipeline"
-            ) from None
+            raise self._refusal(method, error) from None  # its headers hold the token
         except urllib3.exceptions.HTTPError as error:
-            raise RetryableError(f"{self._host}: {type(error).__name__}: {_reason(error)}.", _unsure(method)) from None
+            raise self._failure(method, error) from None
         if self._json:
             self._check(answer)
         return answer
@@ -242,78 +236,74 @@ class _Transport(rest.RESTClientObject):  # type: ignore[misc]
                 f"{self._host} answers, but not as a Kubeflow Pipelines API.", "Check --host and its path."
             ) from None
 
-    def _refusal(self, method: str, error: Any) -> CliprdError:
-        status, body = error.status, error.body or b""
-        if status == 0:  # kfp's word for TLS
+    def _failure(self, method: str, error: urllib3.exceptions.HTTPError) -> CliprdError:
+        """No answer: cliprd's error for urllib3's."""
+        host, causes = self._host, urllib3.exceptions
+        if isinstance(error, causes.NameResolutionError):
+            if isinstance(error.__cause__, socket.gaierror) and error.__cause__.errno != socket.EAI_AGAIN:
+                return InputError(f"No host is named {self._name()}.", "Check --host.")
+            return _Unreachable(f"The name {self._name()} cannot be looked up now.", "Check --host, VPN, DNS.")
+        if isinstance(error, causes.NewConnectionError):
+            remedy = "Check --host; is a port-forward running?"
+            return _Unreachable(f"{host} cannot be reached: {_reason(error)}.", remedy)
+        if isinstance(error, causes.ConnectTimeoutError):
+            remedy = "Check --host, VPN and firewall."
+            return _Unreachable(f"{host} does not answer within {CONNECT_SECONDS:.0f} s.", remedy)
+        if isinstance(error, causes.ReadTimeoutError):
+            return _Unreachable(f"{host} took longer than {READ_SECONDS:.0f} s to answer.", _unsure(method))
+        if isinstance(error, causes.ProtocolError):
+            return RetryableError(f"{host} broke the connection: {_reason(error)}.", _unsure(method))
+        if isinstance(error, causes.LocationValueError):
+            return ParamsError(f"--host {host} is no address.", "For example https://kubeflow.example/pipeline")
+        return RetryableError(f"{host}: {type(error).__name__}: {_reason(error)}.", _unsure(method))
+
+    def _refusal(self, method: str, error: kfp_server_api.ApiException) -> CliprdError:
+        """An answer other than success: cliprd's error for its status."""
+        host, status, body = self._host, error.status, error.body or b""
+        message = _message(body)
+        if status == 0:  # kfp's status of a TLS error
             why = " ".join(str(error.reason).split()).removeprefix("SSLError ")
             plain = "WRONG_VERSION_NUMBER" in why or "record layer failure" in why
             remedy = "It may speak plain http://." if plain else "Name its CA's file in SSL_CERT_FILE."
-            return InputError(f"{self._host}: TLS failed: {why[:200]}.", remedy)
-        said = _said(body)
-        if status == 401:
-            return Unauthorized(f"{self._host} does not accept the token, or wants one (401{said}).", SIGN_IN)
-        if status == 403:
-            return InputError(
-                f"{self._host} forbids this (403{said}).",
-                "Check --namespace and the rights of the token's account in it.",
-            )
+            return InputError(f"{host}: TLS failed: {why[:200]}.", remedy)
         if 300 <= status < 400:
             location = urllib.parse.urlsplit((error.headers or {}).get("Location", ""))
-            where = urllib.parse.urlunsplit((*location[:3], "", ""))  # the query may carry state of a sign-in
-            return Unauthorized(
-                f"{self._host} sends on to {where or 'another page'} ({status}): a sign-in page, or the wrong address.",
-                SIGN_IN,
-            )
-        if status == 404:
-            if _is_page(body) or not said:
-                return NotFound(
-                    f"{self._host} has no Kubeflow Pipelines API (404).", "Check --host and its path (often /pipeline)."
-                )
-            return NotFound(f"{self._host} has no such thing (404{said}).", "Check the name, --host and --namespace.")
-        if status == 409:
-            return Exists(f"{self._host} has this already (409{said}).", "Choose another name.")
+            page = urllib.parse.urlunsplit((*location[:3], "", ""))  # the query may carry state of a sign-in
+            problem = f"{host} sends on to {page or 'another page'} ({status}): a sign-in page, or the wrong address."
+            return Unauthorized(problem, SIGN_IN)
+        if status == 404 and (_is_page(body) or not message):
+            remedy = "Check --host and its path (often /pipeline)."
+            return NotFound(f"{host} has no Kubeflow Pipelines API (404).", remedy)
         if status in (408, 425, 429) or status >= 502 or (status == 500 and method == "GET"):
-            return RetryableError(f"{self._host} cannot answer now ({status}{said}).", "Try again later.")
+            return RetryableError(f"{host} cannot answer now ({status}{message}).", "Try again later.")
         if status >= 500:
-            return RetryableError(
-                f"{self._host} failed ({status}{said}).", "If it stays so, look at ml-pipeline's log."
-            )
-        return InputError(
-            f"{self._host} refuses the request ({status}{said}).", "Check --namespace and your rights in it."
+            return RetryableError(f"{host} failed ({status}{message}).", "If it persists, look at ml-pipeline's log.")
+        kind, problem, remedy = REFUSALS.get(
+            status, (InputError, "refuses the request", "Check --namespace and your rights in it.")
         )
+        return kind(f"{host} {problem} ({status}{message}).", remedy)
 
     def _name(self) -> str:
         return urllib.parse.urlsplit(self._host).hostname or self._host
 
 
-class _PlainText:
-    def __init__(self, transport: _Transport) -> None:
-        self._transport = transport
-
-    def __enter__(self) -> None:
-        self._transport._json = False
-
-    def __exit__(self, *_: object) -> None:
-        self._transport._json = True
-
-
 class _Unreachable(RetryableError):
-    """Nobody there, or too slow: a second attempt at once would only be waited for again."""
+    """No server there, or too slow: a retry would only wait again."""
 
 
 def _install(client: Any, host: str) -> None:
     """Give every API of the client our transport."""
     transport = _Transport(client._existing_config, host)
-    apis = [value for value in vars(client).values() if hasattr(value, "api_client")]
-    for api in apis:
-        api.api_client.rest_client = transport
+    for api in vars(client).values():
+        if hasattr(api, "api_client"):
+            api.api_client.rest_client = transport
 
 
 def _address(host: str | None) -> str:
-    given = host or os.environ.get(ENDPOINT_VARIABLE, "")
-    if not given:
+    name = host or os.environ.get(ENDPOINT_VARIABLE, "")
+    if not name:
         raise ParamsError("No host.", f"Give --host https://kubeflow.example/pipeline, or set {ENDPOINT_VARIABLE}.")
-    address = given if "://" in given else f"https://{given}"
+    address = name if "://" in name else f"https://{name}"
     try:
         parts = urllib.parse.urlsplit(address)
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
@@ -321,7 +311,7 @@ def _address(host: str | None) -> str:
         good = False
         parts = urllib.parse.urlsplit("")
     if not good or any(character.isspace() for character in address):
-        raise ParamsError(f"--host {given!r} is no address.", "For example https://kubeflow.example/pipeline")
+        raise ParamsError(f"--host {name!r} is no address.", "For example https://kubeflow.example/pipeline")
     if parts.username or parts.password:
         raise ParamsError(
             "--host carries a user or password.", f"Give a token in {TOKEN_VARIABLE} or with --token-file."
@@ -346,24 +336,22 @@ def _is_page(body: bytes) -> bool:
     return body.lstrip()[:1] == b"<"
 
 
-def _said(body: bytes | str) -> str:
-    """The server's own words, short."""
+def _message(body: bytes | str) -> str:
+    """The server's own message, short."""
     text = body.decode("utf-8", errors="replace") if isinstance(body, bytes) else body
     if not text.strip() or text.lstrip().startswith("<"):
         return ""
-    try:
+    with contextlib.suppress(ValueError):
         tree = json.loads(text)
-    except ValueError:
-        tree = None
-    if isinstance(tree, dict):
-        inner = next((part["message"] for part in tree.get("details") or [] if part.get("message")), "")
-        text = str(inner or tree.get("error_message") or tree.get("message") or tree.get("error") or "")
+        if isinstance(tree, dict):
+            inner = next((part["message"] for part in tree.get("details") or [] if part.get("message")), "")
+            text = str(inner or tree.get("error_message") or tree.get("message") or tree.get("error") or "")
     text = " ".join(text.split())
     return f": {text[:300]}" if text else ""
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost words of urllib3's nest."""
+    """The innermost message of urllib3's nested errors."""
     text = str(error)
     for part in (error.__cause__, error.__context__):
         if isinstance(part, OSError) and part.strerror:
@@ -372,6 +360,4 @@ def _reason(error: BaseException) -> str:
 
 
 def _unsure(method: str) -> str:
-    return (
-        "Try again later." if method == "GET" else "Whether it was done is not known: look in the UI, then try again."
-    )
+    return "Try again later." if method == "GET" else "Whether it was done is unknown: look in the UI, then try again."

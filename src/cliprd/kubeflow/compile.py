@@ -17,8 +17,8 @@ NAMES = ("distill", "ablation", "retrain")
 
 def build(name: str, params: Params, image: str) -> Any:
     """KFP's pipeline of this name, from the entry points `cliprd.pipelines`; arguments as of `compile_pipeline`."""
-    (found,) = entry_points(group="cliprd.pipelines", name=name)
-    return found.load()(params, image)
+    (builder,) = entry_points(group="cliprd.pipelines", name=name)
+    return builder.load()(params, image)
 
 
 def compile_pipeline(name: str, params: Params, image: str) -> str:
@@ -27,11 +27,11 @@ def compile_pipeline(name: str, params: Params, image: str) -> str:
     Args:
         name: one of `NAMES`.
         params: defaults of its inputs, and its resources.
-        image: for every step; see `cliprd.kubeflow.image`.
+        image: image that every step runs in; see `cliprd.kubeflow.image`.
     """
     pipeline = build(name, params, image)
-    with tempfile.TemporaryDirectory() as place:
-        target = Path(place) / f"{name}.yaml"
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / f"{name}.yaml"
         compiler.Compiler().compile(pipeline, str(target))
         text = target.read_text(encoding="utf-8")
     # KFP heads the file with the inputs as comments, in another order each time.

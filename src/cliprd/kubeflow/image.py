@@ -1,4 +1,4 @@
-"""Which image a pipeline's steps run in: its name says its content, or it is refused.
+"""Image that a pipeline's steps run in: its name fixes its content, or it is refused.
 
 KFP's cache key holds the image's name, not its content: behind a tag that moves, a rebuilt image gets the results of
 the old one (kubeflow/pipelines#13862).
@@ -10,6 +10,7 @@ import hashlib
 import re
 from pathlib import Path
 
+from cliprd.artifact import identity
 from cliprd.errors import ParamsError
 from cliprd.params import Kubernetes
 
@@ -25,16 +26,26 @@ CONTENT = (
     "data/demo",
 )
 NAME = "cliprd"
+CONTENT_TAG = re.compile(r":(cpu|cuda)-[0-9a-f]{12}$")
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
-_CONTENT_TAG = re.compile(r":(cpu|cuda)-[0-9a-f]{12}$")
 
 
 def content_tag(target: str, root: Path = ROOT) -> str:
-    """`cliprd:<target>-<12 hex digits>` of all that goes into the image; `make images` gives it this name."""
+    """`cliprd:<target>-<12 hex digits>` of all that goes into the image; `make images` gives it this name.
+
+    Raises:
+        ParamsError: `root` is no checkout of cliprd's repository, so no image can be built here.
+    """
+    if not _is_checkout(root):
+        raise ParamsError(
+            "The default image is the one that `make images` builds in a checkout of cliprd's repository; "
+            "this cliprd is installed from a wheel.",
+            "Name the image of this version: --image REGISTRY/cliprd@sha256:...",
+        )
     digest = hashlib.sha256()
     for name in CONTENT:
-        place = root / name
-        files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+        source = root / name
+        files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
         for path in files:
             if "__pycache__" in path.parts or path.suffix == ".pyc":
                 continue
@@ -42,29 +53,45 @@ def content_tag(target: str, root: Path = ROOT) -> str:
     return f"{NAME}:{target}-{digest.hexdigest()[:12]}"
 
 
-def choose(image: str | None, kubernetes: Kubernetes, *, allow_mutable: bool = False) -> str:
+def _is_checkout(root: Path) -> bool:
+    return all((root / name).exists() for name in CONTENT)
+
+
+def choose_image(
+    name: str | None, kubernetes: Kubernetes, *, allow_mutable: bool = False, in_processes: bool = False
+) -> str:
     """The image that was asked for, checked; else the content-made tag: `cuda` where a step asks for an accelerator.
 
+    Args:
+        name: None: the default.
+        kubernetes: which steps ask for accelerators.
+        allow_mutable: take a tag that can move.
+        in_processes: the steps run here, in no image: the name is only what KFP's cache goes by, and where there is no
+            checkout the installed code makes it.
+
     Raises:
-        ParamsError: its name can move, or the steps on accelerators would not see them in it.
+        ParamsError: its name can move, or it hides the accelerators from the steps.
     """
-    on_gpu = [step for step, asked in {**kubernetes.steps, "default": kubernetes.default}.items() if asked.accelerators]
-    found = check(image or content_tag("cuda" if on_gpu else "cpu"), allow_mutable=allow_mutable)
-    if on_gpu and re.search(r":cpu-[0-9a-f]{12}$", found):
+    resources = {**kubernetes.steps, "default": kubernetes.default}
+    on_gpu = [step for step, request in resources.items() if request.accelerators]
+    if name is None and in_processes and not _is_checkout(ROOT):
+        return f"{NAME}:cpu-{identity.sources()[:12]}"
+    image = check_image(name or content_tag("cuda" if on_gpu else "cpu"), allow_mutable=allow_mutable)
+    if on_gpu and (match := CONTENT_TAG.search(image)) and match[1] == "cpu":
         raise ParamsError(
-            f"--image {found}: target `cpu` hides GPUs, and kubernetes.steps.{on_gpu[0]} asks for accelerators.",
+            f"--image {image}: target `cpu` hides GPUs, and kubernetes.steps.{on_gpu[0]} asks for accelerators.",
             "Build and name target cuda: make images TARGETS=cuda",
         )
-    return found
+    return image
 
 
-def check(image: str, *, allow_mutable: bool = False) -> str:
+def check_image(image: str, *, allow_mutable: bool = False) -> str:
     """`image`, if its name fixes its content.
 
     Raises:
         ParamsError: a tag that can move, or none (which means `latest`).
     """
-    if allow_mutable or _DIGEST.search(image) or _CONTENT_TAG.search(image):
+    if allow_mutable or _DIGEST.search(image) or CONTENT_TAG.search(image):
         return image
     raise ParamsError(
         f"--image {image}: this name can come to mean another image, and cached steps would be wrong.",

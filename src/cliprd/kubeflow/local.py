@@ -19,8 +19,8 @@ from cliprd.kubeflow.observe import Observer
 from cliprd.params import Params
 
 IMAGE_USER, IMAGE_WORKDIR = 10001, Path("/opt/cliprd")  # as in docker/Dockerfile
-PASSED = ("AWS_", "MLFLOW_", "CLIPRD_CACHE_BYTES")  # what steps in containers see of the caller's environment
-OUT_HERE = {"AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"}  # files of this machine
+PASSED = ("AWS_", "MLFLOW_", "CLIPRD_CACHE_BYTES")  # of the caller's environment, to steps in containers
+NOT_PASSED = {"AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"}  # files of this machine
 
 
 class StepFailed(CliprdError):
@@ -28,8 +28,8 @@ class StepFailed(CliprdError):
 
 
 @dataclass(frozen=True)
-class Ran:
-    """A local run that came to its end.
+class LocalRun:
+    """A finished local run.
 
     Attributes:
         folder: its outputs, a folder each step that ran.
@@ -41,19 +41,21 @@ class Ran:
     reused: int
 
 
-def run(name: str, params: Params, image: str, *, runner: str, root: Path, arguments: Mapping[str, Any]) -> Ran:
-    """Run a pipeline to its end; a step that was finished by an earlier run in the same root is not run again.
+def run_locally(
+    name: str, params: Params, image: str, *, runner: str, root: Path, arguments: Mapping[str, Any]
+) -> LocalRun:
+    """Run a pipeline to its end; a step that an earlier run in the same root has finished is reused.
 
     Args:
         name: one of `cliprd.kubeflow.compile.NAMES`.
         params: defaults of its inputs.
-        image: for the steps; not used by processes.
+        image: image of the steps; not used by processes.
         runner: `docker` or `process`.
         root: folder for outputs, logs and the local cache.
         arguments: of the pipeline.
 
     Raises:
-        StepFailed: a step failed, or said SUCCESS though its output is not whole.
+        StepFailed: a step failed, or KFP reported SUCCESS though its output is not complete.
         EnvironmentError_: no Docker engine, or it lacks the image.
     """
     from kfp import local
@@ -66,13 +68,13 @@ def run(name: str, params: Params, image: str, *, runner: str, root: Path, argum
         os.chown(outputs, IMAGE_USER, IMAGE_USER)  # containers never run as root, not even root's
     before = set(outputs.iterdir())
     local.init(
-        _processes() if runner == "process" else _containers(params, image),
+        local.SubprocessRunner(use_venv=False) if runner == "process" else _containers(params, image),
         pipeline_root=str(outputs),
         enable_caching=True,
         cache_root=str(root / "cache"),
-        workspace_root=str(root / "workspace"),  # not used; left out, each run would leave a folder in /tmp
+        workspace_root=str(root / "workspace"),  # not used; without it, each run would leave a folder in /tmp
     )
-    pipeline = build(name, _here(params, runner), image)
+    pipeline = build(name, _on_one_machine(params, runner), image)
     path = logs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.log"
     with path.open("w", encoding="utf-8") as log, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "image is not named python", settings without effect here
@@ -82,22 +84,16 @@ def run(name: str, params: Params, image: str, *, runner: str, root: Path, argum
                 pipeline(**arguments)
         except RuntimeError as error:
             problem = observer.problem or _first_line(error)
-            raise StepFailed(f"pipeline {name}: {problem}", f"The whole log: {path}") from error
-    (made,) = set(outputs.iterdir()) - before
-    return Ran(made, observer.ran, observer.reused)
+            raise StepFailed(f"pipeline {name}: {problem}", f"The complete log: {path}") from error
+    (output,) = set(outputs.iterdir()) - before
+    return LocalRun(output, observer.ran, observer.reused)
 
 
-def _here(params: Params, runner: str) -> Params:
-    """Here is one node and nothing is preempted: a failure that cannot heal would only be waited for. And the container
-    runner lets a step's own environment take the place of all that it passes on."""
+def _on_one_machine(params: Params, runner: str) -> Params:
+    """One node and no retries, as nothing is preempted here. No environment in containers: KFP's runner would let a
+    step's own replace all that it passes on."""
     changed: dict[str, Any] = {"retries": 0, "nodes": 1} | ({"environment": {}} if runner == "docker" else {})
     return params.model_copy(update={"kubernetes": params.kubernetes.model_copy(update=changed)})
-
-
-def _processes() -> Any:
-    from kfp import local
-
-    return local.SubprocessRunner(use_venv=False)
 
 
 def _containers(params: Params, image: str) -> Any:
@@ -106,16 +102,16 @@ def _containers(params: Params, image: str) -> Any:
     import docker
 
     try:
-        client = docker.from_env()
-        client.images.get(image)
+        docker.from_env().images.get(image)
     except docker.errors.ImageNotFound as error:
         raise EnvironmentError_(f"The Docker engine has no image {image}.", "Build it: make images.") from error
     except docker.errors.DockerException as error:
         raise EnvironmentError_(
             f"No Docker engine: {_first_line(error)}", "Start one, or use --local process."
         ) from error
-    passed = {**params.kubernetes.environment, **_credentials(params), **_environment()}
-    addresses = [params.tracking.uri, *(value for name, value in passed.items() if "ENDPOINT" in name)]
+    passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED) and name not in NOT_PASSED}
+    environment = {**params.kubernetes.environment, **_credentials(params), **passed}
+    addresses = [params.tracking.uri, *(value for name, value in environment.items() if "ENDPOINT" in name)]
     local_servers = any(urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1") for address in addresses)
     return local.DockerRunner(
         user=f"{os.getuid() or IMAGE_USER}",
@@ -124,17 +120,13 @@ def _containers(params: Params, image: str) -> Any:
         security_opt=["no-new-privileges"],
         tmpfs={"/tmp": ""},  # noqa: S108
         shm_size="1g",
-        environment=passed,
-        network_mode="host" if local_servers else "bridge",  # a server on this machine is not there in another network
+        environment=environment,
+        network_mode="host" if local_servers else "bridge",  # this machine's servers are not in another network
         mounts=[
             docker.types.Mount(target, source, type="bind", read_only=True)
             for target, source in _sources(params).items()
         ],
     )
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.startswith(PASSED) and name not in OUT_HERE}
 
 
 def _credentials(params: Params) -> dict[str, str]:
@@ -143,10 +135,10 @@ def _credentials(params: Params) -> dict[str, str]:
         return {}
     import boto3
 
-    found = boto3.Session().get_credentials()
-    if found is None:
+    credentials = boto3.Session().get_credentials()
+    if credentials is None:
         return {}
-    keys = found.get_frozen_credentials()
+    keys = credentials.get_frozen_credentials()
     named = {
         "AWS_ACCESS_KEY_ID": keys.access_key,
         "AWS_SECRET_ACCESS_KEY": keys.secret_key,
@@ -156,16 +148,16 @@ def _credentials(params: Params) -> dict[str, str]:
 
 
 def _sources(params: Params) -> dict[str, str]:
-    """Container path → path here, of the local folders that the parameters name; relative ones keep their place."""
-    found = {}
-    for place in (params.data.path, params.benchmark.tasks):
-        if "://" in place:
+    """Container's path → path here, of the local folders in the parameters; relative paths stay relative."""
+    sources = {}
+    for pattern in (params.data.path, params.benchmark.tasks):
+        if "://" in pattern:
             continue
-        fixed = Path(re.split(r"[*?\[{]", place)[0])
-        top = fixed if fixed.is_absolute() else Path(fixed.parts[0])  # its neighbours too: links may lead there
+        path = Path(re.split(r"[*?\[{]", pattern)[0])
+        top = path if path.is_absolute() else Path(path.parts[0])  # its neighbours too: links may lead there
         top = top if top.is_dir() else top.parent
-        found[str(IMAGE_WORKDIR / top)] = str(top.resolve())
-    return found
+        sources[str(IMAGE_WORKDIR / top)] = str(top.resolve())
+    return sources
 
 
 def _first_line(error: BaseException) -> str:

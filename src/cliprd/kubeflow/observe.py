@@ -1,7 +1,7 @@
-"""What KFP's local runner does, watched: a line a step for people, everything in a log, and no SUCCESS believed.
+"""Watches KFP's local runner: a line a step for the user, everything in a log, and no SUCCESS without its outputs.
 
-The runner prints each step's whole output, and takes a container that vanished for a success. Here every step's outputs
-are checked against their manifests before the next step may use them, those from the runner's cache as well.
+The runner prints each step's whole output, and reports a container that vanished as a success. Here every step's
+outputs are compared with their manifests before the next step may use them, those from the runner's cache as well.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from cliprd.artifact.pointer import resolve
 from cliprd.errors import InputError
 
 FOLDERS = {"shards", "model", "embeddings", "results", "comparison", "decision"}  # outputs that are stage folders
-TOLD = re.compile(r"\d+%\||^cliprd: ")  # of a step's output: its progress, and what cliprd itself says
-SHOWN = ("method", "seed", "part")  # inputs that tell two runs of the same step apart
+SHOWN = re.compile(r"\d+%\||^cliprd: ")  # lines of a step's output for the user: progress, and cliprd's own
+DISTINGUISHING = ("method", "seed", "part")  # inputs that distinguish two runs of the same step
 
 
 class Observer:
-    """Counts what ran and what was reused, and tells it while it happens.
+    """Counts steps that ran or were reused, and reports them as they happen.
 
     Args:
-        out: where the lines for people go.
+        out: gets the lines for the user.
         log: gets all that is printed.
 
     Attributes:
         ran, reused: steps.
-        problem: why a step's outputs were not believed, or what a failed step itself said last.
+        problem: why a step's outputs were rejected, or a failed step's own last error.
     """
 
     def __init__(self, out: TextIO, log: TextIO) -> None:
@@ -54,38 +54,42 @@ class Observer:
         prints = builtins.print  # threads that KFP lets indent it leave it so
         execute, run = task_executor.execute_single_task, task_dispatcher.run_single_task_implementation
 
-        def executed(**given: Any) -> tuple[Mapping[str, Any], Any]:
-            return self._execute(execute, given)
+        def watched_execute(**arguments: Any) -> tuple[Mapping[str, Any], Any]:
+            return self._execute(execute, arguments)
 
-        def ran(**given: Any) -> Any:
-            self._started(given["arguments"])
-            return run(**given)
+        def watched_run(**arguments: Any) -> Any:
+            self._started(arguments["arguments"])
+            return run(**arguments)
 
-        task_executor.execute_single_task, task_dispatcher.run_single_task_implementation = executed, ran
+        task_executor.execute_single_task = watched_execute
+        task_dispatcher.run_single_task_implementation = watched_run
         try:
-            with contextlib.redirect_stdout(_Split(self)):
+            with contextlib.redirect_stdout(_Lines(self)):
                 yield
         finally:
             builtins.print = prints
             task_executor.execute_single_task, task_dispatcher.run_single_task_implementation = execute, run
 
-    def _execute(self, execute: Any, given: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
+    def _execute(self, execute: Any, arguments: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
         from kfp.local.status import Status
 
-        thread, begun, before = threading.get_ident(), time.monotonic(), self._thread_runs()
-        self._names[thread] = given["task_name"]
-        outputs, status = execute(**given)
-        wanted = given["components"][given["task_spec"].component_ref.name].output_definitions
-        reused = self._thread_runs() == before
-        problem = _problem(wanted, outputs) if status == Status.SUCCESS else ""
+        begun, runs = time.monotonic(), self._thread_runs()
+        self._names[threading.get_ident()] = arguments["task_name"]
+        expected = arguments["components"][arguments["task_spec"].component_ref.name].output_definitions
+
+        def attempt() -> tuple[Mapping[str, Any], Any, str]:
+            outputs, status = execute(**arguments)
+            return outputs, status, _problem(expected, outputs) if status == Status.SUCCESS else ""
+
+        outputs, status, problem = attempt()
+        reused = self._thread_runs() == runs
         if problem and reused:
             self.say(f"{problem} Its step runs again.")
-            outputs, status = execute(**given)
-            problem = _problem(wanted, outputs) if status == Status.SUCCESS else ""
             reused = False
+            outputs, status, problem = attempt()
         if problem:
             self.problem, status = problem, Status.FAILURE
-            self.say(f"failed: the runner says SUCCESS, but {problem}")
+            self.say(f"failed: the runner reports SUCCESS, but {problem}")
         elif status == Status.SUCCESS:
             self.say("was finished already" if reused else f"done in {time.monotonic() - begun:.0f} s")
         else:
@@ -101,14 +105,14 @@ class Observer:
     def _started(self, arguments: Mapping[str, Any]) -> None:
         self._local.runs = self._thread_runs() + 1
         thread = threading.get_ident()
-        given = [arguments[name] for name in SHOWN if arguments.get(name) not in (None, "")]
-        which = " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in given)
+        values = [arguments[name] for name in DISTINGUISHING if arguments.get(name) not in (None, "")]
+        suffix = " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
         step = self._names.get(thread, "").split(" ")[0]
-        self._names[thread] = f"{step} {which}".strip()
+        self._names[thread] = f"{step} {suffix}".strip()
         self.say("started")
 
     def say(self, text: str) -> None:
-        """A line for people, of the step that runs in this thread."""
+        """A line for the user, of the step that runs in this thread."""
         step = self._names.get(threading.get_ident(), "")
         with self._lock:
             self._out.write(f"{time.strftime('%H:%M:%S')} {step:<24} {text}\n")
@@ -120,14 +124,14 @@ class Observer:
         with self._lock:
             self._log.write(plain)
             self._log.flush()
-        if TOLD.search(text := plain.strip()):
+        if SHOWN.search(text := plain.strip()):
             if text.startswith("cliprd: error: "):
                 self.problem = text.removeprefix("cliprd: error: ")
             self.say(text)
 
 
-class _Split(io.TextIOBase):
-    """Standard output that hands whole lines to the observer; threads do not get into each other's lines."""
+class _Lines(io.TextIOBase):
+    """Standard output that passes complete lines to the observer, each thread's apart."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
@@ -141,12 +145,12 @@ class _Split(io.TextIOBase):
         return len(text)
 
 
-def _problem(wanted: Any, outputs: Mapping[str, Any]) -> str:
-    """Why outputs are not what a step should have left, or nothing; a folder that is not whole is removed."""
-    if missing := sorted({*wanted.artifacts, *wanted.parameters} - set(outputs)):
+def _problem(expected: Any, outputs: Mapping[str, Any]) -> str:
+    """Why outputs are not those expected of a step, or nothing; an incomplete folder is removed."""
+    if missing := sorted({*expected.artifacts, *expected.parameters} - set(outputs)):
         return f"output '{missing[0]}' is missing: its container vanished."
     for name, artifact in outputs.items():
-        if name in FOLDERS and name in wanted.artifacts:
+        if name in FOLDERS and name in expected.artifacts:
             try:
                 manifest.verify(resolve(artifact.uri))
             except InputError as error:

@@ -1,4 +1,4 @@
-"""Attempts of a step in its pod, and what it writes for Kubernetes when it fails."""
+"""Retries of a step in its pod, and what it reports to Kubernetes when it fails."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from cliprd import signals
 from cliprd.artifact.folder import fetch_folder
 from cliprd.errors import CliprdError, RetryableError, of_system
 from cliprd.names import one_line
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 ATTEMPTS = 5
@@ -22,27 +23,33 @@ FIRST_PAUSE = 2.0  # seconds; doubled each time, and spread over half to once an
 TERMINATION_LOG = Path("/dev/termination-log")
 
 
-def here(folder: str) -> Path:
+def local_folder(folder: str) -> Path:
     """A folder on this machine; one in S3, or that points there, is downloaded."""
-    return attempts(lambda: fetch_folder(folder)).resolve()
+    return with_retries(fetch_folder, folder).resolve()
 
 
-def attempts(work: Callable[[], T]) -> T:
-    """`work()`, tried again while its failure is one that may heal."""
+def with_retries(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`call(*args, **kwargs)`, repeated up to `ATTEMPTS` times while its error is retryable."""
     for attempt in range(1, ATTEMPTS):
         try:
-            return work()
+            return call(*args, **kwargs)
         except RetryableError as error:
             pause = FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 (no secret)
             print(f"cliprd: {error} Attempt {attempt} of {ATTEMPTS}; next in {pause:.0f} s.", file=sys.stderr)
             time.sleep(pause)
-    return work()
+    return call(*args, **kwargs)
+
+
+def error_class(exit_code: int) -> type[CliprdError]:
+    """The class of `cliprd.errors` that ends a process with this exit code; `CliprdError`, a defect, for any other."""
+    kinds = [kind for kind in CliprdError.__subclasses__() if kind.__module__ == CliprdError.__module__]
+    return next((kind for kind in kinds if kind.exit_code == exit_code), CliprdError)
 
 
 @contextlib.contextmanager
 def reporting() -> Iterator[None]:
-    """A failure inside the block is one line, also for Kubernetes, and ends the process with its exit code."""
-    with signals.raised():  # also while a failure is reported
+    """An error inside the block becomes one line, also for Kubernetes, and ends the process with its exit code."""
+    with signals.raised():  # also while an error is reported
         try:
             yield
         except KeyboardInterrupt as stop:
@@ -56,8 +63,8 @@ def reporting() -> Iterator[None]:
             raise SystemExit(known.exit_code) from None
 
 
-def _report(line: str) -> None:
-    line = one_line(line)
+def _report(message: str) -> None:
+    line = one_line(message)
     print(f"cliprd: error: {line}", file=sys.stderr, flush=True)
     with contextlib.suppress(OSError):  # in a pod: Kubernetes shows it as the reason, and Kubeflow at the step
         if TERMINATION_LOG.exists():

@@ -1,4 +1,4 @@
-"""Start a pipeline again and again: a recurring run, one of its name."""
+"""Start a pipeline periodically: a recurring run, one of its name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import kfp_server_api
 
 from cliprd.errors import CliprdError, InputError, ParamsError
 from cliprd.kubeflow.client import Api, NotFound
-from cliprd.kubeflow.submit import Order, find_experiment, source
-from cliprd.kubeflow.versions import upload, version_name
+from cliprd.kubeflow.submit import Submission, find_experiment, run_source
+from cliprd.kubeflow.versions import upload
 
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
@@ -22,25 +22,23 @@ FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
     ("month", 1, 12, MONTHS),
     ("day of the week", 0, 6, DAYS),
 )
-SHORT = {"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"}
-_EVERY = re.compile(r"@every (\d+(\.\d+)?(h|m|s))+$")
-_PART = re.compile(r"(?P<first>\*|\?|[0-9A-Za-z]+)(-(?P<last>[0-9A-Za-z]+))?(/(?P<step>\d+))?$")
+_SHORT = re.compile(r"@(hourly|daily|midnight|weekly|monthly|yearly|annually|every (\d+(\.\d+)?[hms])+)")
+_PART = re.compile(r"([*?]|\w+)(?:-(\w+))?(?:/0*[1-9]\d*)?", re.ASCII)
 
 
 def cron(expression: str) -> str:
     """A cron expression as KFP reads it: with seconds.
 
-    KFP takes five fields too, but for seconds to months: `0 3 * * *` would run at three minutes past every hour. Here
-    five fields are what they are everywhere else.
+    KFP reads five fields as seconds to months: `0 3 * * *` would run at three minutes past every hour. Here five fields
+    are minutes to weekdays, as in crontab. No cron library has KFP's grammar: seconds first, `@every`, no weekday 7.
 
     Raises:
-        ParamsError: it is none.
+        ParamsError: it is no cron expression.
     """
-    text = " ".join(expression.split())
-    if text in SHORT or _EVERY.match(text):
+    fields = expression.split()
+    if _SHORT.fullmatch(text := " ".join(fields)):
         return text
-    fields = text.split()
-    if len(fields) == 5:
+    if len(fields) == len(FIELDS) - 1:
         fields.insert(0, "0")
     if len(fields) != len(FIELDS):
         raise ParamsError(
@@ -48,54 +46,62 @@ def cron(expression: str) -> str:
             'For example --cron "0 3 * * *", every night at three.',
         )
     for value, (name, low, high, words) in zip(fields, FIELDS, strict=True):
+        numbers = {**{word: low + index for index, word in enumerate(words)}, "*": low, "?": low}
         for part in value.split(","):
-            _check(expression, part, name, low, high, words)
+            match = _PART.fullmatch(part.upper())
+            ends = (
+                [numbers.get(end, int(end) if end.isdigit() else -1) for end in match.groups() if end] if match else []
+            )
+            if not ends or ends != sorted(ends) or not all(low <= end <= high for end in ends):
+                names = f" or {words[0]}-{words[-1]}" if words else ""
+                raise ParamsError(
+                    f"--cron '{expression}': '{part}' is no {name}.",
+                    f"Allowed: {low}-{high}{names}, *, lists, ranges and steps.",
+                )
     return " ".join(fields)
 
 
 def schedule(
-    api: Api, ordered: Order, *, cron_expression: str, job_name: str | None, experiment: str, max_concurrency: int,
-    catchup: bool,
+    api: Api, submission: Submission, *, cron_expression: str, job_name: str | None, experiment: str,
+    max_concurrency: int, catchup: bool,
 ) -> Any:  # fmt: skip
-    """Upload the pipeline if the server lacks this content, and let it recur; jobs of the same name are replaced.
+    """Upload the pipeline if the server lacks this content, and make a recurring run; it replaces those of its name.
 
     Args:
         api: the connection.
-        ordered: what to run.
-        cron_expression: as `cron` gives it.
+        submission: what to run.
+        cron_expression: as returned by `cron`.
         job_name: None: the pipeline's name.
-        experiment: group of runs in the UI; made if it is not there.
+        experiment: group of runs in the UI; made if it does not exist.
         max_concurrency: runs at the same time.
         catchup: start what was missed while the job was disabled.
 
     Returns:
-        The recurring run, as the server tells it.
+        The server's recurring run.
     """
-    name = job_name or ordered.name
-    version, new = upload(api, ordered.text)
-    print(f"pipeline {ordered.name}: version {version_name(ordered.text)} {'uploaded' if new else 'is there already'}")
+    name = job_name or submission.name
+    version = upload(api, submission.text)
     group = find_experiment(api, experiment)
-    old = api.find(api.client.list_recurring_runs, "recurring_runs", name, namespace=api.namespace)
-    made = api.client._recurring_run_api.recurring_run_service_create_recurring_run(
+    old = api.find_all(api.client.list_recurring_runs, "recurring_runs", name, namespace=api.namespace)
+    job = api.client._recurring_run_api.recurring_run_service_create_recurring_run(
         recurring_run=kfp_server_api.V2beta1RecurringRun(
             experiment_id=group.experiment_id,
             display_name=name,
-            description=f"{version_name(ordered.text)}, {ordered.image}",
+            description=submission.description,
             mode=kfp_server_api.RecurringRunMode.ENABLE,
             trigger=kfp_server_api.V2beta1Trigger(
                 cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=cron_expression)
             ),
             max_concurrency=str(max_concurrency),
             no_catchup=not catchup,
-            runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=dict(ordered.arguments)),
-            **source(version, ordered.text, cache=True),
+            **run_source(submission, version, cache=True),
         )
     )
-    for job in old:  # after the new one is there: a failure in between leaves a schedule, not none
-        _remove(api, job)
+    for replaced in old:  # after the new one exists: a failure in between leaves a schedule, not none
+        _remove(api, replaced)
     print(f"job {name}: {cron_expression} (the server's clock, mostly UTC){', replaced' if old else ''}")
-    print(api.link("recurringrun", made.recurring_run_id))
-    return made
+    print(api.link("recurringrun", job.recurring_run_id))
+    return job
 
 
 def _remove(api: Api, job: Any) -> None:
@@ -105,31 +111,7 @@ def _remove(api: Api, job: Any) -> None:
         return
     except CliprdError as error:
         raise InputError(
-            f"The new job {job.display_name} is there, but the old one ({job.recurring_run_id}) could not be removed:"
+            f"The new job {job.display_name} exists, but the old one ({job.recurring_run_id}) could not be removed:"
             f" {error.problem}",
             f"Remove it, or both run: {api.link('recurringrun', job.recurring_run_id)}",
         ) from error
-
-
-def _check(expression: str, part: str, name: str, low: int, high: int, words: tuple[str, ...]) -> None:
-    match = _PART.match(part)
-    numbers = [_number(match[group], low, words) for group in ("first", "last") if match[group]] if match else [None]
-    good = all(number is not None and (number < 0 or low <= number <= high) for number in numbers)
-    if match and match["step"] == "0":
-        good = False
-    if good and len(numbers) == 2 and (numbers[0] or 0) > (numbers[1] or 0):
-        good = False
-    if not good:
-        names = f" or {words[0]}-{words[-1]}" if words else ""
-        raise ParamsError(
-            f"--cron '{expression}': '{part}' is no {name}.",
-            f"Allowed: {low}-{high}{names}, *, lists, ranges and steps.",
-        )
-
-
-def _number(text: str, low: int, words: tuple[str, ...]) -> int | None:
-    if text in ("*", "?"):
-        return -1
-    if text.upper() in words:
-        return words.index(text.upper()) + low
-    return int(text) if text.isdigit() else None

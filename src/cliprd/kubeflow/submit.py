@@ -1,4 +1,4 @@
-"""Start a pipeline on a Kubeflow cluster: what is wrong with it is said before anything is sent."""
+"""Start a pipeline on a Kubeflow cluster; its errors are reported before anything is sent."""
 
 from __future__ import annotations
 
@@ -12,48 +12,58 @@ import kfp_server_api
 from cliprd.errors import ParamsError, RetryableError
 from cliprd.kubeflow.client import Api, NotFound
 from cliprd.kubeflow.compile import compile_pipeline
-from cliprd.kubeflow.inputs import check, parse
+from cliprd.kubeflow.inputs import check_inputs, parse_inputs
 from cliprd.kubeflow.versions import documents, upload, version_name
 from cliprd.params import Params
 
 
 @dataclass(frozen=True)
-class Order:
-    """A compiled pipeline with checked inputs: all that can be known without a server."""
+class Submission:
+    """A compiled pipeline with checked inputs: all that can be known without a server.
+
+    Attributes:
+        name: of the pipeline on the server: `cliprd-distill`.
+        text: its YAML.
+        arguments: input → value.
+        image: image that every step runs in.
+    """
 
     name: str
-    """Of the pipeline on the server: `cliprd-distill`."""
     text: str
-    """Its YAML."""
     arguments: Mapping[str, Any]
     image: str
 
+    @property
+    def description(self) -> str:
+        """Version and image, for the UI."""
+        return f"{version_name(self.text)}, {self.image}"
 
-def order(pipeline: str, params: Params, image: str, inputs: Sequence[str]) -> Order:
+
+def compile_submission(pipeline: str, params: Params, image: str, inputs: Sequence[str]) -> Submission:
     """Compile a pipeline and check its inputs.
 
     Args:
         pipeline: one of `cliprd.kubeflow.compile.NAMES`.
         params: defaults of its inputs, and its resources.
-        image: for every step.
+        image: image that every step runs in.
         inputs: `NAME=VALUE` items.
 
     Raises:
         ParamsError: an input that the pipeline lacks or a step would refuse.
     """
-    given = parse(inputs)
+    values = parse_inputs(inputs)
     text = compile_pipeline(pipeline, params, image)
     spec, _ = documents(text)
-    arguments = check(given, spec["root"].get("inputDefinitions", {}).get("parameters", {}))
-    return Order(spec["pipelineInfo"]["name"], text, arguments, image)
+    arguments = check_inputs(values, spec["root"].get("inputDefinitions", {}).get("parameters", {}))
+    return Submission(spec["pipelineInfo"]["name"], text, arguments, image)
 
 
-def pullable(image: str, *, given: bool) -> str | None:
-    """Whether a cluster can get this image.
+def check_pullable(image: str, *, chosen: bool) -> str | None:
+    """Whether a cluster can pull this image.
 
     Args:
         image: its name.
-        given: somebody named it, so it may lie on the cluster's nodes.
+        chosen: the user named it, so the cluster's nodes may have it already.
 
     Returns:
         A warning, or None.
@@ -63,64 +73,62 @@ def pullable(image: str, *, given: bool) -> str | None:
     """
     if "/" in image:
         return None
-    if given:
-        return f"{image} names no registry: it must lie on every node already (kind load, minikube image load)."
+    if chosen:
+        return f"{image} names no registry: every node must have it already (kind load, minikube image load)."
     raise ParamsError(
-        f"A cluster cannot pull {image}: it is this machine's own.",
-        "Push it, then give --image registry/name@sha256:...; or --image and this name if the nodes hold it already.",
+        f"A cluster cannot pull {image}: only this machine has it.",
+        "Push it, then give --image registry/name@sha256:...; or --image and this name if the nodes have it already.",
     )
 
 
-def submit(api: Api, ordered: Order, *, experiment: str, run_name: str | None, cache: bool) -> Any:
+def submit(api: Api, submission: Submission, *, experiment: str, run_name: str | None, cache: bool) -> Any:
     """Upload the pipeline if the server lacks this content, and start a run.
 
     Args:
         api: the connection.
-        ordered: what to run.
-        experiment: group of runs in the UI; made if it is not there.
+        submission: what to run.
+        experiment: group of runs in the UI; made if it does not exist.
         run_name: None: pipeline and time.
-        cache: False: this run repeats every step, whatever KFP's cache holds.
+        cache: False: this run repeats every step, regardless of KFP's cache.
 
     Returns:
-        The run, as the server tells it.
+        The server's run.
     """
-    version, new = upload(api, ordered.text)
-    print(f"pipeline {ordered.name}: version {version_name(ordered.text)} {'uploaded' if new else 'is there already'}")
-    wanted = kfp_server_api.V2beta1Run(
+    version = upload(api, submission.text)
+    new = kfp_server_api.V2beta1Run(
         experiment_id=find_experiment(api, experiment).experiment_id,
-        display_name=run_name or f"{ordered.name} {datetime.datetime.now():%Y-%m-%d %H:%M:%S}",
-        description=f"{version_name(ordered.text)}, {ordered.image}{'' if cache else ', without cache'}",
-        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=dict(ordered.arguments)),
-        **source(version, ordered.text, cache=cache),
+        display_name=run_name or f"{submission.name} {datetime.datetime.now():%Y-%m-%d %H:%M:%S}",
+        description=f"{submission.description}{'' if cache else ', without cache'}",
+        **run_source(submission, version, cache=cache),
     )
     try:
-        run = api.client._run_api.run_service_create_run(run=wanted)
+        run = api.client._run_api.run_service_create_run(run=new)
     except RetryableError as error:  # it may have been started before the answer was lost
-        found = _started(api, wanted)
-        if found is None:
+        run = _started(api, new)
+        if run is None:
             raise
         print(f"cliprd: {error.problem} The run was started nevertheless.")
-        run = found
     print(f"run {run.display_name}: {api.link('runs', run.run_id)}", flush=True)
     return run
 
 
-def source(version: Any, text: str, *, cache: bool) -> dict[str, Any]:
-    """What a run is made of: a version; or, without cache, the spec itself.
+def run_source(submission: Submission, version: Any, *, cache: bool) -> dict[str, Any]:
+    """What a run is made of: its arguments with a version or, without cache, with the spec itself.
 
-    KFP's caching is a property of the spec; asked for together with a version, kfp's client drops it silently, and it
-    does not reach into loops either.
+    KFP's caching is a property of the spec; kfp's client silently drops the option together with a version, and it does
+    not reach into loops either.
     """
+    config = {"runtime_config": kfp_server_api.V2beta1RuntimeConfig(parameters=dict(submission.arguments))}
     if cache:
         reference = kfp_server_api.V2beta1PipelineVersionReference(
             pipeline_id=version.pipeline_id, pipeline_version_id=version.pipeline_version_id
         )
-        return {"pipeline_version_reference": reference}
-    spec, platform = documents(text)
+        return {**config, "pipeline_version_reference": reference}
+    spec, platform = documents(submission.text)
     for dag in dags(spec).values():
         for task in dag["tasks"].values():
             task["cachingOptions"] = {"enableCache": False}
-    return {"pipeline_spec": {"pipeline_spec": spec, "platform_spec": platform} if platform else spec}
+    return {**config, "pipeline_spec": {"pipeline_spec": spec, "platform_spec": platform} if platform else spec}
 
 
 def dags(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -130,17 +138,15 @@ def dags(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def find_experiment(api: Api, name: str) -> Any:
-    """The experiment of this name, made if it is not there."""
-    found = api.find(api.client.list_experiments, "experiments", name, namespace=api.namespace)
-    if found:
-        return found[0]
-    wanted = kfp_server_api.V2beta1Experiment(display_name=name, namespace=api.namespace)
-    return api.client._experiment_api.experiment_service_create_experiment(experiment=wanted)
+    """The experiment of this name; made if it does not exist."""
+    if experiment := api.find(api.client.list_experiments, "experiments", name, namespace=api.namespace):
+        return experiment
+    new = kfp_server_api.V2beta1Experiment(display_name=name, namespace=api.namespace)
+    return api.client._experiment_api.experiment_service_create_experiment(experiment=new)
 
 
-def _started(api: Api, wanted: Any) -> Any | None:
+def _started(api: Api, run: Any) -> Any | None:
     try:
-        found = api.find(api.client.list_runs, "runs", wanted.display_name, experiment_id=wanted.experiment_id)
+        return api.find(api.client.list_runs, "runs", run.display_name, experiment_id=run.experiment_id)
     except (RetryableError, NotFound):
         return None
-    return found[0] if found else None

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def whole_numbers(value: Any) -> Any:
-    """KFP keeps every number as a double, so 5 comes back as 5.0; the schema takes whole numbers for whole ones."""
+    """KFP keeps every number as a double, so 5 comes back as 5.0; this makes it an integer again, at any depth."""
     if isinstance(value, Mapping):
         return {key: whole_numbers(item) for key, item in value.items()}
     if isinstance(value, list):

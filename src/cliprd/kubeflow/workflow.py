@@ -1,9 +1,9 @@
-"""The steps of a run, out of what Kubeflow Pipelines tells about it.
+"""The steps of a run, from what Kubeflow Pipelines reports about it.
 
-Argo runs for every step a driver's pod, `prepare-driver`, then a DAG of the step's name that holds `executor`, which
+For every step Argo runs a driver's pod, `prepare-driver`, then a DAG of the step's name with a node `executor`, which
 has children `executor(0)`, `executor(1)` where retries are allowed. Edges also lead on to the next step. All this, with
-what a node waits for or died of, stands in the workflow that the v1 API still hands out. The v2 API tells name and
-state of every node, but (as of 2.17) not its id, so that there nothing can be put together; it is the second choice.
+the reason for which a node waits or failed, is in the workflow that the v1 API still returns. The v2 API has name and
+state of every node, but (as of 2.17) not its id, so that no graph can be built; it is the second choice.
 """
 
 from __future__ import annotations
@@ -15,142 +15,148 @@ from dataclasses import dataclass
 from typing import Any
 
 FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
-_PHASES = {"ERROR": "FAILED", "OMITTED": "OMITTED"}
 _ITERATION = re.compile(r"iterations?\((\d+)[:)]")
 
 
 @dataclass(frozen=True)
-class Node:
-    """One of Argo's nodes."""
+class WorkflowNode:
+    """One of Argo's nodes.
+
+    Attributes:
+        name: as in its template: `prepare`, `prepare-driver`, `executor(0)`.
+        state: in KFP's words: PENDING, RUNNING, SUCCEEDED, FAILED, SKIPPED; and OMITTED.
+        seconds: how long it took, where it is over and known.
+    """
 
     identity: str
     name: str
-    """As it stands in its template: `prepare`, `prepare-driver`, `executor(0)`."""
     state: str
-    """As KFP says: PENDING, RUNNING, SUCCEEDED, FAILED, SKIPPED; and OMITTED."""
     children: tuple[str, ...] = ()
     pod: str = ""
     message: str = ""
     seconds: float | None = None
-    """How long it took, where it is over and known."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """A step of the pipeline as a person thinks of it."""
+class RunStep:
+    """A step of the pipeline in a run.
+
+    Attributes:
+        label: its name, and in a loop its iteration's: `distill (clip_kd-0)`.
+        state: starting, pending, running, retrying, succeeded, cached, failed, canceled or skipped.
+        node: whose pod and message count.
+    """
 
     label: str
-    """Its name, and in a loop its iteration's: `distill (clip_kd-0)`."""
     state: str
-    """starting, pending, running, retrying, succeeded, cached, failed, canceled or skipped."""
     attempt: int
-    node: Node
-    """Whose pod and message count."""
+    node: WorkflowNode
     seconds: float | None
 
 
-def from_workflow(workflow: Mapping[str, Any]) -> dict[str, Node]:
+def from_workflow(workflow: Mapping[str, Any]) -> dict[str, WorkflowNode]:
     """Identity → node, of an Argo workflow."""
     name = workflow["metadata"]["name"]
     old_names = workflow["metadata"].get("annotations", {}).get("workflows.argoproj.io/pod-name-format") == "v1"
-    found = {}
+    nodes = {}
     for identity, node in (workflow.get("status", {}).get("nodes") or {}).items():
         pod = identity if old_names else f"{name}-{node.get('templateName', '')}-{identity.rpartition('-')[2]}"
-        phase = str(node.get("phase") or "PENDING").upper()
-        found[identity] = Node(
+        nodes[identity] = WorkflowNode(
             identity,
             node.get("displayName") or node.get("name", ""),
-            _PHASES.get(phase, phase),
+            str(node.get("phase") or "PENDING").upper().replace("ERROR", "FAILED"),
             tuple(node.get("children") or ()),
             pod,
             node.get("message") or "",
             _seconds(node.get("startedAt"), node.get("finishedAt")),
         )
-    return found
+    return nodes
 
 
-def from_details(details: Iterable[Any]) -> dict[str, Node]:
+def from_details(details: Iterable[Any]) -> dict[str, WorkflowNode]:
     """Identity → node, of the v2 API's task details: without children, pods and messages."""
-    found = {}
+    nodes = {}
     for task in details:
         state = str(task.state or "PENDING").replace("RUNTIME_STATE_UNSPECIFIED", "OMITTED")
         seconds = _seconds(task.start_time, task.end_time) if state in FINAL else None
-        found[task.task_id] = Node(task.task_id, task.display_name or "", state, seconds=seconds)
-    return found
+        nodes[task.task_id] = WorkflowNode(task.task_id, task.display_name or "", state, seconds=seconds)
+    return nodes
 
 
-def steps(found: Mapping[str, Node], tasks: Iterable[str], outer: set[str], iterations: list[str]) -> list[Step]:
+def run_steps(
+    nodes: Mapping[str, WorkflowNode], tasks: Iterable[str], outer: set[str], iterations: list[str]
+) -> list[RunStep]:
     """The steps that have begun, in the pipeline's order.
 
     Args:
-        found: all nodes.
+        nodes: all nodes.
         tasks: names of the pipeline's steps, in its order.
-        outer: names of what stands outside loops.
-        iterations: what each iteration of the loop is called.
+        outer: names of the tasks outside loops.
+        iterations: name of each iteration of the loop.
     """
-    places = _iterations(found, outer)
-    at: dict[tuple[str, int], list[Node]] = {}
-    for node in found.values():
-        at.setdefault((node.name, places.get(node.identity, -1)), []).append(node)
-    made = []
+    iteration_of = _iterations(nodes, outer)
+    named: dict[tuple[str, int], list[WorkflowNode]] = {}
+    for node in nodes.values():
+        if node.state != "OMITTED":
+            named.setdefault((node.name, iteration_of.get(node.identity, -1)), []).append(node)
+    steps = []
     for task in tasks:
-        for place in sorted({place for name, place in at if name in (task, f"{task}-driver")}):
-            bodies = [node for node in at.get((task, place), []) if node.state != "OMITTED"]
-            drivers = [node for node in at.get((f"{task}-driver", place), []) if node.state != "OMITTED"]
-            name = iterations[place] if 0 <= place < len(iterations) else str(place + 1)
-            label = task if place < 0 else f"{task} ({name})"
-            for number, body in enumerate(bodies, start=1):
-                made.append(_of_body(label if len(bodies) == 1 else f"{label} {number}", body, found))
+        for number in sorted({number for name, number in named if name in (task, f"{task}-driver")}):
+            bodies, drivers = named.get((task, number), []), named.get((f"{task}-driver", number), [])
+            iteration = iterations[number] if 0 <= number < len(iterations) else str(number + 1)
+            label = task if number < 0 else f"{task} ({iteration})"
+            for count, body in enumerate(bodies, start=1):
+                steps.append(_step(label if len(bodies) == 1 else f"{label} {count}", body, nodes))
             if drivers and not bodies:
                 state = "failed" if drivers[0].state == "FAILED" else "starting"
-                made.append(Step(label, state, 1, drivers[0], drivers[0].seconds))
-    return made
+                steps.append(RunStep(label, state, 1, drivers[0], drivers[0].seconds))
+    return steps
 
 
-def _of_body(label: str, body: Node, found: Mapping[str, Node]) -> Step:
-    pods = _pods(body, found)
-    last = pods[-1] if pods else body
+def _step(label: str, body: WorkflowNode, nodes: Mapping[str, WorkflowNode]) -> RunStep:
+    pods = _pods(body, nodes)
+    last, attempt = pods[-1] if pods else body, max(1, len(pods))
     if body.state in FINAL:
         cached = body.state == "SUCCEEDED" and bool(pods) and last.state == "SKIPPED"
-        told = last if last.message or not body.message else body
-        return Step(label, "cached" if cached else body.state.lower(), max(1, len(pods)), told, body.seconds)
+        node = last if last.message or not body.message else body
+        return RunStep(label, "cached" if cached else body.state.lower(), attempt, node, body.seconds)
     states = {"PENDING": "pending", "FAILED": "retrying"}
-    return Step(label, states.get(last.state, "running"), max(1, len(pods)), last, None)
+    return RunStep(label, states.get(last.state, "running"), attempt, last, None)
 
 
-def _pods(body: Node, found: Mapping[str, Node]) -> list[Node]:
+def _pods(body: WorkflowNode, nodes: Mapping[str, WorkflowNode]) -> list[WorkflowNode]:
     """The pods of a step, one an attempt, in order."""
-    inner: dict[str, Node] = {}
-    open_ = list(body.children)
-    while open_:
-        node = found.get(open_.pop())
+    inner: dict[str, WorkflowNode] = {}
+    waiting = list(body.children)
+    while waiting:
+        node = nodes.get(waiting.pop())
         if node and node.name.startswith("executor") and node.identity not in inner:
             inner[node.identity] = node
-            open_ += node.children
+            waiting += node.children
     leaves = [node for node in inner.values() if not inner.keys() & set(node.children)]
     return sorted(leaves, key=lambda node: [int(number) for number in re.findall(r"\d+", node.name)])
 
 
-def _iterations(found: Mapping[str, Node], outer: set[str]) -> dict[str, int]:
+def _iterations(nodes: Mapping[str, WorkflowNode], outer: set[str]) -> dict[str, int]:
     """Identity → iteration, of the nodes inside a loop; edges that leave the loop are not followed."""
-    made: dict[str, int] = {}
-    for node in found.values():
+    iteration_of: dict[str, int] = {}
+    for node in nodes.values():
         if match := _ITERATION.search(node.name):
-            open_ = list(node.children)
-            while open_:
-                inner = found.get(open_.pop())
-                if inner and inner.identity not in made and inner.name.removesuffix("-driver") not in outer:
-                    made[inner.identity] = int(match[1])
-                    open_ += inner.children
-    return made
+            waiting = list(node.children)
+            while waiting:
+                inner = nodes.get(waiting.pop())
+                if inner and inner.identity not in iteration_of and inner.name.removesuffix("-driver") not in outer:
+                    iteration_of[inner.identity] = int(match[1])
+                    waiting += inner.children
+    return iteration_of
 
 
 def _seconds(start: Any, end: Any) -> float | None:
     if not start or not end:
         return None
-    took = (_time(end) - _time(start)).total_seconds()
-    return took if took >= 0 else None  # Go's zero time stands for "not yet"
-
-
-def _time(value: Any) -> datetime.datetime:
-    return value if isinstance(value, datetime.datetime) else datetime.datetime.fromisoformat(str(value))
+    begun, over = (
+        value if isinstance(value, datetime.datetime) else datetime.datetime.fromisoformat(str(value))
+        for value in (start, end)
+    )
+    seconds = (over - begun).total_seconds()
+    return seconds if seconds >= 0 else None  # Go's zero time means "not yet"

@@ -1,4 +1,4 @@
-"""Lineage: which data, code, teacher, parameters and seed an artifact comes from."""
+"""Lineage: the data, code, teacher, parameters and seed of an artifact."""
 
 from cliprd.lineage.changes import Change as Change
 from cliprd.lineage.changes import changes as changes

@@ -14,9 +14,9 @@ class Change:
     """A difference between two lineages.
 
     Attributes:
-        kind: what sort of thing has changed.
-        what: its name: of a raw shard, a parameter (`distill.epochs`), a part of the code, a teacher or a task.
-        before, after: its value or fingerprint; None where there was or is none.
+        kind: the part of the lineage.
+        what: name of the raw shard, parameter (`distill.epochs`), code part, teacher value or task.
+        before, after: value or fingerprint; None if it is absent.
     """
 
     kind: Literal["data", "params", "code", "teacher", "tasks"]
@@ -37,9 +37,10 @@ class Change:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """What differs between two lineages (or a lineage and what is `wanted`), by kind; none: the same student.
+    """The differences between two lineages (or a lineage and the tree of `retrain.wanted`), by kind.
 
-    Where the data lie (`data.path`) is no difference while they are the same. Tasks are compared if both name them.
+    Empty if both give the same student. `data.path` is ignored, since equal data may be stored elsewhere. Tasks are
+    compared if both have them.
     """
     return [
         *_differences("data", _sources(before), _sources(now)),
@@ -65,7 +66,7 @@ def _flat_params(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _teacher(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what it was trained on: that are the data."""
+    """The teacher's values without its shards, which are compared as data."""
     teacher = tree["inputs"]["cache"]["inputs"]["teacher"]
     inputs = {name: value for name, value in teacher["inputs"].items() if name != "shards"}
     return dict(flat({**teacher["params"].get("teacher", {}), **inputs}))

@@ -1,4 +1,4 @@
-"""Lineage as lines of text."""
+"""Prints a lineage as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cliprd.artifact import manifest
 from cliprd.lineage.common import flat, short
 from cliprd.names import visible
 
-SHOWN = 50  # sources in a text for people
+SHOWN = 50  # sources in the text
 
 
 def describe(tree: Mapping[str, Any]) -> str:
@@ -23,12 +23,12 @@ def _lines(tree: Mapping[str, Any]) -> Iterator[str]:
     yield f"student {facts.get('run', '')}: {facts.get('steps')} steps, {facts.get('samples_seen')} samples seen"
     for task, protocols in sorted(tree.get("scores", {}).items()):
         for protocol, scores in sorted(protocols.items()):
-            told = "  ".join(f"{metric} {value:.4f}" for metric, value in sorted(scores.items()))
-            yield f"├─ score {task}, {protocol}: {told}"
-    yield f"├─ params {_told(manifest.in_force(tree['params'], facts).get('distill', {}))}"
+            values = "  ".join(f"{metric} {value:.4f}" for metric, value in sorted(scores.items()))
+            yield f"├─ score {task}, {protocol}: {values}"
+    yield f"├─ params {_values(manifest.in_force(tree['params'], facts).get('distill', {}))}"
     yield f"├─ code {tree['code']}: " + "  ".join(f"{part} {short(sha)}" for part, sha in tree["code_parts"].items())
-    yield f"├─ cache {short(cache['fingerprint'])}: {_told(cache['params'].get('cache', {}))}"
-    yield f"│  ├─ augmentation {_told(cache['params'].get('augmentation', {}))}"
+    yield f"├─ cache {short(cache['fingerprint'])}: {_values(cache['params'].get('cache', {}))}"
+    yield f"│  ├─ augmentation {_values(cache['params'].get('augmentation', {}))}"
     yield f"│  └─ teacher {teacher['facts'].get('id', '')} {short(teacher['fingerprint'])}, weights sha256 " + short(
         str(teacher["facts"].get("weights_sha256", "?"))
     )
@@ -45,5 +45,5 @@ def _lines(tree: Mapping[str, Any]) -> Iterator[str]:
         yield f"   └─ … and {hidden} more (--json has them all)"
 
 
-def _told(section: Mapping[str, Any]) -> str:
+def _values(section: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in flat(section) if value not in (None, {}))

@@ -1,4 +1,4 @@
-"""Where the lineage of a folder is found, and its reading."""
+"""Finds and reads the lineage of a folder."""
 
 from __future__ import annotations
 
@@ -20,51 +20,52 @@ from cliprd.storage import Location
 def of(folder: Location) -> dict[str, Any]:
     """The lineage of a student, a benchmark, or a package that holds `student/` and `benchmark*/`.
 
-    Of a package the benchmark's is taken, as it has the scores; of several benchmarks that of the first.
+    Of a package the benchmark's is returned, which has the scores; of several benchmarks the first one's.
 
     Raises:
-        InputError: there is none, or it is damaged. RetryableError: the folder is in S3, and the network failed.
+        InputError: the folder has none, or it is damaged. RetryableError: the folder is in S3, and the network failed.
     """
-    place = resolve(folder)
-    for inner in _candidates(place):
-        if (tree := _read(inner)) is not None:
+    location = resolve(folder)
+    for candidate in _candidates(location):
+        if (tree := _read(candidate)) is not None:
             return tree
-    found = storage.read_bytes(storage.join(place, manifest.NAME))
-    if found is None:
+    data = storage.read_bytes(storage.join(location, manifest.NAME))
+    if data is None:
         raise InputError(
             f"{folder} has no {NAME} and holds no student with one.",
             "Give a folder of `cliprd distill` or `cliprd benchmark`, or one that holds student/ and benchmark/.",
         )
-    stage = manifest.read(place).stage
+    stage = manifest.read(location).stage
     if stage == "distill":
         raise InputError(
-            f"{folder} was trained before cliprd kept the lineage.", "Train it again with `cliprd distill`."
+            f"{folder} was trained by a version of cliprd that recorded no lineage.",
+            "Train it again with `cliprd distill`.",
         )
     if stage == "benchmark":
         raise InputError(
             f"{folder} is the benchmark of a teacher, or of a student without a lineage.",
-            "Give a student's; one that was trained before cliprd kept the lineage must be trained again.",
+            "Give a student's; one trained by a version of cliprd that recorded no lineage must be trained again.",
         )
     raise InputError(f"{folder} was made by stage '{stage}': only students have a lineage.", "Give a student's folder.")
 
 
-def _candidates(place: Location) -> Iterator[Location]:
-    """The folder itself, then the benchmarks and the student in it, or below its `artifacts` (as MLflow keeps them)."""
-    if isinstance(place, Path):
-        found = [path for depth in ("*", "*/*", "artifacts/*/*") for path in place.glob(f"{depth}/{NAME}")]
-        inside = [path.parent.relative_to(place).as_posix() for path in found]
+def _candidates(folder: Location) -> Iterator[Location]:
+    """The folder itself, then benchmarks and student in it, or in its `artifacts` (MLflow's layout)."""
+    if isinstance(folder, Path):
+        paths = [path for depth in ("*", "*/*", "artifacts/*/*") for path in folder.glob(f"{depth}/{NAME}")]
+        inside = [path.parent.relative_to(folder).as_posix() for path in paths]
     else:
-        inside = [name.rsplit("/", 1)[0] for name in storage.list_folder(place) if name.endswith(f"/{NAME}")]
-    yield place
+        inside = [name.rsplit("/", 1)[0] for name in storage.list_folder(folder) if name.endswith(f"/{NAME}")]
+    yield folder
     for name in sorted(set(inside)):
         if name.removeprefix("artifacts/").startswith(("benchmark", "student")):
-            yield storage.parse(storage.join(place, name))
+            yield storage.parse(storage.join(folder, name))
 
 
 def _read(folder: Location) -> dict[str, Any] | None:
     path = storage.join(folder, NAME)
     data = storage.read_bytes(path)
-    remedy = "Fetch or make its folder again."
+    remedy = "Download or build its folder again."
     sealed = storage.read_bytes(storage.join(folder, manifest.NAME)) is not None
     entry = manifest.read(folder).files.get(NAME) if sealed else None
     if data is None:

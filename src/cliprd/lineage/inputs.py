@@ -1,12 +1,12 @@
-"""What a pipeline reads from outside, by content: the one answer that DVC, Kubeflow and `cliprd retrain` go by.
+"""Fingerprints of all external inputs of a pipeline, shared by DVC, Kubeflow and `cliprd retrain`.
 
-    data        [{"name", "fingerprint"}, ...]    a raw tar, a table with its images, or a folder each, in order
+    data        [{"name", "fingerprint"}, ...]    one for each raw tar, table with its images, or folder, in order
     benchmark   {task: fingerprint}
-    teacher     {"weights": fingerprint}          of a file, here or in S3; {} where the name alone identifies them
-    code/STAGE  {module: digest}                  what the stage can reach (`identity.closure`)
+    teacher     {"weights": fingerprint}          of a local or S3 file; {} if the name alone identifies them
+    code/STAGE  {module: digest}                  modules that the stage can import (`identity.closure`)
 
-Files here are identified by their sha256, objects in S3 by ETag and size (`storage.fingerprints`). Nothing else is in
-it, no place and no time: the same content gives the same bytes, on any machine.
+Local files are identified by sha256, objects in S3 by ETag and size (`storage.fingerprints`). Neither paths nor times
+are included: equal content gives equal bytes on any machine.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from cliprd import storage
 from cliprd.artifact import identity
 from cliprd.benchmark.task_folders import versions
 from cliprd.data.sources import inventory
+from cliprd.distill import sections
 from cliprd.errors import EnvironmentError_
-from cliprd.files import atomic_write, write_json
+from cliprd.files import atomic_write, digest, write_json
 from cliprd.models.identity import weights_version
+from cliprd.models.plugin import code_of
 from cliprd.params import Params
 from cliprd.reading import read_json
 
@@ -31,13 +33,13 @@ STAGES = ("prepare", "teacher", "cache", "distill", "benchmark", "compare")
 
 
 def look(params: Params) -> dict[str, Any]:
-    """The three parts, as they are now.
+    """The current state of data, benchmark and teacher.
 
     Raises:
         ParamsError, InputError: data, tasks or weights that the parameters name are missing, or cannot be read.
         RetryableError: the network or the store failed.
     """
-    weights = weights_version(params.teacher.name)
+    weights = weights_version(params.teacher)
     return {
         "data": [{"name": part.name, "fingerprint": part.fingerprint} for part in inventory(params.data)],
         "benchmark": versions(params.benchmark),
@@ -46,38 +48,46 @@ def look(params: Params) -> dict[str, Any]:
 
 
 def encode(part: Any) -> bytes:
-    """A part as the content of its file."""
+    """Content of a part's file."""
     return (json.dumps(part, indent=1, sort_keys=True) + "\n").encode("ascii")
 
 
 def files(params: Params) -> dict[str, bytes]:
     """Name → content of each file that `write` keeps: the parts, and `code/STAGE.json` for each stage."""
-    return {f"{name}.json": encode(part) for name, part in {**look(params), **_code()}.items()}
+    return {f"{name}.json": encode(part) for name, part in {**look(params), **_code(params)}.items()}
 
 
-def _code() -> dict[str, Any]:
+def _code(params: Params) -> dict[str, Any]:
     """`code/STAGE` → its closure, remembered under what all of the sources hold: parsing them takes half a second."""
-    path = storage.scratch("code") / f"{identity.sources()}.json"
+    teacher, training = code_of(params.teacher.name), sections.code(params)
+    plugins = {"teacher": teacher, "cache": teacher, "benchmark": teacher, "distill": training[1:]}
+    path = storage.scratch("code") / f"{digest([identity.sources(), plugins])}.json"
+    ours = all(module.startswith("cliprd.") for module in (*teacher, *training))
     with contextlib.suppress(OSError, ValueError):
-        return dict(read_json(path))
-    found = {f"code/{stage}": dict(identity.closure(f"cliprd.stages.{stage}")) for stage in STAGES}
+        if ours:
+            return dict(read_json(path))
+    found = {
+        f"code/{stage}": dict(identity.closure(f"cliprd.stages.{stage}", *plugins.get(stage, ()))) for stage in STAGES
+    }
     with contextlib.suppress(OSError):
-        write_json(path, found)
+        if ours:
+            write_json(path, found)
     return found
 
 
 def write(params: Params, folder: Path) -> list[str]:
-    """Write `files` into `folder`; returns the names, without `.json`, of those that were otherwise before.
+    """Write `files` into `folder`; returns the names, without `.json`, of those that changed.
 
     Raises:
         EnvironmentError_: the folder cannot be written. Else as `look`.
     """
-    changed, found = [], files(params)
+    changed: list[str] = []
+    contents = files(params)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for stray in folder.rglob(".*.tmp"):
-            stray.unlink()  # of a process that was killed
-        for name, content in found.items():
+            stray.unlink()  # left by a killed process
+        for name, content in contents.items():
             path = folder / name
             if not path.is_file() or path.read_bytes() != content:
                 changed.append(name.removesuffix(".json"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from cliprd.artifact.manifest import Manifest
 from cliprd.errors import InputError
 from cliprd.files import write_json
 from cliprd.lineage.common import ELSEWHERE, NAME, SCHEMA
+from cliprd.models.plugin import code_in
 from cliprd.reading import parse_json, read_json
 from cliprd.storage import Location
 
 CODE = f"{manifest.VOLATILE_DIR}/lineage-code.json"
-PARTS = {  # of the code that matters: each module with all that it can reach (`identity.closure`)
+PARTS = {
     "data": "cliprd.stages.prepare",
     "models": "cliprd.stages.teacher",
     "teacher_cache": "cliprd.stages.cache",
@@ -26,38 +27,47 @@ PARTS = {  # of the code that matters: each module with all that it can reach (`
 }
 
 
-def code_parts() -> dict[str, str]:
-    """Digest (hex) of each part of the code that matters."""
-    return {part: identity.digest(module) for part, module in PARTS.items()}
+def code_parts(teacher: Sequence[str], training: Sequence[str]) -> dict[str, str]:
+    """Digest (hex) of each part of the code that matters.
+
+    Args:
+        teacher: module of a plug-in's teacher (`models.plugin.code_of`).
+        training: modules of the training (`distill.sections.code`): users' loss terms are among them.
+    """
+    terms = training[1:]
+    plugins = {"models": teacher, "teacher_cache": teacher, "benchmark": teacher, "losses": terms, "distill": terms}
+    return {part: identity.digest(module, *plugins.get(part, ())) for part, module in PARTS.items()}
 
 
-def summary(found: Manifest) -> dict[str, Any]:
-    """What a lineage says of a stage that came before the training."""
+def summary(stage_manifest: Manifest) -> dict[str, Any]:
+    """The lineage entry of a stage before the training."""
     return {
-        "stage": found.stage,
-        "fingerprint": found.fingerprint,
-        "params": dict(found.params),
-        "facts": {name: value for name, value in found.facts.items() if name not in ELSEWHERE[found.stage]},
+        "stage": stage_manifest.stage,
+        "fingerprint": stage_manifest.fingerprint,
+        "params": dict(stage_manifest.params),
+        "facts": {
+            name: value for name, value in stage_manifest.facts.items() if name not in ELSEWHERE[stage_manifest.stage]
+        },
     }
 
 
-def of_teacher(found: Manifest) -> dict[str, Any]:
-    """A teacher, as its cache keeps it (`facts.made_with`): without its code, of which a cache's content is no part."""
-    return {**summary(found), "inputs": dict(found.inputs)}
+def of_teacher(teacher: Manifest) -> dict[str, Any]:
+    """A teacher as its cache records it (`facts.made_with`): without code, which does not affect a cache's content."""
+    return {**summary(teacher), "inputs": dict(teacher.inputs)}
 
 
 def made_of(shards: Location, cache: Location) -> dict[str, Any]:
-    """What a student's lineage says of its inputs: the folders of `prepare` and `cache`.
+    """The `inputs` of a student's lineage, from the folders of `prepare` and `cache`.
 
     Raises:
-        InputError: one was made by a cliprd that kept no lineage.
+        InputError: one was written by a version of cliprd that recorded no lineage.
     """
     packed, embedded = manifest.read(shards), manifest.read(cache)
-    for found, fact, folder in ((packed, "sources", shards), (embedded, "made_with", cache)):
-        if fact not in found.facts:
+    for stage_manifest, fact, folder in ((packed, "sources", shards), (embedded, "made_with", cache)):
+        if fact not in stage_manifest.facts:
             raise InputError(
-                f"{folder} was made before cliprd kept the lineage: it does not say what of.",
-                f"Run `cliprd {found.stage}` again (or `dvc repro --force {found.stage}`).",
+                f"{folder} was written by a version of cliprd that recorded no lineage.",
+                f"Run `cliprd {stage_manifest.stage}` again (or `dvc repro --force {stage_manifest.stage}`).",
             )
     sources = [{key: part[key] for key in ("name", "fingerprint", "samples")} for part in packed.facts["sources"]]
     return {
@@ -66,26 +76,30 @@ def made_of(shards: Location, cache: Location) -> dict[str, Any]:
     }
 
 
-def of_student(params: Mapping[str, Any], facts: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+def of_student(
+    params: Mapping[str, Any], facts: Mapping[str, Any], inputs: Mapping[str, Any], code: Sequence[str]
+) -> dict[str, Any]:
     """The lineage of a student.
 
     Args:
         params, facts: as its manifest will have them.
         inputs: as `made_of` says.
+        code: modules of the training.
     """
+    teacher = inputs["cache"]["inputs"]["teacher"]
     return {
         "schema": SCHEMA,
         "stage": "distill",
         "params": dict(params),
         "facts": {name: value for name, value in facts.items() if name != "inputs"},
-        "code": identity.digest("cliprd.stages.distill"),
-        "code_parts": code_parts(),
+        "code": identity.digest(*code),
+        "code_parts": code_parts(code_in(teacher["stage"], teacher["params"]), code),
         "inputs": dict(inputs),
     }
 
 
 def with_scores(tree: Mapping[str, Any], scores: Mapping[str, Any], tasks: Mapping[str, str]) -> dict[str, Any]:
-    """A student's lineage with what a benchmark found.
+    """A student's lineage with the scores of a benchmark.
 
     Args:
         scores: task → protocol → metric → value. tasks: task → fingerprint (`benchmark.task_folders.versions`).

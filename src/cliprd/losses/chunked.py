@@ -1,12 +1,12 @@
-"""The same statistics as `similarity.dense_statistics`, holding only `chunk_size` rows of each matrix at a time.
+"""The statistics of `similarity.dense_statistics` with only `chunk_size` rows of each matrix in memory at a time.
 
-Forward, one pass over blocks of rows: a row's normaliser and gap are complete within its block; a column's are carried
-along as a running maximum and sums rescaled to it (streaming log-sum-exp). Backward, one more pass: the block is
-multiplied out again, and since
+The forward pass iterates over blocks of rows: a row's normaliser and gap are complete within its block; a column's are
+accumulated as a running maximum and sums rescaled to it (streaming log-sum-exp). The backward pass recomputes each
+block, and since
 
     ∂ logsumexp_row_i / ∂M_ij = softmax_row(M)_ij        ∂ gap_row_i / ∂S_ij = −softmax_row(T)_ij
 
-(columns alike), its gradient needs only the saved normalisers. So nothing of N·N elements ever lives; the price is one
+(columns likewise), its gradient needs only the saved normalisers. So no N·N tensor is ever stored, at the cost of one
 more matrix product.
 
 Shape legend: N samples, C rows of a block, D width of the embeddings.
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cliprd.losses.similarity import Gap, Normalisers, PairStatistics, Similarity
+from cliprd.losses.similarity import ExpectedLogitGap, Normalisers, PairStatistics, Similarity
 
 
 def chunked_statistics(
@@ -39,12 +39,12 @@ def chunked_statistics(
     flat: tuple[Tensor, ...] = _Statistics.apply(chunk_size, follows, *tensors)  # type: ignore[no-untyped-call]
     of = [Normalisers(matrix.diagonal(), *flat[2 * k : 2 * k + 2]) for k, matrix in enumerate(matrices)]
     rest = flat[2 * len(matrices) :]
-    gaps = {pair: Gap(*rest[2 * k : 2 * k + 2]) for k, pair in enumerate(follows)}
+    gaps = {pair: ExpectedLogitGap(*rest[2 * k : 2 * k + 2]) for k, pair in enumerate(follows)}
     return PairStatistics(of[0], of[1] if b is not None else None, gaps.get((0, 1)), gaps.get((1, 0)))
 
 
 class _Column:
-    """Running statistics of a matrix's columns [N], and of the gaps of those who follow it."""
+    """Running statistics of a matrix's columns [N], and of the gaps of matrices that follow it."""
 
     def __init__(self, like: Tensor, n: int, followers: list[int]) -> None:
         self.peak = like.new_full((n,), -torch.inf)
@@ -102,16 +102,20 @@ class _Statistics(torch.autograd.Function):
         tensors = ctx.saved_tensors[: 3 * count]
         rows, columns = ctx.saved_tensors[3 * count : 4 * count], ctx.saved_tensors[4 * count :]
         matrices = [Similarity(*tensors[3 * k : 3 * k + 3]) for k in range(count)]
-        wanted = ctx.needs_input_grad[2:]
+        needs_grad = ctx.needs_input_grad[2:]
         sums = {
-            k: _Sums(m, wanted[3 * k : 3 * k + 3]) for k, m in enumerate(matrices) if any(wanted[3 * k : 3 * k + 3])
+            k: _Sums(m, needs_grad[3 * k : 3 * k + 3])
+            for k, m in enumerate(matrices)
+            if any(needs_grad[3 * k : 3 * k + 3])
         }
         sources = {k: [(t, 2 * (count + g)) for g, (s, t) in enumerate(ctx.follows) if s == k] for k in sums}
         needed = sorted({*sums, *(target for pairs in sources.values() for target, _ in pairs)})
         for span in _spans(len(matrices[0].left), ctx.chunk_size):
             blocks = {k: _block(matrices[k], span) for k in needed}
             by_row = {k: (blocks[k] - rows[k][span, None]).exp_() for k in needed}
-            by_column = {k: blocks[k].sub_(columns[k]).exp_() for k in needed}  # the logits themselves are used up
+            by_column = {
+                k: blocks[k].sub_(columns[k]).exp_() for k in needed
+            }  # in place: the logits are not needed any more
             for k in sums:
                 grad = by_row[k] * gradients[2 * k][span, None]
                 grad.addcmul_(by_column[k], gradients[2 * k + 1][None, :])
@@ -119,22 +123,22 @@ class _Statistics(torch.autograd.Function):
                     grad.addcmul_(by_row[target], gradients[g][span, None], value=-1)
                     grad.addcmul_(by_column[target], gradients[g + 1][None, :], value=-1)
                 sums[k].add(span, grad)
-        found = [sums[k].results() if k in sums else (None, None, None) for k in range(count)]
-        return (None, None, *(gradient for of_matrix in found for gradient in of_matrix))
+        results = [sums[k].results() if k in sums else (None, None, None) for k in range(count)]
+        return (None, None, *(gradient for of_matrix in results for gradient in of_matrix))
 
 
 class _Sums:
-    """Gradients of a matrix's left, right and scale, gathered over blocks of rows; None where not wanted.
+    """Gradients of a matrix's left, right and scale, accumulated over blocks of rows; None if not needed.
 
     Products are summed without the scale, and then each of them also gives the scale's gradient for N·D operations:
     Σ G ⊙ (left·rightᵀ) = Σ right ⊙ (Gᵀ·left) = Σ left ⊙ (G·right), G the gradient of the logits.
     """
 
-    def __init__(self, matrix: Similarity, wanted: tuple[bool, ...]) -> None:
-        left, right, self._scale = wanted
+    def __init__(self, matrix: Similarity, needs_grad: tuple[bool, ...]) -> None:
+        left, right, self._scale = needs_grad
         self._matrix = matrix
         self._right = torch.zeros_like(matrix.right) if right else None
-        # The scale alone is wanted of constant embeddings: any of the two products will do.
+        # If only the scale needs a gradient, either of the two products will do.
         self._left = torch.empty_like(matrix.left) if left or (self._scale and not right) else None
         self._left_wanted = left
 
@@ -146,7 +150,7 @@ class _Sums:
             self._right.addmm_(grad.T, self._matrix.left[span])
 
     def results(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Gradients of left, right and scale; nothing can be added any more."""
+        """Gradients of left, right and scale; call it last."""
         matrix, scale = self._matrix, None
         if self._scale:
             product, other = (self._left, matrix.left) if self._right is None else (self._right, matrix.right)

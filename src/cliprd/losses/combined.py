@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -22,16 +22,16 @@ from torch.nn.functional import linear, normalize
 
 from cliprd.losses.chunked import chunked_statistics
 from cliprd.losses.contrastive import contrastive, interactive_contrastive
+from cliprd.losses.extra import Term, evaluate, inputs_of
 from cliprd.losses.feature import feature_distance
 from cliprd.losses.local import local_statistics
 from cliprd.losses.relational import kl_divergence
 from cliprd.losses.similarity import PairStatistics, Similarity, dense_statistics
-from cliprd.losses.weights import LossWeights
+from cliprd.losses.weights import VRD_CE, LossWeights
 
 INITIAL_SCALE = math.log(1 / 0.07)
 MAX_EXP_SCALE = 100.0  # as open_clip's logit scale
 TERMS = ("task", "hrd", "icl", "fd", "vrd", "vrd_ce_image", "vrd_ce_text", "xrd")
-VRD_CE = ("vrd_ce_image", "vrd_ce_text")  # both under the weight vrd_ce
 
 
 class DistillationLoss(nn.Module):
@@ -41,11 +41,16 @@ class DistillationLoss(nn.Module):
         student_dim, teacher_dim: widths of the embeddings.
         weights: of the terms; 0 leaves a term out.
         scale_mode: `raw` multiplies relations by the learned scale itself, as the official code does; `exp` by its
-            exponential, clamped at 100.
+            exponential, clamped at 100. None: as the weights say (see `method_weights`), else `raw`.
         project_task: True gives the official multi-GPU behaviour: where widths differ, task and hrd see projected
             embeddings. False: the unprojected ones, which evaluation sees.
         chunk_size: rows of a matrix held at once, so that memory grows as N·chunk_size; None holds whole matrices. The
-            results are equal.
+            results are equal. Extra terms are always computed at once.
+        terms: functions of `weights.extra` by name; those without a weight are not used. Each takes by the names of its
+            parameters, of N pairs: `student_image`, `student_text` [N, student_dim], `projected_image`,
+            `projected_text` [N, teacher_dim] (through the projections, where there are any), `teacher_image`,
+            `teacher_text` [N, teacher_dim], all float32 and L2-normalised, the teacher's without gradient; and
+            `student_scale`, `teacher_scale`, scalars, already exp'd. It returns a scalar, a mean over the pairs.
 
     Attributes:
         cross_scale, image_scale, text_scale: the learned scales, scalars that start at ln(1/0.07); None where no term
@@ -55,7 +60,9 @@ class DistillationLoss(nn.Module):
             term of the weights needs them.
 
     Raises:
-        ValueError: a width or chunk_size below 1, an unknown scale_mode, or all weights 0.
+        ValueError: a width or chunk_size below 1, an unknown scale_mode or another than that of the weights, all
+            weights 0, or an extra term without a function.
+        TypeError: a function takes what is none of these.
     """
 
     def __init__(
@@ -64,23 +71,29 @@ class DistillationLoss(nn.Module):
         teacher_dim: int,
         *,
         weights: LossWeights,
-        scale_mode: Literal["raw", "exp"] = "raw",
+        scale_mode: Literal["raw", "exp"] | None = None,
         project_task: bool = False,
         chunk_size: int | None = None,
+        terms: Mapping[str, Term] | None = None,
     ) -> None:
         super().__init__()
         if student_dim < 1 or teacher_dim < 1:
             raise ValueError(f"widths must be positive: student_dim {student_dim}, teacher_dim {teacher_dim}")
-        if scale_mode not in ("raw", "exp"):
+        if scale_mode not in (None, "raw", "exp"):
             raise ValueError(f"scale_mode {scale_mode!r}: 'raw' or 'exp' is needed")
+        if scale_mode and weights.scale_mode not in (None, scale_mode):
+            raise ValueError(f"scale_mode {scale_mode!r}: the weights are of a method with {weights.scale_mode!r}")
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size {chunk_size}: at least 1, or None for whole matrices")
-        if weights == LossWeights():
+        if not any(weights.named().values()):
             raise ValueError("all weights are 0: there is nothing to minimise")
         self.student_dim, self.teacher_dim = student_dim, teacher_dim
-        self.weights, self.scale_mode = weights, scale_mode
+        self.weights = weights
+        self.scale_mode: Literal["raw", "exp"] = scale_mode or weights.scale_mode or "raw"
         self.project_task, self.chunk_size = project_task, chunk_size
 
+        self._extra = {name: _function(name, terms or {}) for name, weight in weights.extra.items() if weight}
+        self._inputs = {name: inputs_of(name, term) for name, term in self._extra.items()}
         crossed, vertical = bool(weights.icl or weights.xrd), bool(weights.vrd or weights.vrd_ce)
         self.cross_scale = _scale() if crossed else None
         self.image_scale = _scale() if vertical else None
@@ -90,7 +103,9 @@ class DistillationLoss(nn.Module):
         else:
             self.text_scale = _scale() if vertical else None
 
-        meets_teacher = bool(weights.fd) or crossed or vertical or (project_task and bool(weights.task or weights.hrd))
+        projected = any(name.startswith("projected_") for wanted in self._inputs.values() for name in wanted)
+        meets_teacher = bool(weights.fd) or crossed or vertical or projected
+        meets_teacher = meets_teacher or (project_task and bool(weights.task or weights.hrd))
         self.image_projection: nn.Linear | None = None
         self.text_projection: nn.Linear | None = None
         if meets_teacher and student_dim != teacher_dim:
@@ -122,11 +137,12 @@ class DistillationLoss(nn.Module):
                 the batch is the whole. None: the whole.
 
         Returns:
-            A scalar for each term of weight above 0, among task, hrd, icl, fd, vrd, vrd_ce_image, vrd_ce_text, xrd.
+            A scalar for each term of weight above 0, among task, hrd, icl, fd, vrd, vrd_ce_image, vrd_ce_text, xrd, and
+            the extra ones.
 
         Raises:
             ValueError: a shape does not fit.
-            TypeError: embeddings that are not floating-point tensors.
+            TypeError: embeddings that are not floating-point tensors, or an extra term that returned no scalar.
         """
         self._check(student_image, student_text, teacher_image, teacher_text)
         with torch.autocast(student_image.device.type, enabled=False):
@@ -177,7 +193,7 @@ class DistillationLoss(nn.Module):
         if self.image_scale is not None and self.text_scale is not None:
             x_image, x_text = x.projected
             if not w.vrd_ce:
-                x_text = x_text.detach()  # V_T is a mere target then: spare its backward
+                x_text = x_text.detach()  # V_T is a target only: skip its backward pass
             pair = self._statistics(
                 Similarity(t_image, x_image, self._multiplier(self.image_scale, x_image)),
                 Similarity(t_text, x_text, self._multiplier(self.text_scale, x_text)),
@@ -190,11 +206,15 @@ class DistillationLoss(nn.Module):
             if w.vrd_ce:
                 yield "vrd_ce_image", w.vrd_ce * contrastive(pair.a)
                 yield "vrd_ce_text", w.vrd_ce * contrastive(pair.b)
+        for name, term in self._extra.items():
+            tensors = {key: x.named(key, student_scale, teacher_scale) for key in self._inputs[name]}
+            yield name, w.extra[name] * evaluate(name, term, tensors)
 
     @property
     def term_names(self) -> tuple[str, ...]:
         """Keys of what `forward` returns, in their order."""
-        return tuple(name for name in TERMS if getattr(self.weights, "vrd_ce" if name in VRD_CE else name))
+        own = (name for name in TERMS if getattr(self.weights, "vrd_ce" if name in VRD_CE else name))
+        return (*own, *self._extra)
 
     def multipliers(self) -> dict[str, Tensor]:
         """The numbers that multiply the relations now (`exp` applied), detached, by attribute name; only those used."""
@@ -204,7 +224,7 @@ class DistillationLoss(nn.Module):
     @torch.no_grad()
     def clamp_scales(self) -> None:
         """To be called after an optimiser step: in `exp` mode the parameters stay at or below ln 100, since beyond the
-        clamp they would get no gradient to come back."""
+        clamp they would get no gradient."""
         if self.scale_mode == "exp":
             for scale in (self.cross_scale, self.image_scale, self.text_scale):
                 if scale is not None:
@@ -278,6 +298,26 @@ class _Embeddings:
             normalize(_project(self._image, self._loss.image_projection), dim=1),
             normalize(_project(self._text, self._loss.text_projection), dim=1),
         )
+
+    def named(self, name: str, student_scale: Tensor, teacher_scale: Tensor) -> Tensor:
+        """One of `extra.INPUTS`."""
+        match name:
+            case "student_image" | "student_text":
+                return self.unprojected[name.endswith("text")]
+            case "projected_image" | "projected_text":
+                return self.projected[name.endswith("text")]
+            case "student_scale" | "teacher_scale":
+                return student_scale if name == "student_scale" else teacher_scale
+            case _:
+                return self.teacher_text if name == "teacher_text" else self.teacher_image
+
+
+def _function(name: str, terms: Mapping[str, Term]) -> Term:
+    if name not in terms:
+        raise ValueError(
+            f"weights.extra has '{name}', terms has no function of that name: give terms={{'{name}': ...}}"
+        )
+    return terms[name]
 
 
 def _project(x: Tensor, layer: nn.Linear) -> Tensor:

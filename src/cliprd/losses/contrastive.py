@@ -1,6 +1,6 @@
-"""Cross entropy against the diagonal: each sample is to find its own partner among the batch.
+"""Cross entropy against the diagonal: each sample must be matched with its own partner in the batch.
 
-The target is the diagonal alone, as in the official code: samples that share a caption count as each other's negatives.
+The target is the diagonal alone, as in the official code: samples with equal captions are negatives of each other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Feature distillation: the student's embeddings themselves come near the teacher's."""
+"""Feature distillation: squared distance between the student's and the teacher's embeddings."""
 
 from __future__ import annotations
 

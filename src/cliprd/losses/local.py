@@ -1,7 +1,7 @@
-"""What one process of several computes of a similarity matrix: its own rows and its own columns, `[n, N]` each.
+"""Statistics of one process's own rows and columns of a similarity matrix, `[n, N]` each (open_clip's `local_loss`).
 
-Every loss here is a mean over rows and a mean over columns, so processes whose slices cover the batch can each take the
-part of theirs, weighted by n / N; the sum over processes is the whole (open_clip's `local_loss`). A column is a row of
+Every loss here is a mean over rows and a mean over columns, so each process computes the part of its own slice,
+weighted by n / N; the sum over processes is the loss. A column is a row of
 the transposed matrix, so that all statistics are complete within a block of rows: no streaming is needed.
 
 Shape legend: N samples, n rows of this process, C rows of a block.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from cliprd.losses.similarity import Gap, Normalisers, PairStatistics, Similarity
+from cliprd.losses.similarity import ExpectedLogitGap, Normalisers, PairStatistics, Similarity
 
 
 def local_statistics(
@@ -29,7 +29,7 @@ def local_statistics(
 
     Args:
         rows: a slice of the N samples.
-        chunk_size: rows held at once, multiplied out again on the way back; None holds all n.
+        chunk_size: rows in memory at a time, recomputed in the backward pass; None: all n.
     """
     follows = (a_follows_b, b_follows_a)
     by_row = _rows(a, b, rows, chunk_size, follows)
@@ -37,7 +37,9 @@ def local_statistics(
     matrices = [a] if b is None else [a, b]
     own = [Similarity(m.left[rows], m.right[rows], m.scale).diagonal() for m in matrices]
     of = [Normalisers(diagonal, by_row[k], by_column[k]) for k, diagonal in enumerate(own)]
-    gaps = iter(Gap(row, column) for row, column in zip(by_row[len(of) :], by_column[len(of) :], strict=True))
+    gaps = iter(
+        ExpectedLogitGap(row, column) for row, column in zip(by_row[len(of) :], by_column[len(of) :], strict=True)
+    )
     return PairStatistics(
         of[0],
         of[1] if b is not None else None,
@@ -53,7 +55,7 @@ def _transposed(matrix: Similarity) -> Similarity:
 def _rows(
     a: Similarity, b: Similarity | None, rows: slice, chunk_size: int | None, follows: tuple[bool, bool]
 ) -> list[Tensor]:
-    """Normalisers of a's rows, of b's, and the gaps that are asked for; [n] each."""
+    """Normalisers of a's rows, of b's, and the requested gaps; [n] each."""
     others = None if b is None else (b.left[rows], b.right, b.scale)
     left = a.left[rows]
     if chunk_size is None or chunk_size >= len(left):

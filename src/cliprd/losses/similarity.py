@@ -1,9 +1,9 @@
-"""A similarity matrix `scale · left @ rightᵀ`, and what the losses need to know of it.
+"""A similarity matrix `scale · left @ rightᵀ`, and the statistics of it that the losses need.
 
-Every loss over a matrix is a function of few numbers a row and a column: the log of the sum of exponentials (the
-softmax's normaliser), the diagonal, and, where one matrix follows another, the mean difference under the target's
-softmax. They are gathered in `PairStatistics`, which `dense_statistics` here takes from whole matrices and `chunked`
-from blocks of rows; the formulas of `contrastive` and `relational` are then written once for both.
+Every loss is a function of a few numbers a row and a column: the log-sum-exp (the softmax's normaliser), the diagonal,
+and, if one matrix follows another, the expected difference under the target's softmax. `PairStatistics` has these
+numbers. `dense_statistics` computes them from full matrices, `chunked` from blocks of rows, and `contrastive` and
+`relational` implement the losses once for both.
 
 Shape legend: N samples, D width of the embeddings.
 """
@@ -28,7 +28,7 @@ class Similarity(NamedTuple):
     scale: Tensor
 
     def logits(self) -> Tensor:
-        """The whole matrix [N, N]."""
+        """The full matrix [N, N]."""
         return self.scale * (self.left @ self.right.T)
 
     def diagonal(self) -> Tensor:
@@ -44,7 +44,7 @@ class Normalisers(NamedTuple):
     columns: Tensor
 
 
-class Gap(NamedTuple):
+class ExpectedLogitGap(NamedTuple):
     """Of a student matrix S that follows a target T: Σ softmax(T)·(T − S) over each row and over each column; both [N].
 
     The target is detached: gradients reach S only.
@@ -56,24 +56,24 @@ class Gap(NamedTuple):
 
 @dataclass(frozen=True)
 class PairStatistics:
-    """What the losses need of matrix `a` and, where there is one, of matrix `b`.
+    """Statistics of matrix `a` and, if given, of matrix `b`.
 
     Attributes:
         a, b: normalisers; `b` is None for a lone matrix.
-        a_to_b: the gap of `a` that follows `b`; None if not asked for.
-        b_to_a: the gap of `b` that follows `a`; None if not asked for.
+        a_to_b: the gap of `a` that follows `b`; None if not requested.
+        b_to_a: the gap of `b` that follows `a`; None if not requested.
     """
 
     a: Normalisers
     b: Normalisers | None = None
-    a_to_b: Gap | None = None
-    b_to_a: Gap | None = None
+    a_to_b: ExpectedLogitGap | None = None
+    b_to_a: ExpectedLogitGap | None = None
 
 
 def dense_statistics(
     a: Similarity, b: Similarity | None = None, *, a_follows_b: bool = False, b_follows_a: bool = False
 ) -> PairStatistics:
-    """`PairStatistics` from whole matrices, differentiated by autograd: fast, with memory that grows as N²."""
+    """`PairStatistics` from full matrices, differentiated by autograd: fast, with memory that grows as N²."""
     logits_a = a.logits()
     of_a = Normalisers(a.diagonal(), logits_a.logsumexp(dim=1), logits_a.logsumexp(dim=0))
     if b is None:
@@ -88,9 +88,11 @@ def dense_statistics(
     )
 
 
-def _dense_gap(student: Tensor, target: Tensor, of_target: Normalisers) -> Gap:
+def _dense_gap(student: Tensor, target: Tensor, of_target: Normalisers) -> ExpectedLogitGap:
     target = target.detach()
     rows = (target - of_target.rows.detach()[:, None]).exp()
     columns = (target - of_target.columns.detach()[None, :]).exp()
     difference = target - student
-    return Gap(torch.linalg.vecdot(rows, difference, dim=1), torch.linalg.vecdot(columns, difference, dim=0))
+    return ExpectedLogitGap(
+        torch.linalg.vecdot(rows, difference, dim=1), torch.linalg.vecdot(columns, difference, dim=0)
+    )

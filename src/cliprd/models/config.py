@@ -1,4 +1,4 @@
-"""open_clip model configs: found by name or given inline, checked before anything is built."""
+"""open_clip model configs, by name or inline, checked before a model is built."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def named(arch: str) -> Config:
     """The config called `arch`: cliprd's own first, then open_clip's built-in ones.
 
     Raises:
-        ParamsError: no such name; the nearest ones are told.
+        ParamsError: no such name; the message suggests similar ones.
     """
     own = shipped()
     if arch in own:
@@ -106,7 +106,7 @@ def check(config: Mapping[str, Any], *, where: str) -> None:
             raise ParamsError(f"{where}.{key} = {value!r}: it must be a whole number above 0.")
     _check_vision(vision, f"{where}.vision_cfg")
     _check_text(text, f"{where}.text_cfg")
-    if text.get("embed_cls") and not config.get("custom_text"):  # open_clip.CLIP builds it, and fails on its first text
+    if text.get("embed_cls") and not config.get("custom_text"):  # open_clip.CLIP builds it, but fails on the first text
         raise ParamsError(f"{where}.text_cfg.embed_cls needs custom_text.", f"Set {where}.custom_text to true.")
 
 
@@ -136,7 +136,7 @@ def _check_vision(vision: Mapping[str, Any], where: str) -> None:
     ):
         raise ParamsError(f"{where}.image_size = {size!r}: it must be one whole number above 0 (images are square).")
     if vision.get("timm_model_name") or isinstance(vision.get("layers"), list | tuple):
-        return  # not a ViT of open_clip's: its own constructor knows what fits
+        return  # not open_clip's ViT: checked by its constructor
     layers = vision.get("layers", 12)
     if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
         raise ParamsError(f"{where}.layers = {layers!r}: it must be a whole number above 0.")
@@ -159,7 +159,7 @@ def _check_text(text: Mapping[str, Any], where: str) -> None:
     if text.get("width", 512) % text.get("heads", 8):
         raise ParamsError(f"{where}.width = {text.get('width', 512)} is no multiple of heads = {text.get('heads', 8)}.")
     if text.get("context_length", 77) < 3:
-        raise ParamsError(f"{where}.context_length leaves no room for a word.", "Start, one word and end need 3.")
+        raise ParamsError(f"{where}.context_length is too short for a word.", "Start, one word and end need 3.")
     if not text.get("hf_tokenizer_name") and text.get("vocab_size", 49408) < 49408:
         raise ParamsError(
             f"{where}.vocab_size = {text['vocab_size']} is below the 49408 of open_clip's tokenizer.",

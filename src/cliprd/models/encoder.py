@@ -1,10 +1,10 @@
-"""What the rest of cliprd knows of a model that embeds images and texts: teacher or student alike."""
+"""The interface of models that embed images and texts, teachers and students."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,13 @@ class Encoder(Protocol):
     """A frozen two-tower model.
 
     Attributes:
-        id: name for people and fingerprints, for example `open_clip:ViT-B-16:laion400m_e32`.
-        weights_sha256: hex digest of the weights; with `id`, `image` and `tokenizer` it fixes every embedding.
-        image: how the image tower wants its pixels.
+        id: name for messages and fingerprints, for example `open_clip:ViT-B-16:laion400m_e32`.
+        weights_sha256: hex digest of the weights; with `id`, `image` and `tokenizer` it determines every embedding.
+        image: the image tower's preprocessing.
         tokenizer: identity of the text preprocessing.
         dim: width of the shared embedding space.
         logit_scale: the learned similarity multiplier, already exponentiated.
-        device: where the weights are; inputs are moved there and outputs stay there.
+        device: of the weights; inputs are moved there and outputs stay there.
         visual_module, text_module: the towers, for counting parameters and MACs.
     """
 
@@ -65,8 +65,23 @@ class Encoder(Protocol):
         ...
 
 
+CONFIG_FILE = "teacher.json"
+
+
+def describe(teacher: Encoder) -> dict[str, Any]:
+    """What `teacher.json` says of any teacher: the identity that the cache's fingerprint is made of."""
+    return {
+        "id": teacher.id,
+        "dim": teacher.dim,
+        "logit_scale": teacher.logit_scale,
+        "weights_sha256": teacher.weights_sha256,
+        "image": teacher.image.to_dict(),
+        "tokenizer": teacher.tokenizer,
+    }
+
+
 def state_sha256(state: Mapping[str, Tensor]) -> str:
-    """sha256 (hex) of named tensors: names, types, shapes and bytes, in the order of the names."""
+    """sha256 (hex) of named tensors: names, types, shapes and bytes, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -76,12 +91,12 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def count_parameters(modules: Iterable[nn.Module]) -> int:
-    """Parameters of `modules`, each shared one counted once."""
+    """Number of parameters of `modules`; shared ones count once."""
     return sum(p.numel() for p in {id(p): p for module in modules for p in module.parameters()}.values())
 
 
 def resolve_device(name: str | None) -> torch.device:
-    """`auto` or None → the GPU where there is one, else the CPU."""
+    """`auto` or None → a GPU if there is one, else the CPU."""
     if name in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(str(name))

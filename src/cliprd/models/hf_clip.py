@@ -37,7 +37,7 @@ def is_hf_clip(state: Mapping[str, Tensor]) -> bool:
 
 def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same weights under open_clip's names; a key that is not `CLIPModel`'s keeps its name."""
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     joined: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.items():
         if name.endswith(".embeddings.position_ids"):
@@ -48,8 +48,8 @@ def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if part := _PART.match(new):
             joined.setdefault(f"{part[1]}in_proj_{part[3]}", {})[part[2]] = tensor
         else:
-            found[new] = tensor.T if name in ("text_projection.weight", "visual_projection.weight") else tensor
+            renamed[new] = tensor.T if name in ("text_projection.weight", "visual_projection.weight") else tensor
     for name, parts in joined.items():
         if sorted(parts) == ["k", "q", "v"]:
-            found[name] = torch.cat([parts["q"], parts["k"], parts["v"]])
-    return found
+            renamed[name] = torch.cat([parts["q"], parts["k"], parts["v"]])
+    return renamed

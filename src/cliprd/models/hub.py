@@ -1,4 +1,4 @@
-"""What a failed download from a model hub means: to be tried again, or to be mended."""
+"""Classifies failed downloads from a model hub as retryable or not."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from huggingface_hub.utils import logging
 
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, RetryableError
+from cliprd.extras import install
 
-_FINAL = {  # of huggingface_hub and urllib: the hub has answered, and will answer the same again
+_FINAL = {  # errors of huggingface_hub that a retry does not fix
     "RepositoryNotFoundError", "GatedRepoError", "DisabledRepoError", "RevisionNotFoundError",
     "RemoteEntryNotFoundError", "HFValidationError",
 }  # fmt: skip
@@ -31,13 +32,13 @@ _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 def offline() -> str | None:
-    """The environment variable that forbids the hub, if one does."""
+    """The environment variable that forbids access to the hub, if one is set."""
     return next((n for n in _OFFLINE if os.environ.get(n, "").upper() in {"1", "ON", "YES", "TRUE"}), None)
 
 
 @contextmanager
 def fetching(what: str, remedy: str = "") -> Iterator[None]:
-    """For a block that takes something from a hub or its cache: its errors become ours, its retries are silent.
+    """For a block that loads something from a hub or its cache: converts its errors, silences its retries.
 
     Raises:
         RetryableError, InputError, EnvironmentError_: see `unreachable`.
@@ -53,30 +54,32 @@ def fetching(what: str, remedy: str = "") -> Iterator[None]:
 
 
 def unreachable(what: str, error: BaseException, remedy: str = "") -> CliprdError:
-    """The error to raise for `what` (such as "The tokenizer 'x'"), which is not on this machine and could not be had.
+    """The error to raise for `what` (such as "The tokenizer 'x'"), which could not be loaded.
 
     Returns:
-        RetryableError: the network or the hub failed. InputError: the hub is forbidden by the environment, or has no
-        such thing. EnvironmentError_: a package is missing, or the cache cannot be written.
+        RetryableError: the network or the hub failed. InputError: the environment forbids the hub, or the hub does
+        not have it. EnvironmentError_: a package is missing, or the cache cannot be written.
     """
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     causes = list(_chain(error))
     if any(isinstance(cause, ImportError) for cause in causes):
         return EnvironmentError_(
-            f"{what} cannot be loaded: {reason}", "Install the package that it needs: `uv pip install transformers`."
+            f"{what} cannot be loaded: {reason}", f"Install the package that it needs: {install('transformers')}"
         )
     if any(isinstance(cause, PermissionError) or getattr(cause, "errno", 0) == errno.ENOSPC for cause in causes):
         return EnvironmentError_(
-            f"{what} cannot be stored: {reason}", "Make room, or set HF_HOME to a writable folder."
+            f"{what} cannot be stored: {reason}", "Free some disk space, or set HF_HOME to a writable folder."
         )
-    remedy = remedy or "Fetch it once where there is network access; it stays in the Hugging Face cache."
+    remedy = remedy or "Download it once with network access; it stays in the Hugging Face cache."
     if variable := offline():
         return InputError(f"{what} is not on this machine, and {variable} is set.", remedy)
     if any(type(cause).__name__ in _FINAL or _refused(cause) for cause in causes):
-        return InputError(f"{what} cannot be had from its hub: {reason}", "Check its name, and access with HF_TOKEN.")
+        return InputError(
+            f"{what} cannot be downloaded from its hub: {reason}", "Check its name, and access with HF_TOKEN."
+        )
     if any(isinstance(cause, _NETWORK) or _of_network(cause) for cause in causes):
         return RetryableError(f"{what} is not on this machine and could not be downloaded: {reason}", remedy)
-    return InputError(f"{what} cannot be loaded: {reason}", "Fetch it again, or check the versions that are installed.")
+    return InputError(f"{what} cannot be loaded: {reason}", "Download it again, or check the installed versions.")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -88,7 +91,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _refused(error: BaseException) -> bool:
-    """An HTTP answer that the next request will get as well."""
+    """An HTTP status that a retry does not change."""
     status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", None)
     return status in {401, 403, 404, 410}
 

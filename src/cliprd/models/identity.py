@@ -8,23 +8,25 @@ from typing import Any
 from cliprd import storage
 from cliprd.errors import InputError
 from cliprd.files import digest
+from cliprd.models.plugin import plugin_of
 from cliprd.params import Teacher
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz")  # of weights files, as people name them
 CONFIGS = ("open_clip_config.json", "config.json")  # beside the weights: what decides how they are to be taken
 
 
-def weights_version(name: str) -> str:
-    """What identifies the weights behind a teacher's name; empty where the name alone does: a tag, the aligned one.
+def weights_version(teacher: Teacher) -> str:
+    """What identifies the weights behind a teacher's name; empty where the name alone does, as a tag's.
 
     Configs that lie beside a file belong to it.
 
     Raises:
-        InputError: a file is missing or forbidden. RetryableError: the network or the store failed.
+        ParamsError: a plug-in is not registered. InputError: a file is missing or forbidden.
+        RetryableError: the network or the store failed.
     """
-    if name == "aligned":
-        return ""
-    pretrained = name.split(":", 2)[-1]
+    if not teacher.of_open_clip:
+        return plugin_of(teacher.name).version(teacher.own_settings)
+    pretrained = teacher.name.split(":", 2)[-1]
     if not (storage.is_s3(pretrained) or os.path.isfile(pretrained)):
         refuse_missing(pretrained)
         return ""
@@ -52,7 +54,7 @@ def beside(weights: str, name: str) -> str:
 def shaping(teacher: Teacher) -> dict[str, Any]:
     """What of the section makes a teacher what it is: training settings do not change a finished model."""
     section = teacher.model_dump(mode="json")
-    if teacher.name == "aligned":
-        return {key: section[key] for key in ("name", "aligned")}
+    if not teacher.of_open_clip:
+        return {key: section[key] for key in ("name", teacher.own_section)}
     chosen = {key: section[key] for key in ("quickgelu", "preprocess") if section[key] is not None}
     return {"name": teacher.name, **chosen}

@@ -1,4 +1,4 @@
-"""How an encoder wants its pixels: the part of a model that the data side needs to know."""
+"""Image preprocessing of an encoder: the only part of a model that the data package needs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class ImageSpec:
     """Square input of an image tower; same meaning as open_clip's `preprocess_cfg`.
 
     Attributes:
-        size: side in pixels of the square the tower takes.
+        size: side of the square input in pixels.
         mean, std: per-channel normalisation of RGB in [0, 1].
         interpolation: PIL filter used to resize, always antialiased.
-        resize_mode: how evaluation fits a picture into the square. `shortest`: the shorter side is resized, the middle
-            kept; `longest`: the longer side, padded with black; `squash`: both sides, the ratio is lost. Random crops
-            are resized to the square in any mode.
+        resize_mode: how evaluation fits a picture into the square. `shortest`: the shorter side is resized and the
+            centre cropped; `longest`: the longer side is resized and the picture padded with black; `squash`: both
+            sides are resized. Random crops are resized to the square in any mode.
     """
 
     size: int
@@ -26,7 +26,7 @@ class ImageSpec:
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form, as it goes into manifests and fingerprints."""
+        """Plain JSON form, for manifests and fingerprints."""
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod

@@ -1,9 +1,9 @@
-"""A linear layer on a CPU by oneDNN, which multiplies float32 twice as fast there as torch's own choice, MKL, on AMD.
+"""A linear layer by oneDNN on a CPU, which on AMD multiplies float32 twice as fast as torch's default, MKL.
 
-Equal to `torch.nn.functional.linear` but for rounding, forward and backward.
+Equal to `torch.nn.functional.linear` up to rounding, forward and backward.
 
-oneDNN makes code for every new number of rows, which takes 2 ms and half a megabyte that it keeps. So few rows stay
-with torch, and who multiplies ever other numbers of rows brings them to those of `round_rows` or of `few_sizes`.
+oneDNN compiles and caches a kernel (2 ms, 0.5 MB) for every new number of rows. So small inputs use torch's linear, and
+callers with varying numbers of rows round them with `round_rows` or `few_sizes`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Torch has no public name for it; where it is missing, or on a GPU or in another precision, its own linear does.
+# Not public in torch; if it is missing, on a GPU or in another precision, torch's linear is used.
 _ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None  # type: ignore[no-untyped-call]
 
-_FEWEST = 256  # rows that it is given
+_FEWEST = 256  # rows from which it is used
 
 
 def round_rows(rows: int) -> int:
-    """The next of the numbers of rows to multiply: 16 an octave, so at most a 16th more, of 32 rows on."""
+    """Round `rows` up to one of 16 sizes an octave, multiples of 32 at least: by at most a 16th for large inputs."""
     step = max(32, 1 << max(0, rows.bit_length() - 5))
     return -(-rows // step) * step
 
 
 def few_sizes(count: int, size: int) -> list[int]:
-    """`count` in batches of `size`, what is left in powers of two, the largest first."""
+    """Divide `count` into batches of `size`, and the remainder into powers of two, largest first."""
     left = count % size
     return [size] * (count // size) + [1 << bit for bit in reversed(range(left.bit_length())) if left >> bit & 1]
 

@@ -1,4 +1,4 @@
-"""Both towers as ONNX files, compared with torch under onnxruntime before they are believed."""
+"""Exports both towers to ONNX, and checks the files against torch with onnxruntime."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from cliprd.errors import CliprdError
+from cliprd.extras import optional
 from cliprd.files import atomic_write
 from cliprd.models.student import encode_image_features
+
+with optional():
+    import onnx
+    import onnxruntime
 
 IMAGE_FILE = "image.onnx"
 TEXT_FILE = "text.onnx"
 TOLERANCE = 1e-4
 BATCHES = (1, 2, 7)
-OPSET = 17  # the first with LayerNormalization; every runtime of the last years has it
+OPSET = 17  # the first with LayerNormalization; widely supported
 
 
 class ExportError(CliprdError):
-    """No exporter made a graph that equals the model: a defect, in cliprd or below it."""
+    """No exporter gave a graph that equals the model: a defect in cliprd or a dependency."""
 
 
 class ImageTower(nn.Module):
@@ -56,8 +59,8 @@ class TextTower(nn.Module):
 def export_onnx(model: nn.Module, folder: Path) -> None:
     """Write `image.onnx` (input `image`, output `image_embedding`) and `text.onnx` (`text`, `text_embedding`).
 
-    The batch is free; pixels are normalised as the model's preprocessing says, texts padded to the full context. Both
-    give L2-normalised embeddings. Equal models give equal bytes. The model's mode and gradients are left as they were.
+    The batch size is dynamic; pixels must be normalised as in the model's preprocessing, texts padded to the full
+    context. Both give L2-normalised embeddings. Equal models give equal bytes. The model's mode is restored.
 
     Args:
         model: an open_clip `CLIP` or `CustomTextCLIP`, float32.
@@ -70,13 +73,13 @@ def export_onnx(model: nn.Module, folder: Path) -> None:
     tower: Any = model.visual
     size = tower.image_size
     side = int(size[0] if isinstance(size, list | tuple) else size)
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
     def images(count: int) -> Tensor:
-        return torch.randn(count, 3, side, side, generator=dice)
+        return torch.randn(count, 3, side, side, generator=generator)
 
     def texts(count: int) -> Tensor:
-        return random_tokens(int(model.context_length), int(model.vocab_size), count, dice)  # type: ignore[arg-type]
+        return random_tokens(int(model.context_length), int(model.vocab_size), count, generator)  # type: ignore[arg-type]
 
     with _as_for_inference(model):
         graphs = {
@@ -89,12 +92,12 @@ def export_onnx(model: nn.Module, folder: Path) -> None:
             file.write(graph)
 
 
-def random_tokens(context: int, vocabulary: int, count: int, dice: torch.Generator) -> Tensor:
-    """Texts of all lengths as open_clip's tokenizer forms them: start, words, end (the highest id), zeros."""
-    tokens = torch.randint(1, vocabulary - 2, (count, context), generator=dice)
+def random_tokens(context: int, vocabulary: int, count: int, generator: torch.Generator) -> Tensor:
+    """Random texts of all lengths in open_clip's token format: start, words, end (the highest id), zeros."""
+    tokens = torch.randint(1, vocabulary - 2, (count, context), generator=generator)
     tokens[:, 0] = vocabulary - 2
     for row in tokens:
-        end = int(torch.randint(2, context, (1,), generator=dice))
+        end = int(torch.randint(2, context, (1,), generator=generator))
         row[end] = vocabulary - 1
         row[end + 1 :] = 0
     return tokens
@@ -102,20 +105,20 @@ def random_tokens(context: int, vocabulary: int, count: int, dice: torch.Generat
 
 def _graph(tower: nn.Module, name: str, samples: Callable[[int], Tensor]) -> bytes:
     """The first graph that equals `tower`: by torch's tracing exporter (2 s), else by its newer one (10 s)."""
-    doubts = []
+    problems = []
     for exporter in (_trace, _dynamo):
         try:
             graph = _plain(exporter(tower, samples(2), name))
             worst = max(_difference(graph, tower, samples(count), name) for count in BATCHES)
-        except Exception as error:  # the exporters and the runtime raise whatever they trip over
+        except Exception as error:  # the exporters and the runtime raise exceptions of any type
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            doubts.append(f"{exporter.__name__.strip('_')}: {lines[0]}")
+            problems.append(f"{exporter.__name__.strip('_')}: {lines[0]}")
             continue
         if worst <= TOLERANCE:
             return graph
-        doubts.append(f"{exporter.__name__.strip('_')}: differs from torch by {worst:.1e}")
+        problems.append(f"{exporter.__name__.strip('_')}: differs from torch by {worst:.1e}")
     raise ExportError(
-        f"The {name} tower cannot be exported to ONNX ({'; '.join(doubts)}).", "Please report this model's config."
+        f"The {name} tower cannot be exported to ONNX ({'; '.join(problems)}).", "Please report this model's config."
     )
 
 
@@ -150,7 +153,7 @@ def _dynamo(tower: nn.Module, sample: Tensor, name: str) -> bytes:
 
 
 def _plain(graph: bytes) -> bytes:
-    """Without notes on where in whose source tree a node came from, which differ between machines."""
+    """Remove metadata with source paths, which differ between machines."""
     model = onnx.load_from_string(graph)
     for node in model.graph.node:
         node.ClearField("doc_string")

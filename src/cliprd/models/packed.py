@@ -1,13 +1,13 @@
-"""The towers as distillation needs them: one embedding a sequence, and nothing computed that does not reach it.
+"""Fast forward passes of the towers, which compute only what one embedding a sequence needs.
 
-Two exact savings over the towers' own forward pass, in value and in gradient:
+Two optimisations, exact in value and gradient:
 
-* Texts are packed: the rows of all texts, each cut at its own end-of-text token, lie one after the other, so that the
-  layers never see padding, whatever the longest text of the batch is. Only attention sees texts side by side.
-* The last block is computed at the pooled position alone (end-of-text or class token): every position gives keys and
-  values to it, but queries, the second half of the block and the final norm are needed there only.
+* Texts are packed: the rows of all texts, each cut at its end-of-text token, are concatenated, so that the layers
+  compute no padding. Only attention unpacks them.
+* The last block is computed at the pooled position alone (end-of-text or class token): all positions give keys and
+  values, but queries, the MLP and the final norm are needed there only.
 
-Shapes: B sequences, L longest of them, T rows of all of them together, W width, H heads, D embedding width.
+Shapes: B sequences, L longest of them, T packed rows, W width, H heads, D embedding width.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ from cliprd.models.text import cuttable, encode_text_features, ends, tokenize
 
 
 class Packing(NamedTuple):
-    """Where the rows of a packed batch come from.
+    """Index of the rows of a packed batch.
 
     Attributes:
         shape: (B, L).
-        rows_T: index of each row in the padded batch, counted through [B·L]: those that are seen, ascending, and behind
-            them any that no other sees.
+        rows_T: index of each row in the padded batch [B·L]: the texts' rows, ascending, then any padding rows.
         pooled_B: index of each sequence's pooled row in the packed batch.
-        seen_BL: True where a position holds a row; None if all do.
+        seen_BL: True for positions that are not padding; None if there is none.
     """
 
     shape: tuple[int, int]
@@ -44,11 +43,11 @@ class Packing(NamedTuple):
 
 
 def pooled_text_features(model: nn.Module, tokens_BL: Tensor, device: torch.device) -> Tensor:
-    """`encode_text_features`, equal in value and gradient; towers of another make take that very path.
+    """`encode_text_features`, equal in value and gradient; unsupported towers use that function.
 
     Args:
         model: an open_clip `CLIP` or `CustomTextCLIP` on `device`.
-        tokens_BL: `[B, L]`, int64; on the CPU, so that no GPU is waited for to learn the lengths.
+        tokens_BL: `[B, L]`, int64; on the CPU, so that reading the lengths does not synchronise with a GPU.
 
     Returns:
         `[B, D]` on `device`, attached to the graph.
@@ -61,7 +60,7 @@ def pooled_text_features(model: nn.Module, tokens_BL: Tensor, device: torch.devi
                   tower.text_eos_id if inline else tower.eos_id)  # fmt: skip
     seen_BL = torch.arange(tokens_BL.shape[1]) <= last_B[:, None]
     rows_T = seen_BL.flatten().nonzero()[:, 0]
-    if device.type == "cpu":  # some padding goes along, which nothing sees: a product of a new shape is dear there
+    if device.type == "cpu":  # add unseen padding rows: new shapes are expensive for oneDNN
         padding = (~seen_BL).flatten().nonzero()[:, 0]
         rows_T = torch.cat([rows_T, padding[: round_rows(len(rows_T)) - len(rows_T)]])
     words_T, places_T = tokens_BL.flatten()[rows_T], rows_T % tokens_BL.shape[1]
@@ -80,7 +79,7 @@ def pooled_text_features(model: nn.Module, tokens_BL: Tensor, device: torch.devi
 
 
 def pooled_image_features(model: nn.Module, x_B3HW: Tensor) -> Tensor:
-    """`model.encode_image`, equal in value and gradient; towers of another make take that very path.
+    """`model.encode_image`, equal in value and gradient; unsupported towers use that function.
 
     Returns:
         `[B, D]` before normalisation, attached to the graph.
@@ -120,7 +119,7 @@ def embed_texts(
 
 
 def _plain(transformer: Any) -> bool:
-    """True for the blocks that `_pooled` knows: pre-norm, attention with one joint input projection, no dropout."""
+    """True for the blocks that `_pooled` supports: pre-norm, attention with one joint input projection, no dropout."""
     return type(transformer) is Transformer and not transformer.grad_checkpointing and all(
         type(block) is ResidualAttentionBlock
         and not hasattr(block, "ln_1_kv")
@@ -134,7 +133,7 @@ def _plain(transformer: Any) -> bool:
 
 
 def _pooled(transformer: Any, x_TW: Tensor, packing: Packing, *, causal: bool) -> Tensor:
-    """Rows through all blocks; what comes out at the pooled rows, `[B, W]`."""
+    """Output of all blocks at the pooled rows, `[B, W]`."""
     *blocks, last = transformer.resblocks
     for block in blocks:
         x_TW = x_TW + block.ls_1(_attention(block.attn, block.ln_1(x_TW), packing, causal=causal))
@@ -151,7 +150,7 @@ def _mlp(mlp: Any, x_TW: Tensor) -> Tensor:
 
 
 def _attention(attn: Any, x_TW: Tensor, packing: Packing, *, causal: bool) -> Tensor:
-    """Self-attention; `causal` also keeps padding, which comes last, from being seen."""
+    """Self-attention; `causal` also masks padding, which comes last."""
     (b, length), heads = packing.shape, attn.num_heads
     qkv = _spread(linear(x_TW, attn.in_proj_weight, attn.in_proj_bias), packing)
     q, k, v = qkv.view(b, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
@@ -175,7 +174,7 @@ def _pooled_attention(attn: Any, x_TW: Tensor, packing: Packing) -> Tensor:
 
 
 def _spread(x_TW: Tensor, packing: Packing) -> Tensor:
-    """Packed rows side by side, `[B·L, W]`, zero where there is none."""
+    """Unpack rows to `[B·L, W]`, with zeros as padding."""
     if packing.rows_T is None:
         return x_TW
     b, length = packing.shape
@@ -189,7 +188,7 @@ def _take(x: Tensor, rows: Tensor) -> Tensor:
 
 
 class _Take(torch.autograd.Function):
-    """Distinct rows need no addition on the way back, which costs more than a copy and has no fixed order on a GPU."""
+    """`x[rows]` of distinct rows, whose backward copies instead of adding: faster, and deterministic on a GPU."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:

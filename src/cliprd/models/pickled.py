@@ -1,9 +1,9 @@
-"""Tensors out of files that `torch.save` or `torch.jit.save` wrote, without running what else is in them.
+"""Reads tensors from files of `torch.save` or `torch.jit.save` without running code in them.
 
-A pickle is a program; its one gate to code outside it is `find_class`. Here that gate gives descriptions of tensors,
-sets, and for every other name `Unknown`, a dictionary that swallows what it is called with. Nothing is imported and
-nothing else is called, whatever the file names. So optimiser states, arguments and whole pickled modules may stand
-around the tensors, of classes that are not installed. Tensors are read one at a time, when they are wanted.
+A pickle is a program that reaches other code through `find_class` only. Here `find_class` returns descriptions of
+tensors, sets, and for every other name `Unknown`, a dictionary that accepts any call. Nothing is imported and nothing
+else is called. So a file may also contain optimiser states, arguments and pickled modules of classes that are not
+installed. Tensors are read one at a time, on demand.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _STORAGES = {
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
-_MOST = 2**48  # elements of a tensor: none that is real comes near, and torch can describe it
+_MOST = 2**48  # elements of a tensor: larger than any real one, and valid for torch
 
 
 class Unreadable(ValueError):
-    """The file is damaged, or of a kind that is not read."""
+    """The file is damaged, or of an unsupported kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A tensor in a file, not read yet. `offset` and `stride` count elements of the storage called `key`.
+    """A tensor in a file, not read yet. `offset` and `stride` count elements of the storage `key`.
 
     Raises:
-        Unreadable: no tensor can be so.
+        Unreadable: the shape is impossible.
     """
 
     key: str
@@ -57,7 +57,7 @@ class Stored:
 
 
 class Unknown(dict[Any, Any]):
-    """Stands for an object of any class: keeps items and state that the file gives it, and does nothing."""
+    """Represents an object of any class: keeps the items and state of the file, without behaviour."""
 
     state: Any = None
     __hash__ = object.__hash__  # type: ignore[assignment]
@@ -70,13 +70,13 @@ class Unknown(dict[Any, Any]):
         self.state = state
 
     def append(self, *_: Any) -> None:
-        """Items of a list's subclass."""
+        """Ignore items of a list's subclass."""
 
     add = extend = append
 
 
 class _Constructor:
-    """Makes `Stored` of what a pickle says of a tensor; has no attribute that a pickle could set."""
+    """Builds `Stored` from a pickle's description of a tensor; has no attribute that a pickle could set."""
 
     __slots__ = ()
 
@@ -131,7 +131,7 @@ class Archive:
     """An open file of `torch.save` or `torch.jit.save`.
 
     Attributes:
-        content: what was saved, with `Stored` in the place of tensors and `Unknown` in that of other objects.
+        content: the saved object, with `Stored` for tensors and `Unknown` for other objects.
 
     Raises:
         Unreadable: the file is damaged, compressed, or of a machine with another byte order.
@@ -143,7 +143,7 @@ class Archive:
             self._infos = {info.filename: info for info in self._zip.infolist()}
             pickles = [name for name in self._infos if name == "data.pkl" or name.endswith("/data.pkl")]
             if not pickles:
-                raise Unreadable("a zip file, but none that torch has written")
+                raise Unreadable("a zip file that torch has not written")
             root = min(pickles, key=len)
             self._folder = root.removesuffix("data.pkl")
             if (order := self._folder + "byteorder") in self._infos and self._bytes(order) != b"little":
@@ -151,11 +151,11 @@ class Archive:
             self.content = _Unpickler(io.BytesIO(self._bytes(root))).load()
         except Unreadable:
             raise
-        except Exception as error:  # zipfile and pickle raise anything over bytes that make no sense
+        except Exception as error:  # zipfile and pickle raise exceptions of any type on invalid data
             raise Unreadable(" ".join(str(error).split())[:200] or type(error).__name__) from error
 
     def read(self, stored: Stored) -> Tensor:
-        """The tensor, of its own memory.
+        """The tensor, in memory of its own.
 
         Raises:
             Unreadable: its bytes are damaged or missing.
@@ -174,31 +174,31 @@ class Archive:
         return flat.as_strided(stored.shape, stored.stride, stored.offset).clone()
 
     def _bytes(self, name: str) -> bytes:
-        if self._infos[name].compress_type != zipfile.ZIP_STORED:  # torch never compresses; bombs do
+        if self._infos[name].compress_type != zipfile.ZIP_STORED:  # torch never compresses; decompression bombs do
             raise Unreadable(f"{name} is compressed")
         return self._zip.read(name)
 
 
 def module_state(module: Unknown, prefix: str = "", depth: int = 0) -> dict[str, Any]:
-    """Tensors of a whole pickled `nn.Module` or of a TorchScript archive, named as `state_dict` names them."""
+    """Tensors of a pickled `nn.Module` or a TorchScript archive, with `state_dict`'s names."""
     state = module.state if isinstance(module.state, dict) else {}
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     if depth > 100:
-        return found
+        return tensors
     if isinstance(state.get("_modules"), dict):
         transient = state.get("_non_persistent_buffers_set") or ()
         own = {**_items(state.get("_parameters")), **_items(state.get("_buffers"))}
         own = {name: value for name, value in own.items() if name not in transient and value is not None}
         children = _items(state["_modules"])
-    else:  # TorchScript does not tell a parameter from a buffer that state_dict leaves out: the causal mask is one
+    else:  # TorchScript does not mark non-persistent buffers, such as the causal mask
         own = {name: value for name, value in state.items() if isinstance(value, Stored) and name != "attn_mask"}
         own = {name: value for name, value in own.items() if value.shape or value.dtype.is_floating_point}
         children = {name: value for name, value in state.items() if isinstance(value, Unknown)}
-    found.update({f"{prefix}{name}": value for name, value in own.items()})
+    tensors.update({f"{prefix}{name}": value for name, value in own.items()})
     for name, child in children.items():
         if isinstance(child, Unknown):
-            found.update(module_state(child, f"{prefix}{name}.", depth + 1))
-    return found
+            tensors.update(module_state(child, f"{prefix}{name}.", depth + 1))
+    return tensors
 
 
 def _items(value: Any) -> dict[str, Any]:

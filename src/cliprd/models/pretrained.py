@@ -1,8 +1,8 @@
-"""What a teacher's name means, before a weight is read: architecture, activation, preprocessing, and who says so.
+"""Resolves a teacher's name to architecture, activation and preprocessing, before weights are read.
 
-The same weights under another activation or preprocessing are another network, and no weight shows it. open_clip's
-configuration of the pretrained tag decides; for a file the configs that lie beside it, then what all tags of the
-architecture agree on; where those disagree, the parameters must say it.
+Equal weights with another activation or preprocessing are another network, which the weights do not reveal. open_clip's
+configuration of the pretrained tag decides; for a file the configs beside it, then the value that all tags of the
+architecture share; if they differ, the parameters must give it.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Source:
         name: as in `teacher.name`.
         arch, weights: its parts; `weights` is a tag or a file.
         tag: open_clip's configuration of the tag; empty for a file.
-        config: the model config, with the activation that was decided.
-        image: how the weights want their pictures.
+        config: the model config, with the resolved activation.
+        image: the image preprocessing.
         quick_gelu: whether the activation is QuickGELU.
-        decided_by: what decided `quick_gelu` and `preprocess`.
+        decided_by: origin of `quick_gelu` and of `preprocess`.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Source:
     decided_by: dict[str, str]
 
     def line(self) -> str:
-        """The decisions, for people."""
+        """The decisions as text."""
         activation = "QuickGELU" if self.quick_gelu else "no QuickGELU"
         quick, pictures = self.decided_by["quick_gelu"], self.decided_by["preprocess"]
         said = "" if quick == pictures else f" ({quick})"
@@ -63,11 +63,11 @@ class Source:
 
 
 def resolve(teacher: Teacher) -> Source:
-    """Read the name and the section's other keys; weights are neither read nor downloaded.
+    """Resolve the section `teacher`; weights are neither read nor downloaded.
 
     Raises:
-        ParamsError: an unknown architecture or tag (the nearest are named), a choice that must be given, or one that
-            contradicts what the weights say.
+        ParamsError: an unknown architecture or tag (the message suggests similar ones), a missing choice, or one that
+            contradicts the weights' configuration.
         InputError: a weights file does not exist. RetryableError: the network or the store failed.
     """
     _, arch, weights = teacher.name.split(":", 2)
@@ -75,9 +75,9 @@ def resolve(teacher: Teacher) -> Source:
     tag = open_clip.get_pretrained_cfg(arch, weights)
     if not tag and not _exists(weights):
         _refuse(arch, weights)
-    said = {} if tag else _said_beside(weights)
-    quick, by_quick = _quick_gelu(teacher, arch, config, tag, said)
-    preprocess, by_preprocess = _preprocess(teacher, arch, tag, said)
+    beside_weights = {} if tag else _configs_beside(weights)
+    quick, by_quick = _quick_gelu(teacher, arch, config, tag, beside_weights)
+    preprocess, by_preprocess = _preprocess(teacher, arch, tag, beside_weights)
     config["quick_gelu"] = quick
     return Source(
         name=teacher.name,
@@ -92,7 +92,7 @@ def resolve(teacher: Teacher) -> Source:
 
 
 def cached(source: Source) -> Path | None:
-    """The weights of a tag where open_clip finds them on this machine, or None: they have to be downloaded."""
+    """The local path of a tag's weights in open_clip's cache, or None if they are not downloaded."""
     if hub := source.tag.get("hf_hub"):
         repository, file = os.path.split(hub)
         names = [file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
@@ -106,16 +106,18 @@ def cached(source: Source) -> Path | None:
 
 
 def _quick_gelu(
-    teacher: Teacher, arch: str, config: configs.Config, tag: Mapping[str, Any], said: Mapping[str, Any]
+    teacher: Teacher, arch: str, config: configs.Config, tag: Mapping[str, Any], beside_weights: Mapping[str, Any]
 ) -> tuple[bool, str]:
     named = bool(config.get("quick_gelu"))
     tags = _by_value(arch, lambda facts: bool(facts.get("quick_gelu")))
     if tag:
-        return _given(teacher.quickgelu, named or bool(tag.get("quick_gelu")), f"tag {teacher.name}", "quickgelu")
-    if named:  # an architecture called ...-quickgelu, or one that never was anything else
-        return _given(teacher.quickgelu, True, f"architecture {arch}", "quickgelu")
-    if "quick_gelu" in said:
-        return _given(teacher.quickgelu, bool(said["quick_gelu"]), str(said["quick_gelu_from"]), "quickgelu")
+        return _checked(teacher.quickgelu, named or bool(tag.get("quick_gelu")), f"tag {teacher.name}", "quickgelu")
+    if named:  # an architecture with QuickGELU in its own config
+        return _checked(teacher.quickgelu, True, f"architecture {arch}", "quickgelu")
+    if "quick_gelu" in beside_weights:
+        return _checked(
+            teacher.quickgelu, bool(beside_weights["quick_gelu"]), str(beside_weights["quick_gelu_from"]), "quickgelu"
+        )
     if teacher.quickgelu is not None:
         return teacher.quickgelu, "teacher.quickgelu"
     if len(tags) > 1:
@@ -128,63 +130,65 @@ def _quick_gelu(
 
 
 def _preprocess(
-    teacher: Teacher, arch: str, tag: Mapping[str, Any], said: Mapping[str, Any]
+    teacher: Teacher, arch: str, tag: Mapping[str, Any], beside_weights: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
-    given = _given_preprocess(teacher, arch)
+    parameter = _preprocess_parameter(teacher, arch)
     tags = _by_value(arch, lambda facts: json.dumps(_plain(facts)))
     if tag:
-        return _given(given, _plain(tag), f"tag {teacher.name}", "preprocess")
-    if "preprocess" in said:
-        return _given(given, _plain(said["preprocess"]), str(said["preprocess_from"]), "preprocess")
-    if given is not None:
-        return given, "teacher.preprocess"
+        return _checked(parameter, _plain(tag), f"tag {teacher.name}", "preprocess")
+    if "preprocess" in beside_weights:
+        return _checked(
+            parameter, _plain(beside_weights["preprocess"]), str(beside_weights["preprocess_from"]), "preprocess"
+        )
+    if parameter is not None:
+        return parameter, "teacher.preprocess"
     if len(tags) > 1:
         values = "; ".join(f"{_some(names)}: {_shown(json.loads(value))}" for value, names in tags.items())
         raise ParamsError(
-            f"teacher.preprocess must be given for {teacher.name}: the file does not say how its pictures were "
-            f"prepared, and the tags of {arch} disagree ({values}).",
-            "Set it to the tag that is like the file, or to {mean, std, interpolation, resize_mode}.",
+            f"teacher.preprocess must be given for {teacher.name}: the file does not say how its images were "
+            f"preprocessed, and the tags of {arch} disagree ({values}).",
+            "Set it to a tag with the same preprocessing, or to {mean, std, interpolation, resize_mode}.",
         )
     return (json.loads(next(iter(tags))) if tags else _plain({})), _agreed(arch, tags)
 
 
-def _given(given: Any, value: Any, source: str, key: str) -> tuple[Any, str]:
-    """A parameter may repeat what is known, not contradict it."""
-    if given is not None and given != value:
-        shown = [_shown(x) if isinstance(x, dict) else str(x).lower() for x in (given, value)]
+def _checked(parameter: Any, value: Any, source: str, key: str) -> tuple[Any, str]:
+    """Check that a parameter, if given, does not contradict the known value."""
+    if parameter is not None and parameter != value:
+        shown = [_shown(x) if isinstance(x, dict) else str(x).lower() for x in (parameter, value)]
         raise ParamsError(
-            f"teacher.{key} says {shown[0]}, but {source} says {shown[1]}.", f"Leave teacher.{key} out, or mend it."
+            f"teacher.{key} is {shown[0]}, but {source} says {shown[1]}.", f"Remove or correct teacher.{key}."
         )
     return value, source
 
 
-def _given_preprocess(teacher: Teacher, arch: str) -> dict[str, Any] | None:
-    given = teacher.preprocess
-    if given is None:
+def _preprocess_parameter(teacher: Teacher, arch: str) -> dict[str, Any] | None:
+    parameter = teacher.preprocess
+    if parameter is None:
         return None
-    if isinstance(given, Preprocess):
-        return _plain(given.model_dump())
-    if facts := open_clip.get_pretrained_cfg(arch, given):
+    if isinstance(parameter, Preprocess):
+        return _plain(parameter.model_dump())
+    if facts := open_clip.get_pretrained_cfg(arch, parameter):
         return _plain(facts)
     known = open_clip.list_pretrained_tags_by_model(arch)
-    near = difflib.get_close_matches(given.lower(), known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(parameter.lower(), known, n=1, cutoff=0.4)
     raise ParamsError(
-        f"teacher.preprocess = '{given}' is no tag of {arch}.",
+        f"teacher.preprocess = '{parameter}' is no tag of {arch}.",
         (f"Did you mean '{near[0]}'? " if near else "")
         + f"Give one of {', '.join(known) or 'none'}, or {{mean, std, interpolation, resize_mode}}.",
     )
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """open_clip's preprocessing of these facts, what they leave out by its defaults, comparable."""
+    """open_clip's preprocessing with defaults filled in, in a comparable form."""
     merged = merge_preprocess_dict(PreprocessCfg(), dict(facts))
-    found = {key: merged[key] for key in _KEYS}
+    preprocess = {key: merged[key] for key in _KEYS}
     for key in ("mean", "std"):
-        value = found[key]
-        found[key] = [float(x) for x in (value if isinstance(value, list | tuple) else [value] * 3)]
-    if found["interpolation"] == "random":  # a training's; open_clip evaluates it so
-        found["interpolation"] = "bicubic"
-    return found
+        value = preprocess[key]
+        preprocess[key] = [float(x) for x in (value if isinstance(value, list | tuple) else [value] * 3)]
+    if preprocess["interpolation"] == "random":  # for training only; open_clip evaluates with bicubic
+        preprocess["interpolation"] = "bicubic"
+    return preprocess
 
 
 def _shown(preprocess: Mapping[str, Any]) -> str:
@@ -193,11 +197,11 @@ def _shown(preprocess: Mapping[str, Any]) -> str:
 
 
 def _by_value(arch: str, value: Any) -> dict[Any, list[str]]:
-    """Tags of `arch` by what `value` makes of their configuration."""
-    found: dict[Any, list[str]] = {}
+    """`value` of a tag's configuration → tags of `arch`."""
+    tags: dict[Any, list[str]] = {}
     for tag in open_clip.list_pretrained_tags_by_model(arch):
-        found.setdefault(value(open_clip.get_pretrained_cfg(arch, tag)), []).append(tag)
-    return found
+        tags.setdefault(value(open_clip.get_pretrained_cfg(arch, tag)), []).append(tag)
+    return tags
 
 
 def _agreed(arch: str, tags: Mapping[Any, list[str]]) -> str:
@@ -211,23 +215,26 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _said_beside(weights: str) -> dict[str, Any]:
-    """What the files beside the weights say: open_clip's `open_clip_config.json`, or Hugging Face's `config.json`.
+def _configs_beside(weights: str) -> dict[str, Any]:
+    """The configs beside the weights: open_clip's `open_clip_config.json`, or Hugging Face's `config.json`.
 
     Raises:
         InputError: one is no JSON.
     """
-    said: dict[str, Any] = {}
+    beside_weights: dict[str, Any] = {}
     own = _json(weights, "open_clip_config.json")
     if isinstance(model := own.get("model_cfg"), Mapping):
-        said |= {"quick_gelu": bool(model.get("quick_gelu")), "quick_gelu_from": "open_clip_config.json beside it"}
+        beside_weights |= {
+            "quick_gelu": bool(model.get("quick_gelu")),
+            "quick_gelu_from": "open_clip_config.json beside it",
+        }
     if isinstance(preprocess := own.get("preprocess_cfg"), Mapping):
-        said |= {"preprocess": dict(preprocess), "preprocess_from": "open_clip_config.json beside it"}
+        beside_weights |= {"preprocess": dict(preprocess), "preprocess_from": "open_clip_config.json beside it"}
     theirs = {} if own else _json(weights, "config.json")
     if theirs.get("model_type") == "clip" and isinstance(theirs.get("vision_config"), Mapping):
         activation = theirs["vision_config"].get("hidden_act", "quick_gelu")  # transformers' own default
-        said |= {"quick_gelu": activation == "quick_gelu", "quick_gelu_from": "config.json beside it"}
-    return said
+        beside_weights |= {"quick_gelu": activation == "quick_gelu", "quick_gelu_from": "config.json beside it"}
+    return beside_weights
 
 
 def _json(weights: str, name: str) -> dict[str, Any]:
@@ -235,10 +242,10 @@ def _json(weights: str, name: str) -> dict[str, Any]:
     if data is None:
         return {}
     try:
-        found = parse_json(data)
+        content = parse_json(data)
     except ValueError as error:
-        raise InputError(f"{beside(weights, name)} is no JSON: {error}.", "Mend or remove it.") from error
-    return found if isinstance(found, dict) else {}
+        raise InputError(f"{beside(weights, name)} is no JSON: {error}.", "Correct or remove it.") from error
+    return content if isinstance(content, dict) else {}
 
 
 def _exists(weights: str) -> bool:

@@ -1,4 +1,4 @@
-"""The small model: built from params.yaml, saved as a folder that plain open_clip loads, loaded again."""
+"""Builds the student from params.yaml, and saves and loads it as a folder that open_clip can load too."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WEIGHTS_FILE = "open_clip_model.safetensors"
 
 
 def build_student(student: params.Student, *, seed: int) -> open_clip.CLIP:
-    """A fresh student, the same for the same `seed` on every machine; the global generator stays as it was.
+    """A randomly initialised student, determined by `seed` on every machine; the global generator is not changed.
 
     Returns:
         `open_clip.CLIP` (or `CustomTextCLIP`) in training mode, float32, on the CPU.
@@ -48,7 +48,7 @@ def build_student(student: params.Student, *, seed: int) -> open_clip.CLIP:
     """
     model_cfg = student_config(student)
     where = "student.config" if student.config is not None else f"student.arch = {student.arch}"
-    tokenizer_of(model_cfg)  # one that cannot be had is said before a large model is built
+    tokenizer_of(model_cfg)  # fail early if it cannot be loaded
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_model(model_cfg, where=where)
@@ -62,7 +62,7 @@ def build_model(model_cfg: Config, *, where: str) -> open_clip.CLIP:
 
     Raises:
         ParamsError: open_clip cannot build it.
-        RetryableError, InputError, EnvironmentError_: it names a text tower of Hugging Face whose config cannot be had.
+        RetryableError, InputError, EnvironmentError_: the config of its Hugging Face text tower cannot be loaded.
     """
     kwargs = deepcopy(model_cfg)
     if kwargs["vision_cfg"].get("timm_model_name"):
@@ -77,12 +77,12 @@ def build_model(model_cfg: Config, *, where: str) -> open_clip.CLIP:
     try:
         model: open_clip.CLIP = kind(**kwargs)
         return model
-    except Exception as error:  # open_clip, timm and transformers raise whatever they stumble over
-        raise ParamsError(f"{where} makes no model: {_first_line(error)}", "Mend the config.") from error
+    except Exception as error:  # open_clip, timm and transformers raise exceptions of any type
+        raise ParamsError(f"{where} makes no model: {_first_line(error)}", "Correct the config.") from error
 
 
 def _text_tower_config(name: str) -> None:
-    """Fetch the config of a text tower of Hugging Face, which open_clip needs to build it."""
+    """Download the config of a Hugging Face text tower, which open_clip needs to build it."""
     with fetching(f"The config of the text tower '{name}'"):
         from transformers import AutoConfig
 
@@ -90,7 +90,7 @@ def _text_tower_config(name: str) -> None:
 
 
 def _check_forward(model: nn.Module, model_cfg: Config, where: str) -> None:
-    """One image and one text through the towers: a config that builds but does not run is told now, not in training."""
+    """Run one image and one text through the towers, so that a config that does not run fails before the training."""
     size, dim = configs.image_size(model_cfg), model_cfg["embed_dim"]
     model.eval()
     try:
@@ -101,7 +101,7 @@ def _check_forward(model: nn.Module, model_cfg: Config, where: str) -> None:
         raise
     except Exception as error:
         raise ParamsError(
-            f"{where} makes a model that does not run: {_first_line(error)}", "Mend the config."
+            f"{where} makes a model that does not run: {_first_line(error)}", "Correct the config."
         ) from error
     for tower, shape in (("vision_cfg", tuple(image.shape)), ("text_cfg", tuple(text.shape))):
         if shape != (1, dim):
@@ -109,7 +109,7 @@ def _check_forward(model: nn.Module, model_cfg: Config, where: str) -> None:
 
 
 def student_spec(model: nn.Module, student: params.Student) -> ImageSpec:
-    """How `model` wants its pixels: the size from the tower, the rest from the parameters."""
+    """Image preprocessing of `model`: the size from the tower, the rest from the parameters."""
     tower: Any = model.visual
     size = tower.image_size
     side = int(size[0] if isinstance(size, list | tuple) else size)
@@ -126,14 +126,14 @@ def save_student(model: nn.Module, student: params.Student, folder: Path) -> Non
     """Write `open_clip_config.json` and `open_clip_model.safetensors`, each atomically; equal weights give equal bytes.
 
     `open_clip.create_model_and_transforms("local-dir:<folder>")` and `open_clip.get_tokenizer("local-dir:<folder>")`
-    then give the same model, preprocessing and tokenizer without cliprd.
+    load the same model, preprocessing and tokenizer without cliprd.
     """
     model_cfg = student_config(student)
     tokenizer = tokenizer_of(model_cfg)
     if isinstance(tokenizer, HFTokenizer):
         folder.mkdir(parents=True, exist_ok=True)
-        tokenizer.save_pretrained(folder)  # open_clip looks for it beside the config
-    # Clones, because safetensors refuses tensors that share memory; no metadata, whose order is not fixed.
+        tokenizer.save_pretrained(folder)  # open_clip expects it beside the config
+    # Cloned, because safetensors refuses tensors that share memory; without metadata, whose order is not fixed.
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with atomic_write(folder / WEIGHTS_FILE) as file:
         file.write(safetensors.torch.save(state))
@@ -216,7 +216,7 @@ class TextTower(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self._whole = [model]  # in a list, so that the image tower is not registered as a part of this module
+        self._full_model = [model]  # in a list, so that the image tower is not registered as a part of this module
         if (tower := getattr(model, "text", None)) is not None:
             self.tower = tower
         else:
@@ -229,16 +229,24 @@ class TextTower(nn.Module):
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
         """See `encode_text_features`."""
-        return encode_text_features(self._whole[0], tokens_BL)
+        return encode_text_features(self._full_model[0], tokens_BL)
 
 
-def load_student(folder: Path, *, device: torch.device | None = None) -> StudentEncoder:
+def load_student(folder: str | Path, *, device: torch.device | None = None) -> StudentEncoder:
     """Open a folder that `save_student` wrote, or any open_clip local-dir folder with safetensors weights.
+
+    Args:
+        folder: on this machine.
+        device: where to put the weights; None: the CPU.
+
+    Returns:
+        The frozen student: `encode_images`, `encode_texts` and the rest of `Encoder`; `model` is open_clip's.
 
     Raises:
         InputError: a file is missing, damaged, or does not fit the other.
     """
-    remedy = "Make the student again with `cliprd distill` (or `dvc repro`)."
+    folder = Path(folder)
+    remedy = "Train the student again with `cliprd distill` (or `dvc repro`)."
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} is missing.", remedy)

@@ -1,4 +1,4 @@
-"""Texts at their own length: tokens after the end of a text cannot reach its embedding, so they are not computed.
+"""Tokenization and text embeddings without padding: tokens after a text's end do not affect its embedding.
 
 Shapes: B texts, L tokens, C the tower's context length, W its width, D the embedding width.
 """
@@ -20,7 +20,7 @@ from cliprd.models.hub import fetching
 
 
 def cuttable(model: nn.Module) -> bool:
-    """True where the embedding of a text does not depend on what follows its end-of-text token.
+    """True if a text's embedding does not depend on tokens after its end-of-text token.
 
     That needs a causal mask and pooling at the end-of-text token. It is False for Hugging Face towers, for
     `no_causal_mask`, for a class token appended after the text (CoCa) and for the other poolings.
@@ -41,7 +41,7 @@ def encode_text_features(model: nn.Module, tokens_BL: Tensor) -> Tensor:
     """Text embeddings before normalisation, from tokens cut to any length that keeps every end-of-text token.
 
     Equals `model.encode_text` of the tokens padded to the full context, in value and in gradient; open_clip's own
-    function adds the whole positional table and so takes nothing shorter.
+    function adds the complete positional table, so it needs the full context.
 
     Args:
         model: an open_clip `CLIP` or `CustomTextCLIP`.
@@ -71,7 +71,7 @@ def encode_text_features(model: nn.Module, tokens_BL: Tensor) -> Tensor:
 
 def _padded(model: nn.Module, tokens_BL: Tensor) -> Tensor:
     tower: Any = getattr(model, "text", model)
-    if isinstance(tower, HFTextEncoder):  # takes any length; the one it names is its table's, or 0
+    if isinstance(tower, HFTextEncoder):  # takes any length
         return tokens_BL
     context = int(model.context_length)  # type: ignore[arg-type]
     pad = getattr(tower, "pad_id", None)
@@ -81,7 +81,7 @@ def _padded(model: nn.Module, tokens_BL: Tensor) -> Tensor:
 
 
 def tokenize(model_cfg: Mapping[str, Any], texts: Sequence[str], *, folder: Path | None = None) -> Tensor:
-    """Token ids of `texts`, `[B, L]` int64, cut to the batch's longest text where the tower allows it.
+    """Token ids of `texts`, `[B, L]` int64, cut to the batch's longest text if the tower allows it.
 
     Args:
         model_cfg: the model's config; its `text_cfg` decides tokenizer, context length and whether cutting is exact.

@@ -1,9 +1,9 @@
-"""Weights files as people have them: the tensors of a CLIP found in them, compared with a model, and loaded.
+"""Finds the tensors of a CLIP in a weights file, checks them against a model, and loads them.
 
-Read are safetensors and what `torch.save` or `torch.jit.save` wrote, told by their content. A state dict may lie
-anywhere in the file, beside optimisers and arguments, under the prefixes of `DistributedDataParallel`, FSDP, Lightning
-and `torch.compile`, in open_clip's names, in those of Hugging Face's `CLIPModel` or of Apple's MobileCLIP. No code of
-the file runs.
+Supported are safetensors and files of `torch.save` or `torch.jit.save`, detected by content. A state dict may be
+anywhere in the file, beside optimisers and arguments, with prefixes of `DistributedDataParallel`, FSDP, Lightning and
+`torch.compile`, and with names of open_clip, Hugging Face's `CLIPModel` or Apple's MobileCLIP. No code of the file
+runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cliprd.errors import InputError
 from cliprd.models import hf_clip
 from cliprd.models.pickled import Archive, Stored, Unknown, Unreadable, module_state
 
-_ANCHOR = "logit_scale"  # every CLIP has one, and hardly anything else
+_ANCHOR = "logit_scale"  # a key that every CLIP has, and hardly any other model
 _WRAPPERS = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _REMEDY = "Give weights of that architecture, or the architecture of the weights."
@@ -33,7 +33,7 @@ _REMEDY = "Give weights of that architecture, or the architecture of the weights
 
 @dataclass(frozen=True)
 class Entry:
-    """A value in a state dict: `meta` has its shape and type, or is None where it is no tensor; `read` gives it."""
+    """A value in a state dict: `meta` has its shape and type, or is None if it is no tensor; `read` reads it."""
 
     meta: Tensor | None
     read: Callable[[], Tensor]
@@ -44,11 +44,11 @@ Part = dict[str, Entry]
 
 @dataclass
 class WeightsFile:
-    """What a file holds.
+    """Content of a weights file.
 
     Attributes:
-        parts: the state dicts of CLIPs in the file, by where they lie; "" is the whole file.
-        keys: the first names on its first level, for messages.
+        parts: path in the file → state dict of a CLIP; "" is the top level.
+        keys: first keys of the top level, for messages.
     """
 
     path: Path
@@ -66,10 +66,11 @@ def load(model: nn.Module, path: Path, *, arch: str, resize: bool) -> str:
         resize: fit positional embeddings of another length, as open_clip does.
 
     Returns:
-        Where in the file the weights lie, and what else could have been taken: for people; empty where it is plain.
+        A note which of several state dicts was loaded; empty if there is one.
 
     Raises:
-        InputError: the file is damaged or of an unknown kind, or its weights do not fit: the first key that does not.
+        InputError: the file is damaged or of an unknown kind, or its weights do not fit; the message names the first
+            such key.
     """
     if path.suffix == ".npz":
         _load_big_vision(model, path, arch)
@@ -88,7 +89,7 @@ def load(model: nn.Module, path: Path, *, arch: str, resize: bool) -> str:
 
 
 def check(model: nn.Module, path: Path, *, arch: str, resize: bool) -> None:
-    """Refuse what `load` would refuse for its names, shapes or types, without reading a tensor.
+    """Check names, shapes and types as `load` does, without reading tensors.
 
     Raises:
         InputError: as `load`.
@@ -98,10 +99,10 @@ def check(model: nn.Module, path: Path, *, arch: str, resize: bool) -> None:
 
 
 def open_weights(path: Path) -> WeightsFile:
-    """Describe what is in `path`.
+    """Describe the content of `path`.
 
     Raises:
-        InputError: it is a folder, damaged, or of a kind that is not read: what to do about it.
+        InputError: it is a folder, damaged, or of an unsupported kind.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a weights file.", _folder_remedy(path))
@@ -134,17 +135,17 @@ def _kind(start: bytes) -> str:
 
 def _kind_remedy(start: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
-        return "Fetch them with `git lfs pull`."
+        return "Download them with `git lfs pull`."
     return "Give one safetensors file, or one file of torch.save: docs/teachers.md."
 
 
 def _folder_remedy(path: Path) -> str:
     if (path / "zero_to_fp32.py").is_file():
-        return "It is DeepSpeed's: its zero_to_fp32.py makes one file of it; name that."
+        return "It is a DeepSpeed checkpoint: convert it to one file with its zero_to_fp32.py."
     if (path / ".metadata").is_file() or list(path.glob("*.distcp")):
         return (
-            "It is a distributed checkpoint: `python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
-            "FOLDER FILE` makes one file of it; name that."
+            "It is a distributed checkpoint: convert it to one file with "
+            "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE`."
         )
     files = sorted(p.name for p in path.iterdir() if p.suffix in {".safetensors", ".bin", ".pt", ".pth", ".ckpt"})
     return f"Name a file in it: {', '.join(files[:5])}." if files else "Name the file."
@@ -152,7 +153,7 @@ def _folder_remedy(path: Path) -> str:
 
 def _damaged(path: Path, error: BaseException) -> InputError:
     reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return InputError(f"{path} is damaged or cannot be read: {reason}.", "Fetch or save it again.")
+    return InputError(f"{path} is damaged or cannot be read: {reason}.", "Download or save it again.")
 
 
 def _safetensors(path: Path) -> WeightsFile:
@@ -174,12 +175,12 @@ def _safetensors(path: Path) -> WeightsFile:
 
 
 def _legacy(path: Path) -> WeightsFile:
-    """What torch wrote before 1.6; torch's own safe reader takes it whole, or not at all."""
+    """A file in torch's format before 1.6, read by torch's safe loader."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # its message advises to disable safety
+    except Exception as error:  # torch's message advises to disable the safe mode
         raise Unreadable(
             "written in torch's format before 1.6, with more than tensors in it, or no torch file; save its state dict "
             "again with a newer torch"
@@ -205,11 +206,11 @@ def _described(path: Path, content: Any, read: Callable[[Any], Tensor]) -> Weigh
 
 
 def _state_dicts(content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The mappings anywhere in `content` that hold a tensor whose name ends as a CLIP's scale; optimisers aside."""
+    """All mappings in `content` with a tensor named like a CLIP's logit scale, except those of optimisers."""
     seen: set[int] = set()
-    left: list[tuple[str, Any]] = [("", content)]
-    while left:
-        where, value = left.pop()
+    pending: list[tuple[str, Any]] = [("", content)]
+    while pending:
+        where, value = pending.pop()
         if id(value) in seen or where.startswith("optim"):
             continue
         seen.add(id(value))
@@ -218,15 +219,15 @@ def _state_dicts(content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             if any(_is_anchor(name) for name in state):
                 yield where, state
                 continue
-            left.append((where, value.state))
+            pending.append((where, value.state))
         if isinstance(value, dict):
             names = {str(name): item for name, item in value.items()}
             if any(_is_anchor(name) and isinstance(item, Stored | Tensor) for name, item in names.items()):
                 yield where, names
                 continue
-            left += [(f"{where}.{name}".lstrip("."), item) for name, item in reversed(names.items())]
+            pending += [(f"{where}.{name}".lstrip("."), item) for name, item in reversed(names.items())]
         elif isinstance(value, list | tuple):
-            left += [(f"{where}[{i}]", item) for i, item in enumerate(value)]
+            pending += [(f"{where}[{i}]", item) for i, item in enumerate(value)]
 
 
 def _is_anchor(name: str) -> bool:
@@ -234,7 +235,7 @@ def _is_anchor(name: str) -> bool:
 
 
 def _split(where: str, part: Part) -> Iterator[tuple[str, Part]]:
-    """Names without what wrappers put before them; one part for each prefix that holds a CLIP."""
+    """Remove wrappers' prefixes from names; one part for each prefix with a CLIP."""
     part = {_WRAPPERS.sub("", name): entry for name, entry in part.items()}
     prefixes = [name.removesuffix(_ANCHOR) for name in part if _is_anchor(name)]
     strays = {name: entry for name, entry in part.items() if not name.startswith(tuple(prefixes))}
@@ -249,10 +250,10 @@ def _split(where: str, part: Part) -> Iterator[tuple[str, Part]]:
 
 
 def _choose(file: WeightsFile, model: nn.Module, arch: str, *, resize: bool) -> tuple[str, str]:
-    """The part that fits, and a note where there was a choice.
+    """The part that fits, and a note if there are several.
 
     Raises:
-        InputError: none fits, or several do and nothing tells which is meant.
+        InputError: none fits, or the choice between several is ambiguous.
     """
     several = re.search(r"-[0-9]+-of-[0-9]+\.", file.path.name)
     remedy = "It is one of several files: join them first, as docs/teachers.md shows." if several else _REMEDY
@@ -271,7 +272,7 @@ def _choose(file: WeightsFile, model: nn.Module, arch: str, *, resize: bool) -> 
     if len(plain) != 1:
         raise InputError(
             f"{file.path} holds several models that fit {arch}: {', '.join(repr(part) for part in fitting)}.",
-            "Save the one that is meant as a file of its own.",
+            "Save the intended one as a file of its own.",
         )
     if len(file.parts) == 1:
         return plain[0], ""
@@ -286,43 +287,43 @@ def _misfit(part: Part, model: nn.Module, arch: str, *, resize: bool) -> str | N
     try:
         described = {name: entry.meta for name, entry in part.items() if entry.meta is not None}
         state = _converted(described, model, resize=resize)
-    except Exception as error:  # open_clip's converters, on names that they half know
+    except Exception as error:  # open_clip's converters fail on names that they know in part
         return f"its names are of another kind ({type(error).__name__}: {' '.join(str(error).split())[:100]})"
-    wanted = model.state_dict()
-    unexpected = next((name for name in state if name not in wanted), None)
-    for name, tensor in wanted.items():
+    expected = model.state_dict()
+    unexpected = next((name for name in state if name not in expected), None)
+    for name, tensor in expected.items():
         if name not in state:
             return f"'{name}' is missing" + (f", '{unexpected}' is unexpected" if unexpected else "")
         if state[name].shape != tensor.shape:
-            return f"'{name}' is {list(state[name].shape)}, wanted is {list(tensor.shape)}"
+            return f"'{name}' is {list(state[name].shape)}, expected is {list(tensor.shape)}"
         if tensor.is_floating_point() and state[name].dtype not in _FLOATS.values():
             return f"'{name}' is no floating-point tensor: it is quantised, or no weight"
     return f"'{unexpected}' is unexpected" if unexpected else None
 
 
 def _converted(state: Mapping[str, Tensor], model: nn.Module, *, resize: bool) -> dict[str, Tensor]:
-    """Under the names of `model`; what open_clip's own `load_checkpoint` mends is mended here."""
-    found = hf_clip.to_open_clip(state) if hf_clip.is_hf_clip(state) else dict(state)
-    found = dict(convert_state_dict(model, found))
-    if "positional_embedding" in found and not hasattr(model, "positional_embedding"):
-        found = convert_to_custom_text_state_dict(found)
+    """The state with the names of `model`, with the same corrections as open_clip's `load_checkpoint`."""
+    converted = hf_clip.to_open_clip(state) if hf_clip.is_hf_clip(state) else dict(state)
+    converted = dict(convert_state_dict(model, converted))
+    if "positional_embedding" in converted and not hasattr(model, "positional_embedding"):
+        converted = convert_to_custom_text_state_dict(converted)
     for name in (_ANCHOR, "logit_bias"):
         parameter = getattr(model, name, None)
-        if name in found and parameter is not None and found[name].numel() == 1:
-            found[name] = found[name].reshape(parameter.shape)
-    if getattr(model, "logit_bias", None) is not None and "logit_bias" not in found and _ANCHOR in found:
-        found["logit_bias"] = torch.zeros_like(found[_ANCHOR])  # open_clip's rule; no embedding depends on it
-    found.pop("text.transformer.embeddings.position_ids", None)  # 0, 1, 2, …: older versions saved them
+        if name in converted and parameter is not None and converted[name].numel() == 1:
+            converted[name] = converted[name].reshape(parameter.shape)
+    if getattr(model, "logit_bias", None) is not None and "logit_bias" not in converted and _ANCHOR in converted:
+        converted["logit_bias"] = torch.zeros_like(converted[_ANCHOR])  # open_clip's rule; no embedding depends on it
+    converted.pop("text.transformer.embeddings.position_ids", None)  # 0, 1, 2, …: older versions saved them
     if resize:
-        resize_pos_embed(found, model)
-        resize_text_pos_embed(found, model)
-    return found
+        resize_pos_embed(converted, model)
+        resize_text_pos_embed(converted, model)
+    return converted
 
 
 def _load_big_vision(model: nn.Module, path: Path, arch: str) -> None:
     """Google's `.npz` of SigLIP."""
     try:
         load_big_vision_weights(model, str(path))
-    except Exception as error:  # numpy for what is damaged, anything for other names
+    except Exception as error:  # exceptions of any type on damaged or other files
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path} is damaged, or does not hold weights of {arch}: {reason}.", _REMEDY) from error

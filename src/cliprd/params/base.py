@@ -12,20 +12,20 @@ from pydantic import (
 )
 
 Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
-"""Steps, rows, seconds: a billion is more than any machine does."""
+"""Steps, rows, seconds."""
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Rows = Annotated[int, Field(gt=0, le=1 << 20)]
-"""Of a batch: the similarities of a million rows with each other are 4 TB."""
+"""Rows of a batch: the similarity matrix of a million rows takes 4 TB."""
 Width = Annotated[int, Field(gt=0, le=1 << 16)]
-"""Of an embedding or a layer."""
+"""Width of an embedding or a layer."""
 Pixels = Annotated[int, Field(gt=0, le=65_535)]
-"""Of a side: what JPEG can hold."""
+"""Pixels of a side, at most what JPEG supports."""
 Many = Annotated[int, Field(gt=0, le=1_000_000)]
 """Epochs, views, resamples."""
 Few = Annotated[int, Field(gt=0, le=1024)]
 """Processes, pods, machines."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""What a signed integer of 64 bits holds, as torch's generators take it."""
+"""A non-negative 64-bit integer, as torch's generators take it."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -35,16 +35,16 @@ SectionT = TypeVar("SectionT", bound="Section")
 
 
 def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if twice := [value for value in values if values.count(value) > 1]:
-        raise ValueError(f"{twice[0]!r} stands there twice")
+    if repeated := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{repeated[0]!r} is listed twice")
     return values
 
 
-Once = AfterValidator(_once)  # a seed that counts twice would pass for two trainings
+Once = AfterValidator(_once)  # a repeated seed would be taken for two trainings
 
 
 class Section(BaseModel):
-    """Unknown keys are refused, values are not coerced between kinds, and nothing changes after loading."""
+    """Base of all sections: refuses unknown keys, does not coerce types, is immutable."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False,
@@ -53,6 +53,6 @@ class Section(BaseModel):
 
 
 def resolved(section: SectionT, **values: Any) -> SectionT:
-    """A section that was just built, with what other keys decide filled in."""
+    """A newly built section, with values that other keys determine filled in."""
     section.__dict__.update(values)
     return section

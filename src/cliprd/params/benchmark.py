@@ -19,14 +19,14 @@ class Benchmark(Section):
     tasks: str = "data/demo/benchmark"
     """Folder whose subfolders are tasks in CLIP_benchmark's WebDataset layout; local or s3://."""
     names: Annotated[tuple[str, ...], Once] | None = None
-    """Tasks to run; null runs all found."""
+    """Tasks to run; null runs all."""
     protocols: Annotated[tuple[Literal["standard", "paper"], ...], Field(min_length=1), Once] = ("standard", "paper")
     batch_size: Rows = 128
     bootstrap: Many = 1000
-    """Resamples behind each interval, the gate's too; fewer than 1000 are for trying out."""
+    """Bootstrap resamples of each interval, the gate's included; use fewer than 1000 only for quick trials."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     fidelity_samples: Many = 1000
-    """Images and captions over which teacher and student geometry are compared."""
+    """Images and captions on which teacher and student geometry are compared."""
     speed: bool = True
     """Measure latency and images per second (a few seconds per model)."""
     seed: Seed = 0
@@ -45,5 +45,5 @@ class Compare(Section):
     """The comparison of methods."""
 
     reference: str = "clip_kd"
-    """Method to which paired differences are taken."""
+    """Method that the others are compared with in pairs."""
     protocol: Literal["standard", "paper"] = "standard"

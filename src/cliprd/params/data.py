@@ -23,25 +23,25 @@ class Data(Section):
     path: str = "data/demo/train"
     """Folder, brace pattern or file; local or s3://."""
     csv_separator: str = "\t"
-    """Between columns: one character; `\\t`, as a shell passes it on, is a tab."""
+    """Separator of columns, one character; `\\t`, as a shell passes it on, is a tab."""
     csv_image_key: str = "filepath"
     csv_caption_key: str = "title"
     csv_quoting: Literal["minimal", "none"] = "minimal"
-    """`minimal`: a cell may stand in quotes, its own doubled; `none`: quotes are plain characters."""
+    """`minimal`: a cell may be quoted, with quotes in it doubled; `none`: quotes are plain characters."""
     samples_per_shard: Many = 1000
     max_side: Pixels | None = None
     """Longer sides are scaled down to this many pixels when packing; null keeps the source's bytes."""
     max_pixels: Annotated[int, Field(gt=0, lt=2**31)] = 64_000_000
-    """Images with more pixels are quarantined unread (decompression bombs)."""
+    """Images with more pixels are quarantined without decoding (decompression bombs)."""
     max_bad_fraction: Fraction = 0.01
-    """More quarantined samples than this share fail the stage."""
+    """The stage fails if a larger share of samples is quarantined."""
 
     @field_validator("csv_separator")
     @classmethod
     def _separator(cls, value: str) -> str:
         value = "\t" if value == "\\t" else value
         if len(value) != 1 or value in '"\r\n\0':
-            raise ValueError("one character is needed that is no quote and no line break, such as , or ; or \\t")
+            raise ValueError("must be one character other than a quote or a line break, such as , or ; or \\t")
         return value
 
 

@@ -19,7 +19,7 @@ ScaleMode = Literal["raw", "exp"]
 
 
 def parse_method(spec: str) -> tuple[str, ScaleMode | None]:
-    """`clip_rd-exp` → ("clip_rd", "exp"); without a suffix the scale mode is None (take `distill.scale_mode`)."""
+    """`clip_rd-exp` → ("clip_rd", "exp"); without a suffix the scale mode is None (`distill.scale_mode` applies)."""
     name, dash, mode = spec.partition("-")
     if name not in METHODS or (dash and mode not in ("raw", "exp")):
         raise ValueError(
@@ -38,6 +38,13 @@ class Weights(Section):
     vrd: Weight | None = None
     vrd_ce: Weight | None = None
     xrd: Weight | None = None
+    extra: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], Weight] = {}
+    """Of terms that are not built in, by the name under which a package or a script has registered them
+    (docs/library.md)."""
+
+    def of_terms(self) -> dict[str, float]:
+        """Extra terms with a weight above 0."""
+        return {name: weight for name, weight in self.extra.items() if weight}
 
 
 class Distill(Section):
@@ -48,19 +55,19 @@ class Distill(Section):
     seed: Seed = 0
     scale_mode: ScaleMode = "raw"
     """Multiply the relational logits by the learned scale itself (`raw`, the official code) or by its exponential
-    (`exp`). A suffix of `method` decides before this, and then stands here in the resolved tree."""
+    (`exp`). A suffix of `method` overrides this; the resolved tree has the value in force."""
     weights: Weights = Weights()
     project_task: bool = False
-    """True: task and hrd see projected embeddings, as the official multi-GPU code does."""
+    """True: task and hrd use projected embeddings, as the official multi-GPU code does."""
     chunk_size: Rows | None = None
-    """Rows of a similarity matrix held at once; null holds all."""
+    """Rows of a similarity matrix in memory at a time; null: all."""
     epochs: Many = 32
     micro_batch_size: Rows | None = None
-    """Rows that a process embeds at once, by gradient caching: gradients are the same, memory no longer grows with
-    `batch_size`, for one more forward pass of the towers. null: all its rows."""
+    """Rows that a process embeds at a time, by gradient caching: equal gradients, and memory that does not grow with
+    `batch_size`, at the cost of one more forward pass of the towers. null: all its rows."""
     batch_size: Annotated[Rows, Field(ge=2)] = 256
-    """Pairs a step, of all processes together: at most. An epoch is cut into batches as equal as can be, so that every
-    pair comes once and no batch is tiny; a set smaller than this is one batch."""
+    """Pairs a step, at most, over all processes. An epoch is divided into batches whose sizes differ by at most one, so
+    that every pair occurs once and no batch is tiny; a smaller set is one batch."""
     lr: Rate = 1e-3
     weight_decay: Weight = 0.1
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -74,11 +81,11 @@ class Distill(Section):
     """`auto`: bf16 autocast on a GPU, fp32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: Few | Literal["auto"] = "auto"
-    """Processes that share each batch, through torchrun: `auto` is one a visible GPU, or 1 on a CPU. `batch_size` stays
-    the whole batch's, of which each takes an equal part, so the training is the same on any number."""
+    """Processes that share each batch, through torchrun: `auto` is one a visible GPU, or 1 on a CPU. `batch_size` is
+    that of all processes together, each of which takes an equal part, so the training is the same on any number."""
     local_loss: bool = False
-    """Each process computes its own rows and columns of the similarity matrices in place of all of them, and the terms
-    are added up: less work and memory from three processes on; the results are equal."""
+    """Each process computes only its own rows and columns of the similarity matrices, and the terms are summed: less
+    work and memory from three processes on, with equal results."""
     shuffle_buffer: Positive = 20_000
     workers: Annotated[int, Field(ge=0, le=1024)] = 1
     """Threads that decode and crop ahead of the step."""

@@ -1,4 +1,4 @@
-"""Validation errors in one line each: where, what was given, what is allowed."""
+"""Validation errors in one line each: key, value, what is allowed."""
 
 from __future__ import annotations
 
@@ -16,26 +16,24 @@ from cliprd.params.tree import Params
 
 
 class Fault(typing.NamedTuple):
-    """Something wrong in a tree: where (keys), and in words."""
+    """A validation error: location (keys) and text."""
 
     location: tuple[str, ...]
     text: str
 
 
-def blamed(fault: Fault, given: Sequence[Override]) -> str:
-    """The override that the fault is of: the last one on its key's path."""
-    for override in reversed(given):
+def blamed(fault: Fault, overrides: Sequence[Override]) -> str:
+    """The override that caused the fault: the last one on its key's path."""
+    for override in reversed(overrides):
         if all(a == b for a, b in zip(override.path, fault.location, strict=False)):
             return override.shown
-    return ", ".join(override.shown for override in given)
+    return ", ".join(override.shown for override in overrides)
 
 
 def explain(item: Any) -> str:
     """One pydantic error as: key path, what is wrong, what is allowed, the nearest right name."""
     unknown = item["type"] == "extra_forbidden"
-    own = (
-        len(item["loc"]) - unknown
-    )  # an unknown key is the user's word, whatever it looks like; the others are pydantic's
+    own = len(item["loc"]) - unknown  # index of an unknown key, which is shown even if it looks like pydantic's steps
     steps = ("function-", "constrained-", "literal[")
     location = [str(part) for i, part in enumerate(item["loc"]) if i == own or not str(part).startswith(steps)]
     key = shortened(".".join(location), 200) or "(top level)"
@@ -45,7 +43,7 @@ def explain(item: Any) -> str:
         hint = f"did you mean '{'.'.join([*location[:-1], near[0]])}'?" if near else ""
         return f"unknown key '{key}'{'; ' + hint if hint else ''} (allowed here: {', '.join(siblings)})"
     message = item["msg"].removeprefix("Value error, ")
-    shown = re.sub(r"(://)[^/@\s]*@", r"\1…@", repr(item["input"]))  # what may be a password stays out of logs
+    shown = re.sub(r"(://)[^/@\s]*@", r"\1…@", repr(item["input"]))  # keep possible passwords out of logs
     return f"'{key}' = {shortened(shown)}: {shortened(message, 400)}"
 
 

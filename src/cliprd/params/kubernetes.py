@@ -18,7 +18,7 @@ Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[kMGTPE]i?)?$")]
 
 
 class Toleration(Section):
-    """A taint that a step's pod may stand."""
+    """A taint that a step's pod tolerates."""
 
     key: str
     value: str | None = None
@@ -39,11 +39,11 @@ class Volume(Section):
 
     claim: str
     path: Annotated[str, Field(pattern="^/.")]
-    """Where in the container: data that params.yaml names lies there."""
+    """Mount path in the container, for data that params.yaml names."""
 
 
 class Resources(Section):
-    """What a step's pod asks for; null: the cluster's default."""
+    """Resources that a step's pod requests; null: the cluster's default."""
 
     cpu: Quantity | None = None
     """Cores: `4` or `500m`."""
@@ -55,12 +55,12 @@ class Resources(Section):
     node_selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
     shared_memory: Quantity | None = None
-    """Size of `/dev/shm`: `8Gi`; processes that share GPUs' work talk through it, and get one in any case."""
+    """Size of `/dev/shm`: `8Gi`. Steps with several GPU processes communicate through it and always get one."""
     scratch: Quantity | None = None
-    """Size of the volume at `/tmp`, through which data from s3:// passes: `50Gi`; null: the node's own disk."""
+    """Size of the volume at `/tmp`, where data from s3:// is buffered: `50Gi`; null: the node's disk."""
 
     timeout: Positive | None = None
-    """Seconds after which the pod is ended, waiting for its image, secrets or volumes included."""
+    """Seconds after which the pod is terminated, including the wait for its image, secrets and volumes."""
 
     @model_validator(mode="after")
     def _both(self) -> Resources:
@@ -84,40 +84,42 @@ class Kubernetes(Section):
     """Step → resources."""
     secrets: tuple[Secret, ...] = ()
     environment: dict[str, str] = {}
-    """Environment variables of every step, such as AWS_ENDPOINT_URL; what is secret goes into `secrets`."""
+    """Environment variables of every step, such as AWS_ENDPOINT_URL; secret values belong in `secrets`."""
     image_pull_secrets: tuple[str, ...] = ()
     volumes: tuple[Volume, ...] = ()
     store: Annotated[str, Field(pattern=r"^$|^s3://[^/]+")] = ""
-    """s3:// prefix for shards and teacher cache, which then do not pass through Kubeflow's artifacts, and for the work
-    of the long steps, which go on from it when their pod is lost; empty: Kubeflow's artifacts only."""
+    """s3:// prefix for shards and teacher cache, which then bypass Kubeflow's artifacts, and for the state of long
+    steps, which resume from it when their pod is lost; empty: Kubeflow's artifacts only."""
     cache_parts: Few = 1
-    """Pods that the teacher cache is embedded in, at most one a shard."""
+    """Pods among which the embedding of the teacher cache is divided, at most one a shard."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """Of a step whose pod has failed, all but the first; network errors are tried again inside every step as well."""
+    """Retries of a step whose pod failed; network errors are also retried inside every step."""
     backoff: Annotated[str, Field(pattern=r"^[1-9]\d*s$")] = "30s"
-    """Before the first retry; doubled each time."""
+    """Wait before the first retry; doubled each time."""
     nodes: Few = 1
-    """That train one student together, each as `steps.distill` asks; more than one: by a job of `engine`, and they meet
-    in `store`."""
+    """Nodes that train one student together, each with the resources of `steps.distill`; more than one run as a job of
+    `engine` and exchange data through `store`."""
     engine: Literal["trainjob", "pytorchjob"] = "trainjob"
-    """Of many nodes: Kubeflow's Trainer 2, or its forerunner, the Training Operator 1."""
+    """Job type for several nodes: Kubeflow Trainer 2, or its predecessor, Training Operator 1."""
     parallelism: Few = 4
-    """Most students trained, or parts of the cache embedded, at once; fixed when the pipeline is compiled."""
+    """Students trained, or cache parts embedded, at a time at most; set when compiled."""
 
     @field_validator("environment")
     @classmethod
     def _not_secret(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
             if re.search("SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY", name, re.IGNORECASE):
-                raise ValueError(f"{name} looks like a secret, and this stands in the compiled pipeline; use `secrets`")
+                raise ValueError(
+                    f"{name} looks like a secret, but `environment` is part of the compiled pipeline; use `secrets`"
+                )
         return value
 
     @field_validator("volumes")
     @classmethod
     def _once(cls, value: tuple[Volume, ...]) -> tuple[Volume, ...]:
         claims = [volume.claim for volume in value]
-        if twice := [claim for claim in claims if claims.count(claim) > 1]:
-            raise ValueError(f"claim '{twice[0]}' is mounted twice; Kubeflow can do that once")
+        if repeated := [claim for claim in claims if claims.count(claim) > 1]:
+            raise ValueError(f"claim '{repeated[0]}' is listed twice; Kubeflow mounts a claim once")
         return value
 
     @field_validator("steps")

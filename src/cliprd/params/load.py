@@ -1,6 +1,6 @@
-"""The one parameter tree. `params.yaml` is its only source; keys, types and ranges are checked before any work starts.
+"""Loads and validates the parameter tree: keys, types and ranges are checked before any work starts.
 
-Sections are what stages declare as their DVC `params:`, so that a changed key reruns only the stages that read it.
+Stages declare sections as their DVC `params:`, so that a changed key reruns only the stages that read it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import (
     ValidationError,
 )
 
-from cliprd import document
+from cliprd import document, plugins
 from cliprd.document import DocumentError
 from cliprd.errors import ParamsError
 from cliprd.names import shortened
@@ -26,7 +26,7 @@ from cliprd.params.explain import Fault, blamed, explain
 from cliprd.params.overrides import Override
 from cliprd.params.tree import Params
 
-MOST_FAULTS = 5  # told of one file; a file of another program has hundreds
+MOST_FAULTS = 5  # reported of one file
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, written: Mapping[str, str] | None = None) -> Params:
@@ -36,38 +36,60 @@ def load(path: Path, overrides: Sequence[str] = (), *, written: Mapping[str, str
     An empty value is null where the key takes no empty text.
 
     Args:
-        written: override → how it was given, for messages; default: `--set <override>`.
+        written: override → text that messages quote; default: `--set <override>`.
 
     Raises:
         ParamsError: the file is missing or no YAML; a key is unknown, of a wrong type or out of range. The message
-            gives the file or the override, the key's path, what is allowed and the nearest right name.
+            gives the file or the override, the key's path, what is allowed and the nearest right name. Or a teacher or
+            a loss term is not registered.
     """
     tree = document.read(path)
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
-        raise ParamsError(f"{path} holds a {type(tree).__name__}, not a tree of parameters.", "Mend the file.")
+        raise ParamsError(f"{path} holds a {type(tree).__name__}, not a tree of parameters.", "Correct the file.")
     written = written or {}
-    given = [Override.of(item, written.get(item, f"--set {shortened(item, 100)}")) for item in overrides]
+    parsed = [Override.of(item, written.get(item, f"--set {shortened(item, 100)}")) for item in overrides]
     merged = tree
-    for override in given:
+    for override in parsed:
         merged = override.applied(merged)
-    found, faults = _validated(merged)
-    if found is not None:
-        for line in without_effect(merged, found):
+    params, faults = _validated(merged)
+    if params is not None:
+        for line in without_effect(merged, params):
             print(f"cliprd: {line}", file=sys.stderr)
-        return found
-    of_file = set(_validated(tree)[1]) if given else set(faults)
-    told = [(blamed(fault, given) if fault not in of_file else str(path), fault.text) for fault in faults]
-    places = dict.fromkeys(place for place, _ in told)
-    raise ParamsError("; ".join(f"{place}: {_several([t for p, t in told if p == place])}" for place in places) + ".")
+        _check_plugins(params)
+        return params
+    of_file = set(_validated(tree)[1]) if parsed else set(faults)
+    messages = [(blamed(fault, parsed) if fault not in of_file else str(path), fault.text) for fault in faults]
+    origins = dict.fromkeys(origin for origin, _ in messages)
+    raise ParamsError(
+        "; ".join(f"{origin}: {_several([text for owner, text in messages if owner == origin])}" for origin in origins)
+        + "."
+    )
 
 
-def without_effect(given: Mapping[str, Any], params: Params) -> list[str]:
-    """A line for each key that `given` sets to another value than its default although nothing reads it."""
+def _check_plugins(params: Params) -> None:
+    """Names that only a registry knows. Not part of the schema: a step that uses no plug-in needs none installed."""
+    if not params.teacher.of_open_clip and params.teacher.name not in plugins.teachers:
+        unknown = plugins.teachers.unknown(params.teacher.name)
+        remedy = f"Or give open_clip:<architecture>:<pretrained tag or file>. {unknown.remedy}"
+        raise ParamsError(f"teacher.name: {unknown.problem}", remedy)
+    for name in params.distill.weights.of_terms():
+        if name not in plugins.terms:
+            unknown = plugins.terms.unknown(name)
+            raise ParamsError(f"distill.weights.extra: {unknown.problem}", unknown.remedy)
+
+
+def without_effect(tree: Mapping[str, Any], params: Params) -> list[str]:
+    """A line for each key that `tree` sets to a non-default value although it has no effect."""
+    teacher = params.teacher
     method, kind, nodes = params.distill.method, params.data.kind, params.kubernetes.nodes
     reasons = {
         **({f"data.csv_{key}": f"data.kind = {kind} reads no table" for key in CSV_KEYS} if kind != "csv" else {}),
-        **({"teacher.aligned": f"teacher.name = {params.teacher.name}"} if params.teacher.name != "aligned" else {}),
+        **{
+            f"teacher.{key}": f"teacher.name = {teacher.name}"
+            for key in ("aligned", "settings")
+            if teacher.of_open_clip or key != teacher.own_section
+        },
         **({"distill.scale_mode": f"distill.method = {method} decides"} if parse_method(method)[1] else {}),
         **({"distill.max_scale": "scale_mode exp clamps by itself"} if params.distill.scale_mode == "exp" else {}),
         **({"kubernetes.engine": "kubernetes.nodes = 1 needs none"} if nodes == 1 else {}),
@@ -76,7 +98,7 @@ def without_effect(given: Mapping[str, Any], params: Params) -> list[str]:
     lines = []
     for key, reason in reasons.items():
         section, name = key.split(".")
-        value = (given.get(section) or {}).get(name)
+        value = (tree.get(section) or {}).get(name)
         unused = plain[key == "distill.scale_mode"][section][name]
         differs = value if not isinstance(value, Mapping) else {k: v for k, v in value.items() if v != unused.get(k)}
         if differs not in (None, {}, unused):
@@ -86,10 +108,10 @@ def without_effect(given: Mapping[str, Any], params: Params) -> list[str]:
 
 def validate(tree: Mapping[str, Any], *, where: str) -> Params:
     """Check a plain tree; `where` names its origin in messages."""
-    found, faults = _validated(tree)
-    if found is None:
+    params, faults = _validated(tree)
+    if params is None:
         raise ParamsError(f"{where}: {_several([fault.text for fault in faults])}.")
-    return found
+    return params
 
 
 def _validated(tree: Mapping[str, Any]) -> tuple[Params | None, list[Fault]]:
@@ -111,7 +133,7 @@ def check_runs(runs: Sequence[Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Methods and seeds of a pipeline's `runs`, `{"method": ..., "seed": ...}` each.
 
     Raises:
-        ParamsError: there is none, one is no such mapping or stands there twice, or they are not all methods with all
+        ParamsError: `runs` is empty, an item is no such mapping or is repeated, or they are not all methods with all
             seeds, which `compare` needs.
     """
     example = "For example [{method: clip_kd, seed: 0}, {method: clip_rd-exp, seed: 0}]"
@@ -121,20 +143,20 @@ def check_runs(runs: Sequence[Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     for run in runs:
         if not isinstance(run, Mapping) or set(run) != {"method", "seed"}:
             raise ParamsError(f"runs: {run!r} is no run.", f"Each is a method and a seed. {example}")
-        found = validate({"distill": dict(run)}, where="runs").distill
-        if (found.method, found.seed) in pairs:
-            raise ParamsError(f"runs: {run!r} stands there twice.", "Name each method and seed once.")
-        pairs.append((found.method, found.seed))
+        distill = validate({"distill": dict(run)}, where="runs").distill
+        if (distill.method, distill.seed) in pairs:
+            raise ParamsError(f"runs: {run!r} is listed twice.", "Name each method and seed once.")
+        pairs.append((distill.method, distill.seed))
     methods, seeds = (tuple(dict.fromkeys(column)) for column in zip(*pairs, strict=True))
-    if absent := [(method, seed) for method in methods for seed in seeds if (method, seed) not in pairs]:
+    if missing := [(method, seed) for method in methods for seed in seeds if (method, seed) not in pairs]:
         raise ParamsError(
-            f"runs: {absent[0][0]} with seed {absent[0][1]} is not there.", "Train every method with every seed."
+            f"runs: {missing[0][0]} with seed {missing[0][1]} is missing.", "Train every method with every seed."
         )
     return typing.cast(tuple[str, ...], methods), typing.cast(tuple[int, ...], seeds)
 
 
 def dump(tree: Params) -> str:
-    """The resolved tree as YAML, every key present, in the order of the schema."""
+    """The resolved tree as YAML, with every key, in the order of the schema."""
     return document.dump(tree.model_dump(mode="json"), sort_keys=False)
 
 

@@ -1,4 +1,4 @@
-"""`--set key=value`: a value of the type that the parameter takes."""
+"""Parses `--set key=value`, with the value in the parameter's type."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Override:
             raise ParamsError(f"{shown}: the value of '{key}' is not valid: {error}.") from error
 
     def applied(self, tree: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
-        """`tree` with the value in it; what is no mapping on the way is replaced by one."""
+        """`tree` with the value set; intermediate nodes that are no mappings are replaced."""
         part = self.path[depth]
         if depth + 1 == len(self.path) or depth >= document.MOST_DEEP:
             return {**tree, part: self.value}
@@ -54,7 +54,8 @@ class Override:
 
 
 def _value(text: str, kind: Any) -> Any:
-    """What `text` means for a key of this type: itself where the key takes text, unless in quotes or null; else YAML.
+    """The value of `text` for a key of this type: YAML, or the text itself if the key takes text and it is neither
+    quoted nor null.
 
     Raises:
         DocumentError: it is no YAML.
@@ -87,7 +88,7 @@ def _takes(kind: Any) -> Callable[[Any], bool]:
 
 
 def _type_at(path: Sequence[str]) -> Any:
-    """The type of the key's value; None where there is no such key, or where anything may stand."""
+    """The type of the key's value; None if there is no such key or it takes any value."""
     kind: Any = Params
     for part in path:
         options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)

@@ -17,17 +17,17 @@ Margin = Weight | Literal["none"]
 
 
 class Margins(Section):
-    """By how much a candidate may be worse than the champion and still be promoted; `none`: not guarded."""
+    """How much worse than the champion a candidate may be and still be promoted; `none`: not checked."""
 
     tasks: Margin = 5.0
-    """Points (0 to 100) of each task's primary metric; the interval of the difference must end above minus that. Far
-    below the width of the smallest task's interval nothing is ever promoted: docs/promotion.md."""
+    """Points (0 to 100) of each task's primary metric; the interval of the difference must lie above minus this. If it
+    is much smaller than the width of the smallest task's interval, nothing is ever promoted: docs/promotion.md."""
     fidelity: Margin = 0.05
-    """Of the mean rank correlation of image-text similarities with the teacher's (cross_rank); the same way."""
+    """The same for the mean rank correlation of image-text similarities with the teacher's (cross_rank)."""
     latency: Margin = 1.0
-    """Share of the champion's median latency: 1 is up to twice as slow. Timings of one machine at two times differ."""
+    """Share of the champion's median latency: 1 allows up to twice as slow, since timings vary between runs."""
     size: Margin = 0.0
-    """Share of the champion's parameters and operations: 0 is exactly as large, or smaller."""
+    """Share of the champion's parameters and operations: 0 allows an equal or smaller size."""
 
 
 class Promote(Section):
@@ -35,15 +35,15 @@ class Promote(Section):
 
     champion: str = ""
     """`models:/<name>` in MLflow's registry at `tracking.uri`, or a folder (local or s3://) that holds the champion;
-    empty: there is none, and nothing is promoted."""
+    empty: none, and nothing is promoted."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Of the interval of the difference of mean scores, which must lie above zero as a whole. A student that is no
-    better is promoted with a chance of about half of what lacks to 1."""
+    """Confidence of the interval of the difference of mean scores, which must lie above zero. A student that is no
+    better is promoted with a probability of about (1 - confidence) / 2."""
     allow_guessing: bool = False
-    """Promote a student too whose scores are not above guessing; the decision names it as overridden."""
+    """Also promote a student whose scores are not above guessing; the decision records the override."""
     margins: Margins = Margins()
     licence: str = ""
-    """Licences of the training data for the model card: a text, or a file that holds it."""
+    """Licences of the training data for the model card: a text, or the path of a file with it."""
 
     @field_validator("champion")
     @classmethod
@@ -59,7 +59,7 @@ class Retrain(Section):
     method: str = "clip_rd-exp"
     """As `distill.method`; for `--runner dvc` one of `ablation.methods`."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), Once] = (0,)
-    """The first seed's student is the one that is promoted; further ones tell the gate how much is chance."""
+    """The first seed's student is promoted; further seeds let the gate estimate training noise."""
 
     @field_validator("method")
     @classmethod

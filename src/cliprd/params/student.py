@@ -26,10 +26,9 @@ class Student(Section):
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Student:
-        """The resolved tree names what counts: `arch` or `config`."""
+        """The resolved tree has either `arch` or `config`."""
         if self.config is not None and self.arch is not None and "arch" in self.model_fields_set:
             raise ValueError(
-                f"student.arch = {self.arch!r} and student.config are both given, and only one can count; remove one, "
-                "or set it to null"
+                f"student.arch = {self.arch!r} and student.config are both given; remove one, or set it to null"
             )
         return resolved(self, arch=None if self.config is not None else self.arch or self.ARCH)

@@ -20,9 +20,9 @@ class Tracking(Section):
     @classmethod
     def _without_credentials(cls, uri: str) -> str:
         if uri.startswith(("http://", "https://")) and "@" in uri.split("/")[2]:
-            raise ValueError("credentials belong into MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN")
+            raise ValueError("credentials belong in MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN")
         return uri
 
     def in_pods(self) -> Tracking:
-        """The section as a pod can use it: of addresses only a server's, as a file is another one in each pod."""
+        """The section for use in a pod: without a file address, as each pod has files of its own."""
         return self if self.uri.startswith(("http://", "https://")) else self.model_copy(update={"uri": ""})

@@ -14,7 +14,7 @@ from cliprd.params.tracking import Tracking
 
 
 class Params(Section):
-    """The whole tree, as in params.yaml."""
+    """The parameter tree of params.yaml."""
 
     data: Data = Data()
     augmentation: Augmentation = Augmentation()

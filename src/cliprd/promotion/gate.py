@@ -9,17 +9,18 @@ Writes `decision.json` and `decision.md`, and changes nothing anywhere:
      "difference": "better"|"worse"|"open",      # the mean's alone, in the words of comparison.json
      "standing": {"mean": I, "floor": x, "above_guessing": bool,                        # the candidate's own scores
                   "tasks": {TASK: {"guessing", "majority", "above_guessing"}}},
-     "overrides": ["promote.allow_guessing"],    # those without which the answer would be another
+     "overrides": ["promote.allow_guessing"],    # parameters without which the answer would be another
      "notes": [text]}
 
 `I` is `{"value", "low", "high"}`, candidate − champion in shares of 1. The keys from `covers` to `difference` are there
-only where the two were compared. docs/promotion.md has the rules. What is wrong with a folder itself is an error; a
+only where the two were compared. docs/promotion.md has the rules. A damaged or unsuitable folder is an error; a
 candidate that cannot be compared with the champion is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ from cliprd.artifact.workspace import Workspace
 from cliprd.errors import InputError, ParamsError
 from cliprd.files import atomic_write, write_json
 from cliprd.params import Params
-from cliprd.promotion import champion
+from cliprd.promotion import champion as champions
 from cliprd.promotion.guards import guards
+from cliprd.promotion.package import marks_of
 from cliprd.report import decision as report
 from cliprd.report import verdicts
 from cliprd.report.runs import Run
@@ -52,6 +54,17 @@ VERDICTS = (
 ALLOW = "promote.allow_guessing"
 
 
+@dataclass(frozen=True)
+class _Comparison:
+    """What the gate decides on: benchmarks of candidate and champion, one a seed; the champion, if there is one."""
+
+    candidates: Sequence[Run]
+    reigning: Sequence[Run]
+    champion: champions.Champion | None
+    params: Params
+    settings: Settings
+
+
 def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Manifest:
     """Write the decision; `passed`, `verdict` and `reason` are also the facts.
 
@@ -68,23 +81,23 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     """
     protocol, place = params.compare.protocol, params.promote.champion
     candidates = _opened("candidate", _folders(inputs), protocol)
-    held = champion.current(place, params) if place else None
-    reigning = _opened("champion", held.benchmarks, None) if held else []
+    champion = champions.current(place, params) if place else None
+    reigning = _opened("champion", champion.benchmarks, None) if champion else []
     fingerprints = {run.name: run.manifest.fingerprint for run in (*candidates, *reigning)}
     fingerprints["timings"] = files.digest([_timings(run) for run in (*candidates, *reigning)])
-    if held:
-        fingerprints["version"] = files.digest([held.version, held.withdrawn])
+    if champion:
+        fingerprints["version"] = files.digest([champion.version, champion.withdrawn])
     sections = params.model_dump(mode="json", include={"promote", "compare"})
     with Workspace(output, stage="gate", code="cliprd.promotion.gate", params=sections, inputs=fingerprints) as work:
         if work.finished:
             return work.finished
         decision = {
-            "champion": held.version if held else None,
+            "champion": champion.version if champion else None,
             "candidate": sorted(run.manifest.fingerprint for run in candidates),
             "confidence": params.promote.confidence,
             "protocol": protocol,
             "notes": [],
-            **_decide(candidates, reigning, held, params, _settings(candidates, params)),
+            **_decide(_Comparison(candidates, reigning, champion, params, _settings(candidates, params))),
         }
         write_json(work.path / DECISION, decision)
         with atomic_write(work.path / TEXT, "w") as file:
@@ -93,24 +106,20 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
 
 
 def _folders(inputs: Mapping[str, Location]) -> list[Path]:
-    found: list[Path] = []
+    """The benchmarks' folders, fetched; an input without a manifest is a folder of such folders."""
+    folders: list[Path] = []
     for _, location in sorted((name, value) for name, value in inputs.items() if name.startswith("candidate")):
-        place = resolve(location)
-        if storage.read_bytes(storage.join(place, manifest.NAME)) is not None:
-            found.append(fetch_folder(place))
+        root = resolve(location)
+        if storage.read_bytes(storage.join(root, manifest.NAME)) is not None:
+            folders.append(fetch_folder(root))
             continue
-        there = storage.list_folder(place) if storage.is_s3(place) else _files_below(Path(place))
-        parts = sorted(
-            name.split("/")[0] for name in there if name.endswith(f"/{manifest.NAME}") and name.count("/") == 1
-        )
+        below = [path.relative_to(root).as_posix() for path in Path(root).glob(f"*/{manifest.NAME}")]
+        names = storage.list_folder(root) if storage.is_s3(root) else below
+        parts = [name.split("/")[0] for name in sorted(names) if name.split("/")[1:] == [manifest.NAME]]
         if not parts:
-            manifest.read(place, stage="benchmark")  # says what is wrong
-        found += [fetch_folder(storage.join(place, part)) for part in parts]
-    return found
-
-
-def _files_below(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in folder.glob(f"*/{manifest.NAME}")]
+            manifest.read(root, stage="benchmark")  # raises: what is wrong with the folder
+        folders += [fetch_folder(storage.join(root, part)) for part in parts]
+    return folders
 
 
 def _opened(side: str, folders: Sequence[Path], protocol: str | None) -> list[Run]:
@@ -180,72 +189,64 @@ def _settings(candidates: Sequence[Run], params: Params) -> Settings:
     settings = Settings.of(candidates[0].results, params.promote.confidence)
     if not settings.enough:
         raise ParamsError(
-            f"'promote.confidence' = {settings.confidence:g} cannot be told from {settings.resamples:,} resamples.",
+            f"'promote.confidence' = {settings.confidence:g} needs more than {settings.resamples:,} resamples.",
             "Lower it, or raise benchmark.bootstrap and benchmark again.",
         )
     return settings
 
 
-def _decide(
-    candidates: Sequence[Run],
-    reigning: Sequence[Run],
-    held: champion.Champion | None,
-    params: Params,
-    settings: Settings,
-) -> dict[str, Any]:
-    """The answer of `_compared`, unless candidate or teacher are not above guessing and it would be promoted."""
-    found = _compared(candidates, reigning, held, params, settings)
-    if found["verdict"] in ("champion", "rescored", "withdrawn", "no place"):
-        return found
-    stands = standing(candidates, params.compare.protocol, settings)
+def _decide(comparison: _Comparison) -> dict[str, Any]:
+    """The answer of `_answered`, unless candidate or teacher are not above guessing and it would be promoted."""
+    answer, candidates = _answered(comparison), comparison.candidates
+    if answer["verdict"] in ("champion", "rescored", "withdrawn", "no place"):
+        return answer
+    protocol = comparison.params.compare.protocol
+    stands = standing(candidates, protocol, comparison.settings)
     above = stands["above_guessing"]
     rates = {t: {**rate, "above_guessing": above["tasks"][t]} for t, rate in stands["floor"]["tasks"].items()}
     shown = {"mean": stands["mean"], "floor": stands["floor"]["mean"], "above_guessing": above["mean"], "tasks": rates}
-    found |= {"standing": shown, "overrides": []}
+    answer |= {"standing": shown, "overrides": []}
     faults = []
-    if any(_teacher_above(run, params.compare.protocol) is False for run in candidates):
+    if any(_teacher_above(run, protocol) is False for run in candidates):
         faults.append("nothing to distil: the candidate's teacher is not above guessing")
     if not above["mean"]:
         why = verdicts.standing(stands["mean"], stands["floor"]["mean"], False)
         faults.append(f"nothing to promote: the candidate is {why}")
     if not faults:
-        return found
-    told = "; ".join(faults)
-    if params.promote.allow_guessing:
-        overridden = {"overrides": [ALLOW], "reason": f"{found['reason']}; {told}, which {ALLOW} overrides"}
-        return {**found, **(overridden if found["passed"] else {})}
-    compared = "mean" in found and not found["passed"]  # what else speaks against it
-    return {**found, **_answer("not above guessing", f"{told}; {found['reason']}" if compared else told)}
+        return answer
+    reason = "; ".join(faults)
+    if comparison.params.promote.allow_guessing:
+        overridden = {"overrides": [ALLOW], "reason": f"{answer['reason']}; {reason}, which {ALLOW} overrides"}
+        return {**answer, **(overridden if answer["passed"] else {})}
+    if "mean" in answer and not answer["passed"]:  # a comparison that is against it, too
+        reason = f"{reason}; {answer['reason']}"
+    return {**answer, **_answer("not above guessing", reason)}
 
 
 def _teacher_above(run: Run, protocol: str) -> bool | None:
     """Whether the teacher that a student was benchmarked against is above guessing; None where that is not known."""
-    found = (run.results.get("reference") or {}).get("above_guessing") or {}
-    return found.get(protocol)
+    above: dict[str, bool] = (run.results.get("reference") or {}).get("above_guessing") or {}
+    return above.get(protocol)
 
 
-def _compared(
-    candidates: Sequence[Run],
-    reigning: Sequence[Run],
-    held: champion.Champion | None,
-    params: Params,
-    settings: Settings,
-) -> dict[str, Any]:
-    if not params.promote.champion:
+def _answered(comparison: _Comparison) -> dict[str, Any]:
+    """The answer without a look at guessing."""
+    candidates, reigning, champion = comparison.candidates, comparison.reigning, comparison.champion
+    if not comparison.params.promote.champion:
         return _answer("no place", "promote.champion names no place for a champion")
-    if held is None:
+    if champion is None:
         return _answer("first", "there is no champion yet")
     if {run.manifest.fingerprint for run in candidates} == {run.manifest.fingerprint for run in reigning}:
         return _answer("champion", "this is the champion")
-    if {mark for run in candidates for mark in champion.marks_of(run.folder)} & set(held.withdrawn):
+    if {mark for run in candidates for mark in marks_of(run.folder)} & set(champion.withdrawn):
         return _answer(
             "withdrawn", "a rollback took this student out of use; `cliprd rollback --to` its version brings it back"
         )
     if _students(candidates) == _students(reigning):
         return _answer("rescored", "this is the champion's own student, with new scores")
-    if why := _incomparable(candidates[0], reigning[0], params.compare.protocol):
+    if why := _incomparable(candidates[0], reigning[0], comparison.params.compare.protocol):
         return _answer("not comparable", why)
-    return _compare(candidates, reigning, params, settings)
+    return _compared(comparison)
 
 
 def _answer(verdict: str, reason: str) -> dict[str, Any]:
@@ -268,33 +269,33 @@ def _incomparable(candidate: Run, reigning: Run, protocol: str) -> str:
     return ""
 
 
-def _compare(candidates: Sequence[Run], reigning: Sequence[Run], params: Params, settings: Settings) -> dict[str, Any]:
-    protocol, tasks = params.compare.protocol, sorted(reigning[0].results["tasks"])
-    found = aggregate.differences(side(candidates, protocol, tasks), side(reigning, protocol, tasks), settings)
-    guarded = guards(candidates, reigning, found["tasks"], params.promote.margins, settings)
-    word, recipes = aggregate.verdict(found["mean"]), found["covers"] == SEEDS
-    ours = verdicts.named(candidates[0].results["model"].get("method") or "candidate", found["covers"])
-    told = f"{report.points(found['mean'])} points, {ours} against the champion{'' if recipes else ' in use'}"
+def _compared(comparison: _Comparison) -> dict[str, Any]:
+    """The answer that the scores give, with every figure."""
+    candidates, reigning, settings = comparison.candidates, comparison.reigning, comparison.settings
+    protocol, tasks = comparison.params.compare.protocol, sorted(reigning[0].results["tasks"])
+    differences = aggregate.differences(side(candidates, protocol, tasks), side(reigning, protocol, tasks), settings)
+    guarded = guards(candidates, reigning, differences["tasks"], comparison.params.promote.margins, settings)
+    word, recipes = aggregate.verdict(differences["mean"]), differences["covers"] == SEEDS
+    ours = verdicts.named(candidates[0].results["model"].get("method") or "candidate", differences["covers"])
+    finding = f"{report.points(differences['mean'])} points, {ours} against the champion{'' if recipes else ' in use'}"
     failed = [guard for guard in guarded if guard.ok is False]
     if word != "better":
         much = "significantly worse" if word == "worse" else "not significantly better"
-        answer = _answer("not better", f"{told}: {much}")
+        answer = _answer("not better", f"{finding}: {much}")
     elif failed:
         names = ", ".join(f"{guard.kind} {guard.name}" for guard in failed)
-        answer = _answer("worse elsewhere", f"{told}, but it may be worse by more than the margin in: {names}")
+        answer = _answer("worse elsewhere", f"{finding}, but it may be worse by more than the margin in: {names}")
     else:
-        answer = _answer("better", told)
-    notes = (
-        [f"Not compared, as the champion has no scores of it: {', '.join(further)}."]
-        if (further := sorted(set(candidates[0].results["tasks"]) - set(tasks)))
-        else []
-    )
+        answer = _answer("better", finding)
+    notes = []
+    if further := sorted(set(candidates[0].results["tasks"]) - set(tasks)):
+        notes.append(f"Not compared, as the champion has no scores of it: {', '.join(further)}.")
     if absent := candidates[0].results.get("left_out"):
         notes.append(f"Not scored: {left_out(absent)}.")
     notes += _about_seeds(len(candidates), len(reigning), recipes)
     return {
         **answer,
-        **found,
+        **differences,
         "difference": word,
         "seeds": {"candidate": len(candidates), "champion": len(reigning)},
         "guards": [guard.to_dict() for guard in guarded],
@@ -304,7 +305,7 @@ def _compare(candidates: Sequence[Run], reigning: Sequence[Run], params: Params,
 
 def _about_seeds(ours: int, theirs: int, recipes: bool) -> list[str]:
     if ours + theirs == 2:
-        return ["One seed a side: the intervals speak of these two students; another seed may do otherwise."]
+        return ["One seed a side: the intervals are of these two students; another seed may give another answer."]
     if not recipes:
         return ["All seeds of a side have the same mean: nothing is known of training noise."]
     if 1 in (ours, theirs):

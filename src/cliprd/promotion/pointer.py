@@ -1,4 +1,6 @@
-"""`champion.json`, which names the champion of a folder: its format, and what tells damage and edits by hand.
+"""The pointer, which names the champion: its format, and the check that finds damage and edits by hand.
+
+A folder keeps it as `champion.json`; MLflow's registry keeps a short form of it in a tag.
 
     {"schema": 1,
      "version", "marks", "benchmarks": how many, "decision", "asked_by",     # of the champion
@@ -6,43 +8,42 @@
      "before": [entries, oldest first], "withdrawn": [entries, "by" whom],   # {"version", "marks", "benchmarks", ...}
      "digest": sha256 of all else as canonical JSON}
 
-A file without `schema` and `digest` is of an older cliprd and is read; the next promotion or rollback adds both.
+One without `schema` and `digest` was written by an older cliprd and is read; the next promotion or rollback adds both.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import stat
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
-from cliprd import files, storage
+from cliprd import files
 from cliprd.errors import InputError
 
 NAME = "champion.json"
 SCHEMA = 1
-VERSION = r"[0-9a-f]{20}"
+VERSION = r"[0-9a-f]{20}"  # of a folder
+NUMBER = r"[1-9][0-9]{0,8}"  # of a version in the registry; MLflow's databases hold no more
 
 
 class LostPointer(InputError):
     """It is missing beside promoted versions, damaged, or was edited; `cliprd rollback --to` restores it.
 
     Attributes:
-        content: what it holds; None where there is none.
+        state: what `Store.swap` recognises the present state by.
     """
 
-    def __init__(self, problem: str, remedy: str = "", *, content: bytes | None) -> None:
+    def __init__(self, problem: str, remedy: str = "", *, state: Any) -> None:
         super().__init__(problem, remedy)
-        self.content = content
+        self.state = state
 
 
 class _Entry(BaseModel):
-    version: Annotated[str, StringConstraints(pattern=f"^{VERSION}$")]
+    version: Annotated[str, StringConstraints(pattern=f"^({VERSION}|{NUMBER})$")]
     marks: list[str] = []
     benchmarks: Annotated[int, Field(strict=True, ge=1)] = 1
     asked_by: dict[str, str] = {}
@@ -56,74 +57,60 @@ class _Pointer(_Entry):
     withdrawn: list[_Entry] = []
 
 
-def read(place: str) -> tuple[dict[str, Any] | None, bytes | None]:
-    """The content without schema and digest, and the bytes it was read from; None where there is no such file.
-
-    Raises:
-        LostPointer: it is damaged, or was edited by hand.
-        InputError: it is no file, cannot be read, or is of a newer cliprd. RetryableError: the store failed.
-    """
-    path = storage.join(place, NAME)
-    if not storage.is_s3(path):
-        _check_kind(Path(path))
-    data = storage.read_bytes(path)
-    return (None, None) if data is None else (_parsed(path, data), data)
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with schema and digest."""
+    body = {**content, "schema": SCHEMA}
+    return {**body, "digest": files.digest(body)}
 
 
 def encode(content: Mapping[str, Any]) -> bytes:
-    """The file's bytes."""
-    body = {**content, "schema": SCHEMA}
-    return (json.dumps({**body, "digest": files.digest(body)}, indent=2, sort_keys=True) + "\n").encode()
+    """The bytes of `champion.json`."""
+    return (json.dumps(seal(content), indent=2, sort_keys=True) + "\n").encode()
 
 
-def _check_kind(path: Path) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.", "Check promote.champion.") from error
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
-        raise InputError(
-            f"{path} is {kind} where cliprd keeps a file that it replaces.",
-            "Move it away, and put the file itself there or restore it with `cliprd rollback --to VERSION`.",
-        )
+def parse(where: str, data: bytes | str) -> dict[str, Any]:
+    """The content without schema and digest; `before` and `withdrawn` are there, however old it is.
 
+    Args:
+        where: what to call it in messages.
+        data: as it is kept.
 
-def _parsed(path: str, data: bytes) -> dict[str, Any]:
+    Raises:
+        LostPointer: it is damaged, or was edited by hand. InputError: it is of a newer cliprd.
+    """
+
     def damaged(why: str) -> LostPointer:
-        return LostPointer(f"{path} is damaged or was edited by hand: {why}.", content=data)
+        return LostPointer(f"{where} is damaged or was edited by hand: {why}.", state=data)
 
     try:
-        found = json.loads(data, parse_constant=_refuse_constant)
+        sealed = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise damaged("it is not JSON" if data.strip() else "it is empty") from error
-    if not isinstance(found, dict):
+    if not isinstance(sealed, dict):
         raise damaged("it is no JSON object")
-    schema = found.get("schema")
+    schema = sealed.get("schema")
     if type(schema) is int and schema > SCHEMA:
         raise InputError(
-            f"{path} has schema {schema}; this cliprd reads schema {SCHEMA}.", "Use the cliprd that wrote it."
+            f"{where} has schema {schema}; this cliprd reads schema {SCHEMA}.", "Use the cliprd that wrote it."
         )
-    older = not {"schema", "digest"} & found.keys()
-    if not older and not _sealed(found):
+    older = not {"schema", "digest"} & sealed.keys()
+    if not older and not _is_sealed(sealed):
         raise damaged("its content does not match its digest")
-    found = {name: value for name, value in found.items() if name not in ("schema", "digest")}
+    content = {name: value for name, value in sealed.items() if name not in ("schema", "digest")}
     try:
-        _Pointer.model_validate(found)
+        _Pointer.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise damaged(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     if older:
-        _report_older(path)
-    return found
+        _report_older(where)
+    return {"before": [], "withdrawn": [], **content}
 
 
-def _sealed(found: Mapping[str, Any]) -> bool:
-    body = {name: value for name, value in found.items() if name != "digest"}
+def _is_sealed(sealed: Mapping[str, Any]) -> bool:
+    body = {name: value for name, value in sealed.items() if name != "digest"}
     try:
-        return type(found.get("schema")) is int and found.get("digest") == files.digest(body)
+        return type(sealed.get("schema")) is int and sealed.get("digest") == files.digest(body)
     except (ValueError, RecursionError):
         return False
 
@@ -133,8 +120,8 @@ def _refuse_constant(name: str) -> None:
 
 
 @functools.cache
-def _report_older(path: str) -> None:
+def _report_older(where: str) -> None:
     print(
-        f"cliprd: {path} has no digest, as an older cliprd wrote it; the next promotion or rollback adds one.",
+        f"cliprd: {where} has no digest, as an older cliprd wrote it; the next promotion or rollback adds one.",
         file=sys.stderr,
     )

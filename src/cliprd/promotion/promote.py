@@ -10,13 +10,13 @@ from typing import Any
 from cliprd.artifact.folder import fetch_folder
 from cliprd.artifact.pointer import resolve
 from cliprd.params import Params
-from cliprd.promotion import champion, gate
+from cliprd.promotion import champion, gate, package
 from cliprd.storage import Location
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What came of it.
+    """The result of `promote`.
 
     Attributes:
         decision: of the gate.
@@ -38,7 +38,7 @@ def promote(
     asked_by: Mapping[str, str],
     dry_run: bool = False,
 ) -> Promotion:
-    """Gate `student`, and do what the gate says.
+    """Ask the gate about `student`, and follow it.
 
     Args:
         params: `promote`, `compare` and `tracking` are used.
@@ -53,7 +53,7 @@ def promote(
         InputError, ParamsError, RetryableError: of `gate.run`, `champion.publish` and `champion.refuse`.
     """
     folders = [fetch_folder(folder) for folder in benchmarks]
-    champion.check_candidate(resolve(student), folders)
+    package.check(resolve(student), folders)
     names = ["candidate", *(f"candidate-{number:04d}" for number in range(1, len(benchmarks)))]
     gate.run(params, dict(zip(names, benchmarks, strict=True)), output)
     decision = json.loads((fetch_folder(output) / gate.DECISION).read_text(encoding="utf-8"))
@@ -61,7 +61,7 @@ def promote(
     if already and not dry_run:
         champion.tidy(place, params)
     if dry_run or not place or already or decision["verdict"] == "withdrawn":
-        # One that was taken out of use is there already, with the word by which it was promoted.
+        # A withdrawn student is kept already, with the decision by which it was promoted.
         return Promotion(decision, decision["champion"] if already else None, already)
     act = champion.publish if decision["passed"] else champion.refuse
     version = act(place, params, fetch_folder(student), folders, decision, asked_by)

@@ -1,12 +1,12 @@
 """One at a time may change a model's champion, though MLflow's registry has neither locks nor compare-and-set.
 
-A claim is a tag on a model version, under a name of its own, so nobody overwrites another's. Whoever wants to change
-the champion writes a claim, then reads all, and goes on only if its own is the only one. Of two that come at once at
-least one reads after both have written, and sees the other: never do both go on. So that not both give way for ever,
-the earlier version's claim stays and waits; the later one's is taken back. (As in Lamport's bakery.)
+A claim is a tag on a model version, under a unique name, so no process overwrites another's. A process that wants to
+change the champion writes a claim, then reads all, and continues only if its own is the only one. Of two at once at
+least one reads after both have written, and sees the other: they never both continue. So that they do not both give
+way for ever, the earlier version's claim stays and waits; the later one's is withdrawn. (As in Lamport's bakery.)
 
-A claim that is there for `LEASE` seconds is a killed process's, and is removed by whoever waits for it, by its own
-clock. Whoever holds one must be done in half of that, and asks `Claim.check` before the one step that counts.
+A claim that is `LEASE` seconds old is a killed process's, and is removed by those that wait for it, by their own clock.
+The process that has one must finish in half of that, and calls `Claim.check` before the one step that counts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cliprd.errors import RetryableError
 
 PREFIX = "cliprd.claim."
 LEASE = 60.0  # seconds
-PATIENCE = 300.0  # seconds for others to be done
+PATIENCE = 300.0  # seconds for others to finish
 PAUSE = 0.2  # seconds between two looks, and up to twice that
 
 Key = tuple[int, str]  # version and tag: what claims are ordered by
@@ -47,14 +47,14 @@ class Claim:
         return time.monotonic() - self._written
 
     def renew(self) -> None:
-        """Claim under a new name; an older claim is taken back."""
+        """Claim under a new name; an older claim is withdrawn."""
         self.withdraw()
         tag, self._written = PREFIX + secrets.token_hex(8), time.monotonic()
         self.key = (int(self._version), tag)  # first: a request whose reply is lost may have been done
         self._client.set_model_version_tag(self._name, self._version, tag, self._content)
 
     def withdraw(self) -> None:
-        """Take the claim back, where there is one."""
+        """Remove the claim, where there is one."""
         if self.key is not None:
             _remove(self._client, self._name, self.key)
             self.key = None
@@ -67,7 +67,7 @@ class Claim:
 
 @contextlib.contextmanager
 def claimed(client: Any, name: str, version: str, content: Mapping[str, str]) -> Iterator[Claim]:
-    """Wait until no other change of this model's champion is under way, and keep others out.
+    """Wait until no other change of this model's champion is in progress, and keep others out.
 
     Args:
         client: MLflow's.
@@ -76,7 +76,7 @@ def claimed(client: Any, name: str, version: str, content: Mapping[str, str]) ->
         content: of the claim, for people.
 
     Raises:
-        RetryableError: others were not done in `PATIENCE` seconds.
+        RetryableError: others did not finish in `PATIENCE` seconds.
     """
     claim = Claim(client, name, version, json.dumps(dict(content), sort_keys=True))
     begun = time.monotonic()
@@ -92,7 +92,9 @@ def claimed(client: Any, name: str, version: str, content: Mapping[str, str]) ->
                 claim.renew()
                 continue
             if now - begun > PATIENCE:
-                raise RetryableError(f"models:/{name}: another promotion is under way and does not end.", "Try again.")
+                raise RetryableError(
+                    f"models:/{name}: another promotion is in progress and does not end.", "Try again."
+                )
             first_seen = {key: first_seen.get(key, now) for key in others}
             for key, since in first_seen.items():
                 if now - since > LEASE:
@@ -109,7 +111,7 @@ def claimed(client: Any, name: str, version: str, content: Mapping[str, str]) ->
 
 def _claims(client: Any, name: str) -> set[Key]:
     versions = client.search_model_versions(f"name = '{name}'")
-    return {(int(found.version), tag) for found in versions for tag in found.tags if tag.startswith(PREFIX)}
+    return {(int(each.version), tag) for each in versions for tag in each.tags if tag.startswith(PREFIX)}
 
 
 def _remove(client: Any, name: str, key: Key) -> None:

@@ -29,15 +29,15 @@ class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow is unt
 
     def load_context(self, context: Any) -> None:
         """Load weights, preprocessing and tokenizer."""
-        place = f"local-dir:{context.artifacts['student']}"
-        self.model, _, self.preprocess = open_clip.create_model_and_transforms(place)
+        name = f"local-dir:{context.artifacts['student']}"
+        self.model, _, self.preprocess = open_clip.create_model_and_transforms(name)
         self.model.eval()
-        self.tokenizer = open_clip.get_tokenizer(place)
+        self.tokenizer = open_clip.get_tokenizer(name)
 
     def predict(self, context: Any, model_input: pandas.DataFrame, params: dict[str, Any] | None = None) -> Any:
         """`[rows, classes]` probabilities, or `[rows, dim]` embeddings; see the module."""
-        given = params or {}
-        classes, templates = list(given.get("classes") or ()), list(given.get("templates") or TEMPLATES)
+        options = params or {}
+        classes, templates = list(options.get("classes") or ()), list(options.get("templates") or TEMPLATES)
         rows = [_row(row, number) for number, row in enumerate(model_input.to_dict("records"))]
         if not classes:
             return self._embed(rows).numpy()
@@ -56,11 +56,11 @@ class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow is unt
 
     def _embed(self, rows: list[Row]) -> torch.Tensor:
         """Embeddings of `(kind, content)`, in order."""
-        found: dict[int, torch.Tensor] = {}
+        embeddings: dict[int, torch.Tensor] = {}
         for kind in ("image", "text"):
-            places = [number for number, row in enumerate(rows) if row[0] == kind]
-            for start in range(0, len(places), BATCH):
-                block = places[start : start + BATCH]
+            numbers = [number for number, row in enumerate(rows) if row[0] == kind]
+            for start in range(0, len(numbers), BATCH):
+                block = numbers[start : start + BATCH]
                 with torch.no_grad():
                     if kind == "image":
                         images = torch.stack([self.preprocess(_picture(rows[n][1], n)) for n in block])
@@ -68,15 +68,15 @@ class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow is unt
                     else:
                         features = self.model.encode_text(self.tokenizer([rows[n][1] for n in block]), normalize=True)
                 for number, feature in zip(block, features, strict=True):
-                    found[number] = feature
-        return torch.stack([found[number] for number in range(len(rows))])
+                    embeddings[number] = feature
+        return torch.stack([embeddings[number] for number in range(len(rows))])
 
 
 def _row(row: dict[str, Any], number: int) -> Row:
-    given = [(kind, row[kind]) for kind in ("image", "text") if isinstance(row.get(kind), str | bytes | bytearray)]
-    if len(given) != 1:
+    contents = [(kind, row[kind]) for kind in ("image", "text") if isinstance(row.get(kind), str | bytes | bytearray)]
+    if len(contents) != 1:
         raise mlflow.MlflowException.invalid_parameter_value(f"row {number}: give either an image or a text")
-    return given[0]
+    return contents[0]
 
 
 def _picture(content: str | bytes, number: int) -> Image.Image:

@@ -1,1 +1,1 @@
-"""Tables, charts and the HTML page of a comparison. Imports the ground floor only."""
+"""Tables, charts and the HTML page of a comparison."""

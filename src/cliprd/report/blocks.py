@@ -1,4 +1,4 @@
-"""What the templates loop over: each function turns plain results into charts and rows of one section."""
+"""Data of the templates: each function turns plain results into charts and rows of one section."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ SCALES = {
 
 
 def bars(comparison: Mapping[str, Any], protocol: str, styles: Styles) -> dict[str, dict[str, Markup]]:
-    """Model → column (a task, or `mean`) → the cell's bar; every column has its own top, the best upper end in it."""
+    """Model → column (a task, or `mean`) → the cell's bar; a column's scale ends at its highest upper end."""
     block = comparison["protocols"][protocol]
     models = {TEACHER: block["teacher"], **block["methods"]}
     everyone = {**styles, TEACHER: TEACHER_STYLE}
-    found: dict[str, dict[str, Markup]] = defaultdict(dict)
+    cells_of: dict[str, dict[str, Markup]] = defaultdict(dict)
     for column in ("mean", *comparison["tasks"]):
         cells = {m: entry["mean"] if column == "mean" else entry["tasks"][column] for m, entry in models.items()}
         top = max(cell["high"] for cell in cells.values())
         for model, cell in cells.items():
-            found[model][column] = forest.bar(cell, everyone[model], top=top)
-    return dict(found)
+            cells_of[model][column] = forest.bar(cell, everyone[model], top=top)
+    return dict(cells_of)
 
 
 def forests(comparison: Mapping[str, Any], protocol: str, styles: Styles) -> list[tuple[str, Markup]]:
@@ -65,22 +65,22 @@ def forests(comparison: Mapping[str, Any], protocol: str, styles: Styles) -> lis
 
 
 def _series(page: Page, column: str, styles: Styles) -> list[curve_chart.Series]:
-    found = []
+    lines = []
     for history in page.histories:
         if column in history.columns:
             label = history.method if len(page.comparison["seeds"]) == 1 else f"{history.method}, seed {history.seed}"
             line = curve_chart.Series(label, styles[history.method], history.columns["step"], history.columns[column])
-            found.append(line)
-    return found
+            lines.append(line)
+    return lines
 
 
-def _panels(page: Page, names: list[str], told: Mapping[str, str], styles: Styles) -> list[dict[str, Any]]:
-    found = []
+def _panels(page: Page, names: list[str], descriptions: Mapping[str, str], styles: Styles) -> list[dict[str, Any]]:
+    panels = []
     for name in names:
         series = _series(page, name, styles)
         if series:
-            found.append({"name": name, "about": told.get(name, ""), "chart": curve_chart.panel(name, series)})
-    return found
+            panels.append({"name": name, "about": descriptions.get(name, ""), "chart": curve_chart.panel(name, series)})
+    return panels
 
 
 def curves(page: Page, styles: Styles) -> list[dict[str, Any]]:
@@ -99,8 +99,8 @@ def scales(page: Page, styles: Styles) -> list[dict[str, Any]]:
 def speed(page: Page, protocol: str, styles: Styles) -> list[tuple[str, Markup]]:
     """(title, chart) of score against images per second where measured, and against parameters.
 
-    Models of one architecture are one point, at the best one's score: they cost the same, and their timings differ by
-    the machine alone.
+    Models of one architecture are one point, at the best one's score: they cost the same, and their timings differ
+    only by noise.
     """
     block = page.comparison["protocols"][protocol]
     models = {TEACHER: block["teacher"], **block["methods"]}
@@ -136,9 +136,9 @@ def cost_rows(page: Page) -> list[list[tuple[str, Any]]]:
 
 
 def confusions(page: Page, protocol: str, styles: Styles) -> list[dict[str, Any]]:
-    """Per task: a heat map per model, or for many classes the mistakes each model makes most."""
+    """Per task: a heat map per model, or for many classes, each model's most frequent mistakes."""
     everyone = {**styles, TEACHER: TEACHER_STYLE}
-    found = []
+    sections = []
     for one in page.confusions:
         if one.protocol != protocol:
             continue
@@ -146,8 +146,8 @@ def confusions(page: Page, protocol: str, styles: Styles) -> list[dict[str, Any]
             (model, matrix.heatmap(f"{model} on {one.task}", one.classes, counts.tolist(), css=everyone[model].css))
             for model, counts in one.counts.items()
         ]
-        found.append({"task": one.task, "classes": len(one.classes), "maps": maps, "pairs": dict(one.pairs)})
-    return found
+        sections.append({"task": one.task, "classes": len(one.classes), "maps": maps, "pairs": dict(one.pairs)})
+    return sections
 
 
 def geometry(page: Page, styles: Styles) -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ def geometry(page: Page, styles: Styles) -> list[dict[str, Any]]:
     groups: dict[str, list[Any]] = defaultdict(list)
     for one in page.geometry:
         groups[one.towers].append(one)
-    found = []
+    sections = []
     for towers, members in groups.items():
         reach = padded(float(end) for m in members for s in (m.teacher, m.student) for end in (s.min(), s.max()))
         charts = [
@@ -170,8 +170,8 @@ def geometry(page: Page, styles: Styles) -> list[dict[str, Any]]:
             }
             for m in members
         ]  # fmt: skip
-        found.append({"towers": towers, "pairs": len(members[0].teacher), "charts": charts})
-    return found
+        sections.append({"towers": towers, "pairs": len(members[0].teacher), "charts": charts})
+    return sections
 
 
 def layouts(page: Page, styles: Styles) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`MODEL_CARD.md`: what a student is, what it is for, how good it is, what it was made from, and what it cannot do."""
+"""`MODEL_CARD.md`: a student's description, use, scores, origin and limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cliprd.names import visible
 from cliprd.report.markdown import literal, text
 
 TEMPLATE = "model_card.md.j2"
-UNKNOWN_LICENCE = "Not stated: `promote.licence` in params.yaml is empty. Find out before you pass this model on."
+UNKNOWN_LICENCE = "Not stated: `promote.licence` in params.yaml is empty. Find out before you distribute this model."
 METRICS = {"acc1": "top-1", "mean_per_class_recall": "mean per class", "text_to_image_r1": "text → image R@1"} | {
     "image_to_text_r1": "image → text R@1",
     "mean_average_precision": "mean average precision",
@@ -36,9 +36,9 @@ def model_card(
         title: of the model.
         trained: `{"params", "facts", "inputs", "code"}` of the student's manifest.
         results: content of the benchmark's results.json.
-        lineage: content of lineage.json, where there is one.
+        lineage: content of lineage.json, if there is one.
         decision: of the gate, as Markdown without a heading.
-        licence: text on the training data; empty: not known.
+        licence: text on the training data; empty: unknown.
     """
     model, cost = results["model"], results["cost"]
     environment = jinja2.Environment(  # noqa: S701 (Markdown, not HTML)
@@ -77,8 +77,8 @@ def _teacher(results: Mapping[str, Any], lineage: Mapping[str, Any] | None) -> s
 def _scores(results: Mapping[str, Any]) -> str:
     lines = ["| task | examples | protocol | score | % | interval |", "|---|---:|---|---|---:|---|"]
     for task, facts in sorted(results["tasks"].items()):
-        for protocol, found in sorted(facts["protocols"].items()):
-            for metric, score in sorted(found["scores"].items()):
+        for protocol, result in sorted(facts["protocols"].items()):
+            for metric, score in sorted(result["scores"].items()):
                 if metric in METRICS:
                     low, high = 100 * score["low"], 100 * score["high"]
                     lines.append(
@@ -101,14 +101,14 @@ def _limits(trained: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[
     if known:
         worst = min(known, key=lambda name: known[name])
         share = f"{100 * known[worst]:.1f}%"
-        yield f"It is wrong often: on {literal(worst)} its first answer is right in {share} of the cases."
+        yield f"It is often wrong: on {literal(worst)} its first answer is right in {share} of the cases."
     if seen := trained["facts"].get("samples_seen"):
-        yield f"It has seen {seen:,} image-text pairs, repetitions included, and knows nothing that they do not show."
+        yield f"It has seen {seen:,} image-text pairs, repetitions included, and knows only what they show."
     if left_out := results.get("left_out"):
-        yield f"Not scored, of the tasks that were there: {', '.join(map(text, sorted(left_out)))}."
+        yield f"Tasks that were not scored: {', '.join(map(text, sorted(left_out)))}."
     yield "It was scored on the tasks above only. Other data, prompts or languages may give far lower scores."
     yield "Its biases are those of its teacher and of its training pairs; neither was examined here."
-    yield "Not for decisions about people, and not for anything where a wrong answer does harm unseen."
+    yield "Not for decisions about people, and not where an unnoticed wrong answer does harm."
 
 
 def _lineage(trained: Mapping[str, Any], lineage: Mapping[str, Any] | None) -> Iterator[str]:
@@ -130,7 +130,7 @@ def _lineage(trained: Mapping[str, Any], lineage: Mapping[str, Any] | None) -> I
     if teacher.get("fingerprint"):
         yield f"teacher {literal(teacher['fingerprint'])}"
     settings = manifest.in_force(trained["params"], trained["facts"]).get("distill", {})
-    shown = ("epochs", "batch_size", "lr", "precision", "scale_mode")
-    if told := ", ".join(f"{key} {text(settings[key])}" for key in shown if key in settings):
-        yield f"trained with {told}"
+    keys = ("epochs", "batch_size", "lr", "precision", "scale_mode")
+    if settings_shown := ", ".join(f"{key} {text(settings[key])}" for key in keys if key in settings):
+        yield f"trained with {settings_shown}"
     yield f"code {text(trained['code'])}"

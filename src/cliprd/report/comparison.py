@@ -1,24 +1,4 @@
-"""The content of comparison.json: methods × seeds × tasks, from outcomes per example.
-
-    {"schema": 2, "protocol": shown first, "reference", "methods": [...], "seeds": [...],
-     "confidence", "resamples", "bootstrap_seed", "interval_covers": "examples" | "examples and seeds",
-     "left_out": {TASK: reason},     # found beside the tasks, and not scored
-     "tasks": {TASK: {"kind", "metric", "examples": n, "classes": C | null, "chance", "fingerprint"}},
-     "protocols": {PROTOCOL: {
-        "headline": sentence, "best": method of the highest mean, "leaders": [those not significantly below it],
-        "floor": {"mean": mean over tasks of the higher rate, "tasks": {TASK: {"guessing", "majority"}}},
-        "teacher": {"mean": I, "tasks": {TASK: I}, "above_guessing": {"mean": bool, "tasks": {TASK: bool}}},
-        "methods": {METHOD: {"mean": I, "tasks": {TASK: I}, "above_guessing", "covers", "kept": I | null,
-            "difference": {"mean": I, "tasks": {TASK: I}, "covers"},
-            "verdict": "better"|"worse"|"open",                                # both not for the reference
-            "seeds": {SEED: {"mean": x, "tasks": {TASK: x}}}, "seed_std": x | null}}}},
-     "fidelity": {METHOD: {"mean": {METRIC: x}, "tasks": {TASK: {METRIC: x}}}},
-     "costs": {"teacher"|METHOD: {"parameters", "image_macs", "text_macs", ...}},
-     "inputs": {"benchmarks": {RUN: fingerprint}, "students": {RUN: fingerprint}}}
-
-`I` is `{"value", "low", "high"}`. Scores are shares of 1, differences are differences of shares. `above_guessing` says
-whether the scores lie above the task's both rates by their intervals (`cliprd.statistics.guessing`).
-"""
+"""The content of comparison.json (docs/formats.md): methods × seeds × tasks, from outcomes per example."""
 
 from __future__ import annotations
 
@@ -52,7 +32,7 @@ def protocol_block(
     """The block of one protocol.
 
     Args:
-        outcomes: `teacher` with one row per task and each method with a row per seed, over identical examples.
+        outcomes: `teacher` with one row per task and each method with a row per seed, over the same examples.
         rates: task → `guessing.rates`.
         methods, seeds, reference: as in the parameters.
         settings: of the intervals.
@@ -96,7 +76,7 @@ def _per_seed(tasks: Mapping[str, Sequence[float]], overall: Sequence[float], se
 
 
 def mean_fidelity(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
-    """Mean over seeds per task and metric, then over the tasks where a metric is defined.
+    """Mean over seeds per task and metric, then over the tasks for which a metric is defined.
 
     Args:
         runs: one per seed: task → metric → value; a metric that is undefined for a task is absent.

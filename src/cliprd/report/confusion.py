@@ -17,14 +17,14 @@ def counts(labels: NDArray[np.integer], predictions: NDArray[np.integer], classe
 def most_confused(matrix: NDArray[np.int64], classes: Sequence[str], most: int = 8) -> list[tuple[str, str, int, int]]:
     """The most frequent mistakes as (true, predicted, count, examples of the true class), ties in class order.
 
-    A mistake that was made once is no pattern, and is left out.
+    Mistakes that occur once are left out.
     """
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     totals = matrix.sum(axis=1)
-    found = []
+    mistakes = []
     for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
         if wrong[true, predicted] > 1:
-            found.append((classes[true], classes[predicted], int(wrong[true, predicted]), int(totals[true])))
-    return found
+            mistakes.append((classes[true], classes[predicted], int(wrong[true, predicted]), int(totals[true])))
+    return mistakes

@@ -1,10 +1,8 @@
 """What models cost: counts of parameters and operations, sizes of files, and timings.
 
-Counts are facts of an architecture. Timings are measurements: those of two students of one architecture differ by the
-machine's mood alone. So a speed belongs to the architecture, and all timings of all its runs make it: `benchmark` times
-every model in several rounds, and the runs were timed one after the other, in turn with the other methods. The median
-over all rounds is shown, and the slowest and the fastest round as its spread. Timings of another machine, number of
-threads or batch size than the teacher's say nothing beside them, and are left out.
+Counts depend on the architecture alone. Timings of students of one architecture differ only by noise of the machine, so
+a speed is given per architecture, from all rounds of all its runs: the median, with the slowest and fastest round as
+range. Timings with another machine, number of threads or batch size than the teacher's are not comparable and left out.
 """
 
 from __future__ import annotations
@@ -26,18 +24,18 @@ WEIGHTS, ONNX = "open_clip_model.safetensors", ("image.onnx", "text.onnx")
 
 
 def gather_costs(grid: Grid) -> dict[str, Cost]:
-    """Model → its cost, the teacher's first; students of one architecture share its timings."""
+    """Model → its cost, the teacher first; students of one architecture share timings."""
     models = {TEACHER: [grid.teacher], **grid.methods}
-    wanted = _setting(_speed(grid.teacher)) or next(filter(None, map(_setting, map(_speed, grid.runs))), None)
-    timed: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    setting = _setting(_speed(grid.teacher)) or next(filter(None, map(_setting, map(_speed, grid.runs))), None)
+    timings: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for run in grid.runs:
-        if (speed := _speed(run)) and _setting(speed) == wanted:
-            timed[_architecture(run)].append(speed)
-    return {model: _cost(list(runs), timed[_architecture(runs[0])]) for model, runs in models.items()}
+        if (speed := _speed(run)) and _setting(speed) == setting:
+            timings[_architecture(run)].append(speed)
+    return {model: _cost(list(runs), timings[_architecture(runs[0])]) for model, runs in models.items()}
 
 
 def device(grid: Grid) -> str:
-    """On what the timings that are shown were taken; empty where there are none."""
+    """The device of the shown timings; empty if there are none."""
     for run in grid.runs:
         if (setting := _setting(_speed(run))) is not None:
             name, threads, precision, _ = setting
@@ -45,11 +43,11 @@ def device(grid: Grid) -> str:
     return ""
 
 
-def _cost(runs: list[Run], timed: list[Mapping[str, Any]]) -> Cost:
+def _cost(runs: list[Run], timings: list[Mapping[str, Any]]) -> Cost:
     counts = runs[0].results["cost"]
     files = runs[0].student_manifest.files if runs[0].student_manifest else {}
     sizes = {name: int(files[name]["size"]) for name in (WEIGHTS, *ONNX) if name in files}
-    trained = [_throughput(run) for run in runs]
+    throughputs = [_throughput(run) for run in runs]
     return Cost(
         architecture=_architecture(runs[0]),
         parameters=counts["parameters"],
@@ -57,26 +55,26 @@ def _cost(runs: list[Run], timed: list[Mapping[str, Any]]) -> Cost:
         text_macs=counts.get("text_macs"),
         weights_bytes=sizes.get(WEIGHTS),
         onnx_bytes=sum(sizes[name] for name in ONNX) if set(ONNX) <= set(sizes) else None,
-        images_per_second=_pooled(timed, "image", "per_second"),
-        texts_per_second=_pooled(timed, "text", "per_second"),
-        latency_ms=_pooled(timed, "image", "latency_ms"),
+        images_per_second=_pooled(timings, "image", "per_second"),
+        texts_per_second=_pooled(timings, "text", "per_second"),
+        latency_ms=_pooled(timings, "image", "latency_ms"),
         training_images_per_second=measured(
             statistics.median(pace for _, pace in rows)
-            for rows in trained
-            if rows  # the first ones are slow
+            for rows in throughputs
+            if rows  # a median, as the first records are slow
         ),
         training_seconds=measured(seconds for run in runs if (seconds := _seconds(run)) is not None),
     )
 
 
 def measured(values: Iterable[float]) -> Measured | None:
-    """Median, lowest and highest; None of nothing."""
-    found = sorted(value for value in values if math.isfinite(value) and value > 0)
-    return Measured(value=statistics.median(found), low=found[0], high=found[-1], count=len(found)) if found else None
+    """Median, lowest and highest; None for no values."""
+    valid = sorted(value for value in values if math.isfinite(value) and value > 0)
+    return Measured(value=statistics.median(valid), low=valid[0], high=valid[-1], count=len(valid)) if valid else None
 
 
 def _architecture(run: Run) -> str:
-    """The same for models that do the same work: equal counts, shapes and configuration."""
+    """Equal for models with equal counts, shapes and configuration."""
     model = run.results["model"]
     student = (run.student_manifest.params.get("student") or {}) if run.student_manifest else {}
     shape = [model.get("stage"), model.get("dim"), model.get("image"), model.get("tokenizer")]
@@ -89,19 +87,19 @@ def _speed(run: Run) -> Mapping[str, Any]:
 
 
 def _setting(speed: Mapping[str, Any]) -> tuple[str, int, str, int | None] | None:
-    """What timings must share to be comparable."""
+    """The values that comparable timings share."""
     if not speed:
         return None
     return speed["device"], speed["threads"], speed["precision"], (speed.get("image") or {}).get("batch_size")
 
 
-def _pooled(timed: list[Mapping[str, Any]], tower: str, quantity: str) -> Measured | None:
+def _pooled(timings: list[Mapping[str, Any]], tower: str, quantity: str) -> Measured | None:
     values: list[float] = []
-    for speed in timed:
+    for speed in timings:
         entry = speed.get(tower) or {}
-        whole = entry.get(quantity)
-        median = whole.get("median") if isinstance(whole, Mapping) else whole
-        values += entry.get("rounds", {}).get(quantity) or ([median] if median else [])  # of an older cliprd
+        total = entry.get(quantity)
+        median = total.get("median") if isinstance(total, Mapping) else total
+        values += entry.get("rounds", {}).get(quantity) or ([median] if median else [])  # older files have no rounds
     return measured(values)
 
 
@@ -111,12 +109,12 @@ def _throughput(run: Run) -> list[tuple[int, float]]:
     if path is None:
         return []
     rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-    found = [(int(row["step"]), float(row["images_per_second"] or "nan")) for row in rows]
-    return [(step, pace) for step, pace in found if math.isfinite(pace) and pace > 0]
+    records = [(int(row["step"]), float(row["images_per_second"] or "nan")) for row in rows]
+    return [(step, pace) for step, pace in records if math.isfinite(pace) and pace > 0]
 
 
 def _seconds(run: Run) -> float | None:
-    """How long the steps of a training took, from its pace; start-up, export and what a kill has cost are no part."""
+    """Duration of a training's steps, from its throughput; without start-up, export and time lost by kills."""
     batch = (run.student_manifest.params.get("distill") or {}).get("batch_size") if run.student_manifest else None
     rows = _throughput(run)
     if not batch or not rows:

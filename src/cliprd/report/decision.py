@@ -1,4 +1,4 @@
-"""`decision.md`: what the gate said, with every figure."""
+"""`decision.md`: the gate's decision, with every figure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def markdown(decision: Mapping[str, Any]) -> str:
             f"| **mean over tasks** | {points(decision['mean'])} | | |",
         ]
     for guard in decision.get("guards", ()):
-        word = {True: "ok", False: "**too much worse**", None: "not told"}[guard["ok"]]
+        word = {True: "ok", False: "**too much worse**", None: "not known"}[guard["ok"]]
         lines.append(
             f"| {guard['kind']}: {text(guard['name'])} | {_figure(guard)} | {_margin(guard)} | {_also(word, guard)} |"
         )
@@ -43,8 +43,8 @@ def _standing(decision: Mapping[str, Any]) -> list[str]:
     stands = decision.get("standing")
     if stands is None:
         return []
-    said = verdicts.standing(stands["mean"], stands["floor"], stands["above_guessing"])
-    lines = [f"The candidate's mean over tasks is {text(said)}; {100 * decision['confidence']:g}% interval.", ""]
+    sentence = verdicts.standing(stands["mean"], stands["floor"], stands["above_guessing"])
+    lines = [f"The candidate's mean over tasks is {text(sentence)}; {100 * decision['confidence']:g}% interval.", ""]
     if below := [text(task) for task, entry in stands["tasks"].items() if not entry["above_guessing"]]:
         lines += [f"Not above guessing on: {', '.join(below)}.", ""]
     if decision["overrides"]:

@@ -1,4 +1,4 @@
-"""From the runs' folders to what the page shows: curves, confusion, geometry, retrieval examples, costs."""
+"""Collects the page's data from the runs' folders: curves, confusion, geometry, examples, costs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from cliprd.report.results import (
 from cliprd.report.runs import Grid, Run
 from cliprd.report.thumbnails import data_uri
 
-DRAWN_CLASSES = 40  # more make a heat map nobody can read
+DRAWN_CLASSES = 40  # a larger heat map is not readable
 GEOMETRY_ROWS = 250  # per task and tower: 31,000 pairs
 QUERIES_A_KIND = 4
 SIGHTINGS_A_TASK = 8
@@ -44,17 +44,17 @@ COMMANDS = (
 
 
 def gather(grid: Grid, content: Mapping[str, Any], sections: Mapping[str, Any]) -> Page:
-    """Everything on the page. Pictures, confusion and geometry are of the first seed.
+    """The page's data. Pictures, confusion and geometry are of the first seed.
 
     Args:
         grid: the runs.
         content: of comparison.json.
-        sections: parameters of the comparison, to be shown.
+        sections: parameters to show.
     """
     best = content["protocols"][content["protocol"]]["best"]
-    used: dict[str, Any] = dict(sections)
-    used["benchmark"] = dict(grid.teacher.manifest.params)
-    used["students"] = {
+    params: dict[str, Any] = dict(sections)
+    params["benchmark"] = dict(grid.teacher.manifest.params)
+    params["students"] = {
         run.name: manifest.in_force(run.student_manifest.params, run.student_manifest.facts)
         for run in grid.runs
         if run.student_manifest
@@ -71,7 +71,7 @@ def gather(grid: Grid, content: Mapping[str, Any], sections: Mapping[str, Any]) 
         layouts=_layouts(grid),
         costs=gather_costs(grid),
         device=device(grid),
-        params=document.dump(used, sort_keys=False),
+        params=document.dump(params, sort_keys=False),
         commands=COMMANDS,
     )
 
@@ -95,7 +95,7 @@ def _float(text: str | None) -> float:
 
 
 def _confusions(grid: Grid, protocols: Sequence[str]) -> list[Confusion]:
-    found = []
+    confusions = []
     models = (TEACHER, *grid.methods)
     for task, facts in grid.teacher.results["tasks"].items():
         if facts["kind"] != "classification":
@@ -107,10 +107,10 @@ def _confusions(grid: Grid, protocols: Sequence[str]) -> list[Confusion]:
                 model: confusion.counts(these["labels"], these[f"{protocol}.predicted"][:, 0], len(classes))
                 for model, these in outcomes.items()
             }
-            drawn = matrices if len(classes) <= DRAWN_CLASSES else {}
+            counts = matrices if len(classes) <= DRAWN_CLASSES else {}
             pairs = {model: confusion.most_confused(matrix, classes) for model, matrix in matrices.items()}
-            found.append(Confusion(task=task, protocol=protocol, classes=classes, counts=drawn, pairs=pairs))
-    return found
+            confusions.append(Confusion(task=task, protocol=protocol, classes=classes, counts=counts, pairs=pairs))
+    return confusions
 
 
 def _geometry(grid: Grid, content: Mapping[str, Any]) -> list[Geometry]:
@@ -122,12 +122,12 @@ def _geometry(grid: Grid, content: Mapping[str, Any]) -> list[Geometry]:
     }
     tasks = list(grid.teacher.results["tasks"])
     teacher = _similarities(grid.teacher, tasks, content["protocol"])
-    found = []
+    comparisons = []
     for method in grid.methods:
         student = _similarities(grid.first(method), tasks, content["protocol"])
         scores = content["fidelity"][method]["mean"]
         for kind, (rank, cka) in kinds.items():
-            found.append(
+            comparisons.append(
                 Geometry(
                     method=method,
                     towers=kind,
@@ -137,7 +137,7 @@ def _geometry(grid: Grid, content: Mapping[str, Any]) -> list[Geometry]:
                     cka=scores.get(cka) if cka else None,
                 )
             )
-    return found
+    return comparisons
 
 
 def _similarities(run: Run, tasks: Sequence[str], protocol: str) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _spaced(rows: Any) -> Any:
 
 
 def _layouts(grid: Grid) -> list[Layout]:
-    found = []
+    layouts = []
     for task, facts in grid.teacher.results["tasks"].items():
         if facts["kind"] != "classification" or not 3 <= len(facts["classnames"]) <= DRAWN_CLASSES:
             continue
@@ -167,24 +167,24 @@ def _layouts(grid: Grid) -> list[Layout]:
             model: geometry.class_means(grid.first(model).tensors("embeddings", task)["image"], labels, len(classes))
             for model in (TEACHER, *grid.methods)
         }
-        places, directions = geometry.plane(means[TEACHER])
-        turned = {method: geometry.onto(means[TEACHER], means[method]) for method in grid.methods}
-        found.append(
+        coordinates, directions = geometry.plane(means[TEACHER])
+        rotated = {method: geometry.onto(means[TEACHER], means[method]) for method in grid.methods}
+        layouts.append(
             Layout(
                 task=task,
                 classes=classes,
-                teacher=places,
-                students={method: where @ directions.T for method, (where, _) in turned.items()},
-                kept={method: kept for method, (_, kept) in turned.items()},
+                teacher=coordinates,
+                students={method: where @ directions.T for method, (where, _) in rotated.items()},
+                kept={method: kept for method, (_, kept) in rotated.items()},
             )
         )
-    return found
+    return layouts
 
 
 def _sightings(grid: Grid, protocol: str, best: str) -> list[Sighting]:
-    """A few of the benchmark's own examples of every task with one answer a picture, and what the models say."""
+    """A few of the benchmark's examples of every classification task, with the models' answers."""
     runs = (grid.teacher, grid.first(best))
-    found = []
+    sightings = []
     for task, facts in grid.teacher.results["tasks"].items():
         if facts["kind"] == "retrieval":
             continue
@@ -198,12 +198,12 @@ def _sightings(grid: Grid, protocol: str, best: str) -> list[Sighting]:
             )
             label, image = pair[0]["label"], pair[0]["image"]
             picture = _picture(runs[0], examples[0], image, {image: label})
-            found.append(Sighting(task=task, label=label, picture=picture, answers=answers))
-    return found
+            sightings.append(Sighting(task=task, label=label, picture=picture, answers=answers))
+    return sightings
 
 
 def _queries(grid: Grid, protocol: str, best: str) -> list[Query]:
-    """Captions from the benchmark's own examples, which are the same for every model: a few of each kind of outcome."""
+    """A few of the benchmark's retrieval examples, which are the same for every model, for each kind of outcome."""
     kinds = {
         (True, True): "Both right",
         (False, True): f"Only {best} right",
@@ -225,8 +225,8 @@ def _task_queries(
 ) -> list[Query]:
     runs = (grid.teacher, grid.first(best))
     examples = [run.examples(task) for run in runs]
-    told = _captions(examples[0]["protocols"][protocol])
-    found = []
+    captions = _captions(examples[0]["protocols"][protocol])
+    queries = []
     for entries in zip(*(these["protocols"][protocol]["text_to_image"] for these in examples), strict=True):
         if len({(entry["caption"], entry["image"]) for entry in entries}) != 1:
             raise InputError(
@@ -234,29 +234,31 @@ def _task_queries(
             )
         rankings = []
         for model, run, these, entry in zip((TEACHER, best), runs, examples, entries, strict=True):
-            pictures = [_picture(run, these, hit["image"], told, right=hit["correct"]) for hit in entry["retrieved"]]
+            pictures = [
+                _picture(run, these, hit["image"], captions, right=hit["correct"]) for hit in entry["retrieved"]
+            ]
             rankings.append(Ranking(model=model, pictures=tuple(pictures), rank=entry["rank"] + 1))
-        found.append(
+        queries.append(
             Query(
                 task=task,
                 kind=kinds[rankings[0].rank == 1, rankings[1].rank == 1],
                 caption=entries[0]["caption"],
-                target=_picture(runs[0], examples[0], entries[0]["image"], told),
+                target=_picture(runs[0], examples[0], entries[0]["image"], captions),
                 gallery=gallery,
                 rankings=tuple(rankings),
             )
         )
-    return found
+    return queries
 
 
 def _captions(examples: Mapping[str, Any]) -> dict[int, str]:
-    """What is known of the pictures' own captions, to be their alternative text."""
-    told = {entry["image"]: "; ".join(entry["captions"]) for entry in examples.get("image_to_text", ())}
-    return told | {entry["image"]: entry["caption"] for entry in examples["text_to_image"]}
+    """Image → its captions, for alternative text."""
+    captions = {entry["image"]: "; ".join(entry["captions"]) for entry in examples.get("image_to_text", ())}
+    return captions | {entry["image"]: entry["caption"] for entry in examples["text_to_image"]}
 
 
 def _picture(
-    run: Run, examples: Mapping[str, Any], image: int, told: Mapping[int, str], *, right: bool = True
+    run: Run, examples: Mapping[str, Any], image: int, captions: Mapping[int, str], *, right: bool = True
 ) -> Picture:
     with Image.open(run.folder / examples["pictures"][str(image)]) as file:
-        return Picture(uri=data_uri(file), caption=told.get(image, f"picture {image}"), right=right)
+        return Picture(uri=data_uri(file), caption=captions.get(image, f"picture {image}"), right=right)

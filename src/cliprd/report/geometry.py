@@ -1,4 +1,4 @@
-"""How a student's similarities lie beside the teacher's: the numbers under the geometry charts."""
+"""Similarities of student and teacher, for the geometry charts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def class_means(embeddings: Floats, labels: NDArray[np.integer], classes: int) -
 
 
 def plane(means: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The two main directions of `[C, dim]` class means: centred coordinates `[C, 2]` and the directions `[2, dim]`.
+    """The two principal directions of `[C, dim]` class means: coordinates `[C, 2]`, centred, and directions `[2, dim]`.
 
     Signs are fixed (the largest entry of a direction is positive), so that equal inputs give equal pictures.
     """
@@ -43,10 +43,10 @@ def plane(means: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.f
 
 
 def onto(teacher: NDArray[np.float64], student: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Turn and scale student class means `[C, dim_s]` onto the teacher's `[C, dim_t]` (orthogonal Procrustes).
+    """Rotate and scale student class means `[C, dim_s]` onto the teacher's `[C, dim_t]` (orthogonal Procrustes).
 
     Returns:
-        The turned means `[C, dim_t]`, centred, and the share of the teacher's spread that they explain, in [0, 1].
+        The rotated means `[C, dim_t]`, centred, and the share of the teacher's variance that they explain, in [0, 1].
     """
     t = teacher - teacher.mean(axis=0)
     s = student - student.mean(axis=0)

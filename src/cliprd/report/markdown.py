@@ -1,8 +1,8 @@
-"""Names and messages in Markdown: they are data, and come from whoever names a task, a shard or a branch.
+"""Escapes untrusted names and messages for Markdown.
 
-GitHub and GitLab give a meaning to far more than CommonMark's marks: bare addresses, `@name`, `#1`, `GH-1`,
-`owner/repo#1`, commit hashes, `:emoji:`, `$mathematics$`. They look for these in the rendered text, where a backslash
-or an entity before a sign is gone; but never in code. So a word that is not an ordinary one is set as code.
+GitHub and GitLab interpret more than CommonMark: bare URLs, `@name`, `#1`, `GH-1`, `owner/repo#1`, commit hashes,
+`:emoji:`, `$mathematics$`. They search the rendered text, in which backslashes and entities are resolved, but not code.
+So every unusual word is set as code.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _PLAIN = re.compile(
 )
 _LIVE = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-fA-F]{7,64}(?![0-9A-Za-z])|(?i:gh)-\d|[A-Z][A-Z0-9]+-\d)")
 _AROUND = re.compile(r"([(\"'“]*)(.*?)([)\"'”,.;:!?]*)")
-_BLOCK = re.compile(r"[-+=]+|\d{1,9}[.)]")  # at the start of a line: a list, or what underlines a heading
+_BLOCK = re.compile(r"[-+=]+|\d{1,9}[.)]")  # at the start of a line: a list, or the underline of a heading
 _RUNS = re.compile("`+")
 
 
 def text(value: Any) -> str:
-    """A name or message within a line, or in a cell of a table: shows the same text, as nothing but text.
+    """A name or message in a line or a table's cell, rendered as plain text.
 
-    Ordinary words stay as they are, brackets are escaped, and any other word becomes code, without the stops around it.
+    Ordinary words stay, brackets are escaped, and any other word becomes code, without punctuation around it.
     """
     words = visible(value).split()
     shown = [_word(word) for word in words]
@@ -39,14 +39,14 @@ def text(value: Any) -> str:
 def _word(word: str) -> str:
     if _PLAIN.fullmatch(word) and not _LIVE.search(word):
         return re.sub(r"[\[\]`]", r"\\\g<0>", word)
-    around = _AROUND.fullmatch(word)
-    assert around is not None
-    before, inside, after = around.groups()
+    match = _AROUND.fullmatch(word)
+    assert match is not None
+    before, inside, after = match.groups()
     return before + literal(inside) + after
 
 
 def literal(value: Any) -> str:
-    """A name as code, with its backticks; in a table too, which a bar within backticks would split."""
+    """A name as code; bars are entities, since a bar in backticks would split a table's cell."""
     parts = [_span(part) for part in visible(value).split("|")]
     return "&#124;".join(parts) or "` `"
 
@@ -55,11 +55,11 @@ def _span(part: str) -> str:
     if not part:
         return ""
     ticks = "`" * (max(map(len, _RUNS.findall(part)), default=0) + 1)
-    room = " " if "`" in (part[0], part[-1]) or (part[0] == part[-1] == " " and part.strip()) else ""
-    return f"{ticks}{room}{part}{room}{ticks}"
+    padding = " " if "`" in (part[0], part[-1]) or (part[0] == part[-1] == " " and part.strip()) else ""
+    return f"{ticks}{padding}{part}{padding}{ticks}"
 
 
 def fence(body: str, kind: str) -> str:
-    """A block of code around lines of which none ends it, whatever names are in them."""
+    """A code block, with a fence that no line of `body` can close."""
     ticks = "`" * max(3, max(map(len, _RUNS.findall(body)), default=0) + 1)
     return f"{ticks}{kind}\n{body}\n{ticks}"

@@ -1,7 +1,7 @@
-"""`index.html`: one self-contained page. No request leaves it; it reads without scripts, in light, dark and on paper.
+"""`index.html`: a self-contained page without requests, readable without scripts, in light, dark and print.
 
-Text from data sets (captions, class and task names) is escaped by Jinja's autoescape and by `svg.element`; the only
-markup that goes in unescaped is what those two made. `blocks` prepares what the templates loop over.
+Text from data sets (captions, class and task names) is escaped by Jinja's autoescape and by `svg.element`; only markup
+of these two is inserted unescaped. `blocks` prepares the data of the templates.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PROTOCOLS = {
 
 
 def environment() -> jinja2.Environment:
-    """The templates with their filters; what goes in is made visible and escaped."""
-    made = jinja2.Environment(
+    """The templates with their filters; inserted text is made visible and escaped."""
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("cliprd.report"),
         autoescape=True,
         finalize=_shown,
@@ -35,13 +35,13 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"points": points, "spread": spread, "share": _share, "lines": _lines}
-    made.filters |= {"number": number, "count": _count, "figure": figure, "size": size, "duration": duration}
-    return made
+    templates.filters |= {"points": points, "spread": spread, "share": _share, "lines": _lines}
+    templates.filters |= {"number": number, "count": _count, "figure": figure, "size": size, "duration": duration}
+    return templates
 
 
 def render(page: Page) -> str:
-    """The whole page as HTML text."""
+    """The page as HTML text."""
     comparison = page.comparison
     styles = palette.styles(comparison["methods"])
     protocols = [comparison["protocol"], *(p for p in comparison["protocols"] if p != comparison["protocol"])]
@@ -73,7 +73,7 @@ def render(page: Page) -> str:
 
 
 def _protocol(page: Page, protocol: str, styles: Mapping[str, palette.Style]) -> dict[str, Any]:
-    """What differs between protocols: headline, cards, table, forest, confusion."""
+    """The parts that differ between protocols: headline, cards, table, forest, confusion."""
     comparison = page.comparison
     scores = comparison["protocols"][protocol]
     contender = _contender(scores, comparison["reference"])
@@ -92,7 +92,7 @@ def _protocol(page: Page, protocol: str, styles: Mapping[str, palette.Style]) ->
 
 
 def _contender(block: Mapping[str, Any], reference: str) -> str | None:
-    """The method whose difference to the reference is worth a card: the best, or the runner-up."""
+    """The best method other than the reference, whose difference gets a card."""
     others = [method for method in block["methods"] if method != reference]
     return max(others, key=lambda method: block["methods"][method]["mean"]["value"], default=None)
 

@@ -1,7 +1,7 @@
-"""One look per method, the same in every chart: a colour, a marker and a dash, so that colour never stands alone.
+"""The style of each method in all charts: colour, marker and dash, so that charts are readable without colour.
 
-The hues differ in lightness too, for the common kinds of colour blindness, and have at least 3:1 contrast with the page
-in light and in dark.
+Colours also differ in lightness, for the common kinds of colour blindness, and have at least 3:1 contrast with the page
+in light and dark mode.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PREFERRED = {"baseline": 0, "clip_kd": 1, "clip_rd": 2, "clip_rd-raw": 2, "clip_
 
 @dataclass(frozen=True)
 class Style:
-    """How a series is drawn: `css` is the class that carries the colour."""
+    """Style of a series: `css` is the class with the colour."""
 
     css: str
     marker: str
@@ -34,12 +34,12 @@ TEACHER = Style("teacher", "star")
 
 
 def styles(methods: Sequence[str]) -> dict[str, Style]:
-    """A style per method; a method has its own colour whichever others are shown, unless two would clash."""
+    """A style per method; a method keeps its colour whatever other methods are shown, unless two would clash."""
     taken: dict[str, int] = {}
     for method in methods:
-        wanted = PREFERRED.get(method)
-        if wanted is not None and wanted not in taken.values():
-            taken[method] = wanted
+        preferred = PREFERRED.get(method)
+        if preferred is not None and preferred not in taken.values():
+            taken[method] = preferred
     free = [i for i in range(len(LIGHT)) if i not in taken.values()]
     overflow = 0
     for method in methods:
@@ -57,7 +57,7 @@ def styles(methods: Sequence[str]) -> dict[str, Style]:
 
 
 def colours() -> Markup:
-    """The palette as CSS: one class a series, with its colour in light and in dark."""
+    """The palette as CSS: one class a series, with its colours in light and dark mode."""
     light = "".join(f".m{i}{{--c:{value}}}" for i, value in enumerate(LIGHT))
     dark = "".join(f".m{i}{{--c:{value}}}" for i, value in enumerate(DARK))
     return Markup(f"{light}@media screen and (prefers-color-scheme:dark){{{dark}}}")  # noqa: S704 — constants of this module

@@ -1,4 +1,4 @@
-"""What the page is made of: plain results, computed elsewhere. Nothing here is trusted to be free of markup."""
+"""The page's data: plain results, computed elsewhere. All text in them is untrusted."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ LONGEST = 200  # characters of a class name on the page
 
 
 def shown_classnames(names: Sequence[str]) -> tuple[str, ...]:
-    """Class names as people see them: one that is empty, as in CLIP_benchmark's own sets, by its number; the start of
-    one that is too long to be read, for it stands in every cell of a matrix."""
+    """Class names for the page: an empty one, as in some of CLIP_benchmark's sets, is shown by its number; a long one
+    is cut."""
     shown = (name or f"(class {number}, no name)" for number, name in enumerate(names))
     return tuple(name if len(name) <= LONGEST else f"{name[:LONGEST]}…" for name in shown)
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """One training: column name → values, all of equal length, `step` among them; NaN where a value lacks."""
+    """One training: column name → values, all of equal length, including `step`; NaN for missing values."""
 
     method: str
     seed: int
@@ -33,7 +33,7 @@ class History:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A thumbnail: `uri` is a data: URI, `caption` what the data set says of it, `right` if it answers."""
+    """A thumbnail: `uri` is a data: URI, `caption` the data set's text, `right` whether it is a correct answer."""
 
     uri: str
     caption: str
@@ -42,7 +42,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """What one model puts first for a query; `rank` is the 1-based place of the first right picture among all."""
+    """One model's first pictures for a query; `rank` is the 1-based rank of the right picture among all."""
 
     model: str
     pictures: tuple[Picture, ...]
@@ -63,7 +63,7 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What one model says of a picture."""
+    """One model's answer for a picture."""
 
     model: str
     said: str
@@ -98,9 +98,9 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """Similarities of the same pairs, seen by teacher and student: `teacher`, `student` are `[pairs]` each.
+    """Similarities of the same pairs by teacher and student: `teacher`, `student` are `[pairs]` each.
 
-    `spearman` and `cka` are the benchmark's, None where it could not tell them.
+    `spearman` and `cka` are the benchmark's, None if undefined.
     """
 
     method: str
@@ -113,12 +113,12 @@ class Geometry:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Class means on the plane of the teacher's two main directions.
+    """Class means on the plane of the teacher's two principal directions.
 
     Attributes:
         teacher: `[C, 2]`.
-        students: model → `[C, 2]`, turned and scaled onto the teacher's.
-        kept: model → share of the teacher's spread that the turned means explain, over all directions.
+        students: model → `[C, 2]`, rotated and scaled onto the teacher's.
+        kept: model → share of the teacher's variance that the rotated means explain, over all directions.
     """
 
     task: str
@@ -140,10 +140,10 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a model costs. Counts and sizes are facts; the rest was measured, and differs from run to run.
+    """Cost of a model: counts and sizes, and measurements, which vary between runs.
 
     Attributes:
-        architecture: equal for models that do the same work; they share their speeds.
+        architecture: equal for models that share their speeds.
         weights_bytes, onnx_bytes: sizes of the files of a student.
         images_per_second, texts_per_second, latency_ms: of the architecture; latency of one image.
         training_images_per_second, training_seconds: of the method's trainings.

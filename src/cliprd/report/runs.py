@@ -1,6 +1,6 @@
-"""The folders that a comparison reads: one benchmark and one student a run, opened through their manifests.
+"""Opens the folders of a comparison: one benchmark and one student a run, checked by their manifests.
 
-The formats are those of the stages `benchmark` and `distill`; their docstrings are the reference.
+Their formats are described in docs/formats.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cliprd.storage import Location
 
 @dataclass(frozen=True)
 class Run:
-    """One benchmark folder, and the student's folder that it is of (None for the teacher)."""
+    """A benchmark folder and its student's folder (None for the teacher)."""
 
     name: str
     folder: Path
@@ -51,13 +51,13 @@ class Run:
         return dict(read_json(self.folder / "examples" / f"{task}.json"))
 
     def volatile(self, name: str) -> Path | None:
-        """A file of timings of the benchmark (`speed.json`) or the student (`throughput.csv`), where there is an intact
-        one; a damaged one is reported and left out (`report.timings`)."""
+        """A timing file of the benchmark (`speed.json`) or the student (`throughput.csv`); None if it is missing or
+        damaged, which is reported (`report.timings`)."""
         path = self._volatile(name)
         return intact(path) if path else None
 
     def damaged(self, name: str) -> bool:
-        """Whether there is a file of that name which `volatile` leaves out."""
+        """Whether `volatile` leaves out a damaged file of that name."""
         path = self._volatile(name)
         return path is not None and os.path.lexists(path) and intact(path) is None
 
@@ -80,15 +80,15 @@ class Grid:
         return [self.teacher, *(run for runs in self.methods.values() for run in runs)]
 
     def first(self, model: str) -> Run:
-        """The run of the first seed (or the teacher): the one whose pictures are shown."""
+        """The run of the first seed (or the teacher), whose examples are shown."""
         return self.teacher if model == TEACHER else self.methods[model][0]
 
 
 def open_grid(methods: Sequence[str], seeds: Sequence[int], benchmarks: Location, students: Location) -> Grid:
-    """Open methods × seeds and the teacher; other runs in the folders are not looked at.
+    """Open methods × seeds and the teacher; other runs in the folders are ignored.
 
     Raises:
-        InputError: a run is missing, damaged or another's, or its benchmark is of another student than it holds.
+        InputError: a run is missing, damaged or of another training, or its benchmark is of another student.
     """
     where = storage.join(benchmarks, TEACHER)
     teacher = _folder(where)
@@ -102,9 +102,9 @@ def open_grid(methods: Sequence[str], seeds: Sequence[int], benchmarks: Location
 
 
 def _folder(where: str) -> Path | None:
-    """A run's folder on this machine; None where there is none."""
-    there = storage.list_folder(where) if storage.is_s3(where) else Path(where).is_dir()
-    return fetch_folder(where) if there else None
+    """A run's folder, downloaded from S3 if needed; None if there is none."""
+    exists = storage.list_folder(where) if storage.is_s3(where) else Path(where).is_dir()
+    return fetch_folder(where) if exists else None
 
 
 def _open_run(method: str, seed: int, benchmarks: Location, students: Location) -> Run:
@@ -113,7 +113,7 @@ def _open_run(method: str, seed: int, benchmarks: Location, students: Location) 
     student, benchmark = _folder(student_at), _folder(benchmark_at)
     if student is None:
         raise InputError(
-            f"{student_at} does not exist: ablation.methods × ablation.seeds asks for {name}, which was not trained.",
+            f"{student_at} does not exist: ablation.methods × ablation.seeds includes {name}, which was not trained.",
             f"Run `dvc repro`, or `cliprd distill --shards work/shards --cache work/cache --method {method} "
             f"--seed {seed} --output {student_at}`.",
         )
@@ -125,41 +125,41 @@ def _open_run(method: str, seed: int, benchmarks: Location, students: Location) 
         )
     opened = manifest.verify(benchmark, stage="benchmark")
     trained = manifest.verify(student, stage="distill")
-    if (held := trained.facts.get("run", name)) != name:  # one training under two names would pass for two seeds
+    if (actual := trained.facts.get("run", name)) != name:  # one training under two names would count as two seeds
         raise InputError(
-            f"{student_at} holds the training {held}, not {name}.",
-            f"Give it its own name again, and train {name} with `cliprd distill`.",
+            f"{student_at} has the training {actual}, not {name}.",
+            f"Rename it to {actual}, and train {name} with `cliprd distill`.",
         )
     if opened.inputs.get("model", trained.fingerprint) != trained.fingerprint:
         raise InputError(
-            f"{benchmark_at} is of another student than {student_at} holds now.",
+            f"{benchmark_at} is of another student than the one in {student_at}.",
             f"Run `dvc repro`, or `cliprd benchmark --model {student_at} --output {benchmark_at}` again.",
         )
     return Run(name, benchmark, opened, student, trained)
 
 
 def timings(grid: Grid) -> str:
-    """Digest of all the runs' timings, which no manifest covers."""
+    """Digest of all timings, which no manifest covers."""
     files = [run.volatile(name) for run in grid.runs for name in (SPEED, THROUGHPUT)]
     return digest([sha256_file(path) if path else None for path in files])
 
 
 def check_alike(grid: Grid) -> None:
-    """Paired comparisons need the same tasks, data, protocols and bootstrap settings everywhere.
+    """Check that tasks, data, protocols and bootstrap settings are equal, as paired comparisons need.
 
     Raises:
-        InputError: names the first run that differs from the teacher, and in what.
+        InputError: a run differs; the message names it and the difference.
     """
     expected = _signature(grid.teacher.results)
     if not expected["tasks"]:
-        raise InputError(f"{grid.teacher.folder} holds no task.", "Look at benchmark.tasks and benchmark.names.")
+        raise InputError(f"{grid.teacher.folder} has no task.", "Check benchmark.tasks and benchmark.names.")
     for run in grid.runs:
         for key, value in _signature(run.results).items():
             if value != expected[key]:
                 raise InputError(
                     f"{run.folder} was benchmarked with other {key} than {grid.teacher.folder}: "
                     f"{value} against {expected[key]}.",
-                    "Run `dvc repro`, so that every model is benchmarked alike.",
+                    "Run `dvc repro`, so that all models are benchmarked alike.",
                 )
 
 

@@ -1,7 +1,7 @@
-"""One student's own sheet: its page, and the page's charts as pictures that stand alone.
+"""The report of one student: its page, and the page's charts as separate files.
 
-report.html                    the whole page of a comparison, of this student and the teacher alone
-retrieval.html                 captions and what they find, pictures and what they are taken for
+report.html                    the page of a comparison of this student and the teacher
+retrieval.html                 examples of retrieval and classification
 plots/<quantity>.svg           every loss term, learned scale, gradient norm and learning rate over the steps
 confusion/<task>.svg           confusion matrices
 """
@@ -25,20 +25,20 @@ from cliprd.report.runs import Grid
 
 
 def write_sheet(folder: Path, grid: Grid, content: Mapping[str, Any], sections: Mapping[str, Any]) -> None:
-    """Draw it.
+    """Write the report.
 
     Args:
         folder: to write into.
         grid: the teacher and one method with one seed.
         content: of comparison.json, over that grid.
-        sections: parameters, to be shown on the page.
+        sections: parameters to show on the page.
     """
     page = gather(grid, content, sections)
     (method,) = content["methods"]
     styles = palette.styles(content["methods"])
     _write(folder / "report.html", render(page))
-    told = environment()
-    queries = told.get_template("retrieval.html.j2").render(
+    templates = environment()
+    queries = templates.get_template("retrieval.html.j2").render(
         title=f"{method}, seed {content['seeds'][0]}",
         protocols=[content["protocol"]],
         styles={**styles, "teacher": palette.TEACHER},
@@ -48,7 +48,7 @@ def write_sheet(folder: Path, grid: Grid, content: Mapping[str, Any], sections: 
         sightings=blocks.sightings(page),
     )
     _write(folder / "retrieval.html", queries)
-    style = _style(told)
+    style = _style(templates)
     for panel in [*blocks.curves(page, styles), *blocks.scales(page, styles)]:
         _write(folder / "plots" / f"{key(panel['name'])}.svg", _alone(panel["chart"], style, 600))
     for one in blocks.confusions(page, content["protocol"], styles):
@@ -62,12 +62,12 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _style(told: jinja2.Environment) -> str:
-    return told.get_template("style.css.j2").render(protocols=(), colours=palette.colours())
+def _style(templates: jinja2.Environment) -> str:
+    return templates.get_template("style.css.j2").render(protocols=(), colours=palette.colours())
 
 
 def _alone(chart: Markup, style: str, width: int) -> str:
-    """A chart of the page as a file of its own: with name space, size, and the page's style."""
+    """A chart of the page as an SVG file, with namespace, size and the page's style."""
     text = str(chart)
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
     assert box is not None

@@ -1,4 +1,4 @@
-"""One recipe's scores from its benchmark folders, and how they stand to guessing: what every command reads them by."""
+"""Scores of one recipe from its benchmark folders, with intervals and compared with guessing; used by all commands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def side(runs: Sequence[Run], protocol: str, tasks: Sequence[str]) -> Side:
 
 
 def standing(runs: Sequence[Run], protocol: str, settings: Settings, tasks: Sequence[str] = ()) -> dict[str, Any]:
-    """`of` several seeds' runs over `tasks` (all where none is named)."""
+    """`of` several seeds' runs over `tasks` (default: all)."""
     names = list(tasks) or list(runs[0].results["tasks"])
     tensors = {task: runs[0].tensors("outcomes", task) for task in names}
     return of(side(runs, protocol, names), tensors, runs[0].results["tasks"], protocol, settings)
@@ -38,9 +38,9 @@ def of(scores: Side, tensors: Tensors, facts: Mapping[str, Any], protocol: str, 
     "above_guessing": {"mean": bool, "tasks": {TASK: bool}}}`.
 
     Args:
-        scores: as `side` gives them.
+        scores: from `side`.
         tensors: of one run.
-        facts: of the tasks, as in results.json.
+        facts: the tasks' entries in results.json.
         protocol: of the scores.
         settings: of the intervals.
     """

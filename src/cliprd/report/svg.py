@@ -1,7 +1,7 @@
-"""Building blocks of the page's charts: escaped SVG elements, axes' scales, ticks.
+"""Building blocks of charts: escaped SVG elements, scales of axes, ticks.
 
-Charts are drawn as inline SVG text. Colours never appear here: a mark carries the class of its series
-(`palette.Style.css`) and the style sheet gives that class its colour in light, dark and print.
+Charts are inline SVG text without colours: a mark has the class of its series (`palette.Style.css`), and the style
+sheet gives the class a colour in light mode, dark mode and print.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ def _text(value: Value) -> str:
 
 
 def element(tag: str, *children: str | Markup, **attributes: Value) -> Markup:
-    """One element; what is no Markup of children and attribute values is made visible and escaped.
+    """One element; children and attribute values that are no Markup are made visible and escaped.
 
-    Attributes that are `None` are left out.
-    A trailing underscore is dropped from attribute names and other underscores become dashes: `class_`, `text_anchor`.
-    Floats are written with at most two decimals: charts are drawn in units of a pixel.
+    Attributes that are `None` are left out. In attribute names a trailing underscore is dropped and other underscores
+    become dashes: `class_`, `text_anchor`. Floats have at most two decimals, since units are pixels.
     """
     names = ((name.rstrip("_").replace("_", "-"), value) for name, value in attributes.items() if value is not None)
     inside = "".join(f' {name}="{escape(_text(value))}"' for name, value in names)
@@ -44,7 +43,7 @@ def group(parts: Iterable[Markup], **attributes: Value) -> Markup:
 def canvas(
     width: float, height: float, parts: Iterable[Markup], *, label: str, class_: str = "chart", **more: Value
 ) -> Markup:
-    """The `<svg>` itself: scales with its column, and `label` is what a screen reader says."""
+    """The `<svg>` element, which scales with its column; `label` is for screen readers."""
     return element(
         "svg",
         *parts,
@@ -57,7 +56,7 @@ def canvas(
 
 
 def tip(text: str) -> Markup:
-    """What a mark says when pointed at: a native title, which the page's script turns into a quicker one."""
+    """A mark's tooltip: a native title, which the page's script replaces by a faster one."""
     return element("title", text)
 
 
@@ -80,7 +79,7 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round numbers inside the range: about `count`, or powers of ten (with 2 and 5 where few)."""
+        """Round numbers inside the range: about `count`, or powers of ten (with 2 and 5 if few)."""
         if self.log:
             return _log_ticks(self.low, self.high, count)
         return ticks(self.low, self.high, count)
@@ -102,10 +101,10 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1,), (1, 3), (1, 2, 5)):
-        found = [f * 10.0**p for p in powers for f in factors if low * 0.999 <= f * 10.0**p <= high * 1.001]
-        if len(found) >= min(count, 3):
+        marks = [f * 10.0**p for p in powers for f in factors if low * 0.999 <= f * 10.0**p <= high * 1.001]
+        if len(marks) >= min(count, 3):
             break
-    return found
+    return marks
 
 
 def padded(values: Iterable[float], *, share: float = 0.06) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The comparison as a Markdown table, for README, pull request or terminal, and the sentences that go with it."""
+"""The comparison as a Markdown table for README, pull requests and terminal, with its notes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RATES = {"guessing": "guessing", "majority": "most frequent answer"}
 
 
 def markdown_table(comparison: Mapping[str, Any], protocol: str | None = None) -> str:
-    """Models × tasks in points, the teacher on top, ending with the notes that a reader needs to trust it.
+    """Models × tasks in points, the teacher first, with notes on metrics and intervals.
 
     Args:
         comparison: content of comparison.json.
@@ -50,16 +50,16 @@ def markdown_table(comparison: Mapping[str, Any], protocol: str | None = None) -
         f"brackets: {100 * comparison['confidence']:g}% intervals, {comparison['resamples']:,} resamples; Δ is paired "
         "over the same examples."
     )
-    told = [block["headline"], figures, coverage(comparison), *notes(comparison, "In parentheses", name=text)]
-    return "\n".join([*lines, "", *told]) + "\n"
+    paragraphs = [block["headline"], figures, coverage(comparison), *notes(comparison, "In parentheses", name=text)]
+    return "\n".join([*lines, "", *paragraphs]) + "\n"
 
 
 def notes(comparison: Mapping[str, Any], mark: str, *, name: Callable[[str], str] = str) -> list[str]:
-    """What the scores are and which count for nothing, a sentence or two a line.
+    """Notes on the metrics and on scores not above guessing, one a line.
 
     Args:
-        mark: how a score that is not above guessing is marked.
-        name: the form of names and reasons.
+        mark: how scores not above guessing are marked.
+        name: escapes names and reasons.
     """
     confidence = f"{100 * comparison['confidence']:g}%"
     examples = ", ".join(
@@ -89,17 +89,17 @@ def left_out(reasons: Mapping[str, str], *, name: Callable[[str], str] = visible
 
 
 def coverage(comparison: Mapping[str, Any]) -> str:
-    """What the intervals cover, said plainly."""
+    """A sentence on what the intervals cover."""
     seeds = comparison["seeds"]
     if len(seeds) == 1:
         return (
             f"One seed ({seeds[0]}): the intervals cover the choice of test examples only, not training noise. They "
-            "speak of these trainings, not of methods; another seed may move one by more than its interval."
+            "are about these trainings, not methods; another seed may move a score by more than its interval."
         )
     if comparison["interval_covers"] == EXAMPLES:
         return (
-            f"{len(seeds)} seeds with the same mean: nothing is known of training noise, and the intervals cover the "
-            "choice of test examples only."
+            f"{len(seeds)} seeds with the same mean: training noise is unknown, and the intervals cover the choice "
+            "of test examples only."
         )
     methods = comparison["protocols"][comparison["protocol"]]["methods"]
     same = [method for method, entry in methods.items() if entry.get("covers") == EXAMPLES]

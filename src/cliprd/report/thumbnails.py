@@ -1,4 +1,4 @@
-"""Pictures small enough to be embedded by the dozen."""
+"""Small pictures, embedded in the page."""
 
 from __future__ import annotations
 

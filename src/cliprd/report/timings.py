@@ -1,6 +1,6 @@
-"""The files of timings in `volatile/` folders, which no manifest covers: checked here, and left out where damaged.
+"""Checks the timing files in `volatile/` folders, which no manifest covers.
 
-A comparison or a gate goes on without a damaged file, after one line that names it: timings are no part of the result.
+A comparison or a gate continues without a damaged file, after a warning: timings are no part of the result.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from cliprd.names import one_line
 
 SPEED, THROUGHPUT = "speed.json", "throughput.csv"
-MOST_BYTES = 64 << 20  # a row of throughput a record: a million records are 40 MB
+THROUGHPUT_COLUMNS = ["step", "images_per_second", "data_wait", "time"]
+MOST_BYTES = 64 << 20  # a million records of throughput take 40 MB
 Figure = Annotated[float, Field(gt=0, lt=1e12, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
-    """More keys than these may stand there."""
+    """Further keys are allowed."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -39,7 +40,7 @@ class _Tower(_Part):
 
 
 class _Speed(_Part):
-    """speed.json, as `stages.benchmark` describes it."""
+    """speed.json; see docs/formats.md."""
 
     device: Annotated[str, Field(max_length=300)]
     threads: Annotated[int, Field(gt=0, lt=1_000_000)]
@@ -56,7 +57,7 @@ class _Speed(_Part):
 
 
 def intact(path: Path) -> Path | None:
-    """`path` where it is a readable file of timings; None where there is none, or, after a line, a damaged one."""
+    """`path` if it is a valid timing file; None if it is missing, or, after a warning, damaged."""
     if not os.path.lexists(path):
         return None
     try:
@@ -71,7 +72,7 @@ def intact(path: Path) -> Path | None:
 
 @functools.lru_cache(maxsize=4096)
 def _fault(path: Path, _changed: int, size: int) -> str:
-    """What is wrong with a file; empty: nothing."""
+    """What is wrong with a file; empty if it is valid."""
     if size > MOST_BYTES:
         return f"{size:,} bytes"
     try:
@@ -93,14 +94,14 @@ def _check_throughput(data: str) -> None:
     if not data.endswith("\n"):
         raise ValueError("it ends within a line")
     rows = csv.reader(data.splitlines(), strict=True)
-    if (head := next(rows)) != ["step", "images_per_second", "data_wait"]:
+    if (head := next(rows)) not in (THROUGHPUT_COLUMNS, THROUGHPUT_COLUMNS[:3]):  # an older cliprd has no time
         raise ValueError(f"unknown columns {str(head)[:100]}")
     for number, row in enumerate(rows, 2):
         figures: list[Any] = [float(cell) for cell in row]  # ValueError names the cell
-        if len(row) != 3 or not row[0].isdecimal() or not (0 < figures[1] < 1e12 and 0 <= figures[2] <= 1):
+        if len(row) != len(head) or not row[0].isdecimal() or not (0 < figures[1] < 1e12 and 0 <= figures[2] <= 1):
             raise ValueError(f"line {number} is no record")
 
 
 @functools.lru_cache(maxsize=4096)  # once for each file and fault
 def _warn(path: Path, fault: str) -> None:
-    print(f"cliprd: warning: {one_line(f'{path} is damaged ({fault[:200]}): going on without it.')}", file=sys.stderr)
+    print(f"cliprd: warning: {one_line(f'{path} is damaged ({fault[:200]}): continuing without it.')}", file=sys.stderr)

@@ -1,6 +1,6 @@
-"""The sentences of every verdict, the same on the page, in Markdown, the terminal, MLflow and the gate.
+"""The sentences of verdicts, shared by page, Markdown, terminal, MLflow and gate.
 
-With one seed a side a sentence speaks of two trainings, never of methods.
+With one seed a side, a sentence is about two trainings, not about methods.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ABOVE, NOT_ABOVE = "above guessing", "not above guessing"
 
 
 def named(name: str, covers: str) -> str:
-    """What a verdict speaks of: a method, or one training of it."""
+    """The subject of a verdict: a method, or one training of it."""
     return name if covers == SEEDS else f"this {name} training"
 
 
@@ -46,19 +46,19 @@ def standing(score: Mapping[str, float], floor: float, above: bool) -> str:
 
 
 def headline(block: Mapping[str, Any], reference: str) -> str:
-    """Who won and by how much, as strongly as the intervals allow and no more.
+    """The winner and its lead, claimed only if the intervals support it.
 
     Args:
         block: of one protocol (`cliprd.report.comparison`).
-        reference: method to which differences are taken.
+        reference: method that the others are compared with.
     """
     methods, floor = block["methods"], block["floor"]["mean"]
     if not block["teacher"]["above_guessing"]["mean"]:
         return f"Nothing to distil: the teacher is {standing(block['teacher']['mean'], floor, False)}."
     best = block["best"]
     if not any(entry["above_guessing"]["mean"] for entry in methods.values()):
-        said = standing(methods[best]["mean"], floor, False)
-        return f"Nothing to promote: no student is above guessing; the best, {best}, is {said}."
+        standing_of_best = standing(methods[best]["mean"], floor, False)
+        return f"Nothing to promote: no student is above guessing; the best, {best}, is {standing_of_best}."
     if not methods[best]["above_guessing"]["mean"]:
         return f"{best} has the highest mean, but not every training of it is above guessing."
     return f"{_first_upper(_winner(block, best, reference))}."
@@ -82,26 +82,26 @@ def _winner(block: Mapping[str, Any], best: str, reference: str) -> str:
 
 
 def nothing(block: Mapping[str, Any]) -> str:
-    """What the data do not allow to do at all, `distil` or `promote`; empty where there is something to do."""
+    """`distil` or `promote` if the scores give no reason to do it; else empty."""
     if not block["teacher"]["above_guessing"]["mean"]:
         return "distil"
     return "" if any(entry["above_guessing"]["mean"] for entry in block["methods"].values()) else "promote"
 
 
 def leaders(block: Mapping[str, Any]) -> list[str]:
-    """Methods to mark as best: the highest mean and those not significantly below it; none where nothing is to do."""
+    """Methods to mark as best: the highest mean and those not significantly below it; none if `nothing` applies."""
     above = [method for method in block["leaders"] if block["methods"][method]["above_guessing"]["mean"]]
     return [] if nothing(block) else above
 
 
 def badge(block: Mapping[str, Any], method: str) -> tuple[str, str]:
-    """(colour, text) beside a method's difference to the reference; only several seeds make it `clear`.
+    """(colour, text) beside a method's difference to the reference; `clear` needs several seeds.
 
     The colour is `better`, `worse` or `open`.
     """
     entry = block["methods"][method]
-    if what := nothing(block):
-        return "open", f"nothing to {what}"
+    if action := nothing(block):
+        return "open", f"nothing to {action}"
     if not entry["above_guessing"]["mean"]:
         return "open", NOT_ABOVE
     if entry["verdict"] == "open":

@@ -1,9 +1,9 @@
 """Training by DVC, in the repository that is the present folder: `dvc repro` of what the retraining needs.
 
-The work is DVC's: what has not changed is not run again, and what its remote holds is brought from there. DVC's own
-run cache does not know stages whose folders persist (a killed stage goes on from its leftovers), so a finished
-retraining leaves its `dvc.lock` in the remote, under a name made of what went in: the run after the merge finds what
-the pull request's run has trained. A lock is a hint only: DVC compares everything with what is here.
+The work is DVC's: what has not changed is not run again, and what its remote holds is pulled. DVC's own run
+cache does not know stages whose folders persist (a killed stage resumes from its leftovers), so a finished retraining
+leaves its `dvc.lock` in the remote, under a name made of its inputs: the run after the merge finds what the pull
+request's run has trained. A lock is a hint only: DVC compares everything with what is here.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ import yaml
 from cliprd import storage
 from cliprd.artifact import manifest
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError, RetryableError
+from cliprd.extras import install
 from cliprd.files import atomic_write, sweep_beside
 from cliprd.lineage import inputs
 from cliprd.machine import end_with_parent
 from cliprd.names import one_line
 from cliprd.params import Params, load
-from cliprd.promotion import champion, gate
+from cliprd.promotion import gate, package
 from cliprd.retrain.proposal import Plan
 from cliprd.retrain.run import Judged, settle
 
@@ -56,7 +57,9 @@ class Repository:
     def __init__(self, params: Params) -> None:
         self.params = params
         if shutil.which("dvc") is None:
-            raise EnvironmentError_("dvc is not on the PATH.", "Activate the environment of `make setup`.")
+            raise EnvironmentError_(
+                "dvc is not on the PATH.", f"Activate the environment it is in, or install it: {install('dvc')}"
+            )
         if not Path("dvc.yaml").is_file():
             raise InputError("There is no dvc.yaml here.", "Run it where dvc.yaml lies, or use --runner kfp.")
         self._same_parameters()
@@ -87,32 +90,32 @@ class Repository:
         for section in Params.model_fields:
             if section not in ("retrain", "promote") and getattr(file, section) != getattr(self.params, section):
                 raise ParamsError(
-                    f"`dvc repro` reads params.yaml, whose section '{section}' is another one than was given here.",
+                    f"`dvc repro` reads params.yaml, whose section '{section}' differs from what this command has.",
                     "Write it into params.yaml; only retrain and promote can be set for one run.",
                 )
 
-    def would_run(self, made: Plan) -> list[str]:
+    def would_run(self, planned: Plan) -> list[str]:
         """Stages that have changed, and all that come after them: those end earlier where they find nothing new."""
-        if self._recorded(made.inputs):
+        if self._recorded(planned.inputs):
             return []
-        changed = _changed_stages(_asked("status", "--json", "--with-deps", *self.targets), missing=not self.remote)
+        changed = _changed_stages(_query("status", "--json", "--with-deps", *self.targets), missing=not self.remote)
         changed |= _changed_outside(self.params)
-        graph = _asked("dag", "--dot")
+        graph = _query("dag", "--dot")
         edges = re.findall(r'^"([^"]+)" -> "([^"]+)";$', graph, re.MULTILINE)
         wanted = _reached(self.targets, [(after, before) for before, after in edges])
         stages = wanted & _reached(changed, edges)
         order = re.findall(r'^"([^"]+)";$', graph, re.MULTILINE)
         return [stage for stage in order if stage in stages and not stage.endswith(".dvc")]
 
-    def retrain(self, made: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
+    def retrain(self, planned: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
         """Train and ask the gate; then push; then promote or refuse. See `Runner.retrain`."""
-        student, benchmarks = self.train(made.inputs)
-        champion.check_candidate(student, benchmarks)
+        student, benchmarks = self.train(planned.inputs)
+        package.check(student, benchmarks)
         names = ["candidate", *(f"candidate-{number:04d}" for number in range(1, len(benchmarks)))]
         gate.run(self.params, dict(zip(names, benchmarks, strict=True)), output / "gate")
         decision = json.loads((output / "gate" / gate.DECISION).read_text(encoding="utf-8"))
-        pushed = self.push(made.inputs)
-        version = settle(self.params, made, student, benchmarks, decision, asked_by) if promote else None
+        pushed = self.push(planned.inputs)
+        version = settle(self.params, planned, student, benchmarks, decision, asked_by) if promote else None
         return Judged(decision, benchmarks, version, pushed)
 
     def train(self, digest: str) -> tuple[Path, list[Path]]:
@@ -132,19 +135,21 @@ class Repository:
         lines = _follow(["dvc", "repro", *options, *self.targets])
         if lines is not None:
             raise _stage_failure(lines)
-        student, *benchmarks = places = self._places()
-        if not all((place / manifest.NAME).is_file() for place in places):  # found done, and not here yet
+        student, *benchmarks = folders = self._folders()
+        if not all(
+            (folder / manifest.NAME).is_file() for folder in folders
+        ):  # DVC took them as done, and has not pulled them
             _pull(self.targets)
         return student, benchmarks
 
-    def _places(self) -> list[Path]:
+    def _folders(self) -> list[Path]:
         return [Path("work/students") / self.names[0], *(Path("work/benchmark") / name for name in self.names)]
 
     def push(self, digest: str) -> str:
         """Bring the results into the remote, then the lock that names them. Returns what was done, for the report.
 
         Raises:
-            RetryableError: not all of it arrived.
+            RetryableError: the push failed.
         """
         if not self.remote:
             return "nothing was pushed: DVC has no default remote (`dvc remote add -d NAME URL`)"
@@ -154,7 +159,7 @@ class Repository:
         self._remember(digest)
         return f"pushed to DVC's remote '{self.remote}'"
 
-    def _place(self, digest: str) -> str | None:
+    def _lock_url(self, digest: str) -> str | None:
         """Where the lock of a retraining lies; None where the remote is not one that is reached from here as well."""
         url = _config(f"remote.{self.remote}.url")
         elsewhere = _config(f"remote.{self.remote}.endpointurl") not in ("", os.environ.get("AWS_ENDPOINT_URL"))
@@ -163,13 +168,13 @@ class Repository:
 
     def _remember(self, digest: str) -> None:
         with _only_a_hint("kept"):
-            if place := self._place(digest):
-                storage.write_bytes(place, LOCK.read_bytes())
+            if url := self._lock_url(digest):
+                storage.write_bytes(url, LOCK.read_bytes())
 
     def _recorded(self, digest: str) -> bytes | None:
         with _only_a_hint("looked for"):
-            place = self._place(digest) if self.remote else None
-            return storage.read_bytes(place) if place else None
+            url = self._lock_url(digest) if self.remote else None
+            return storage.read_bytes(url) if url else None
         return None
 
     def _recall(self, digest: str) -> None:
@@ -182,7 +187,7 @@ class Repository:
             sweep_beside(LOCK)
             with atomic_write(LOCK, "w") as file:
                 yaml.safe_dump(merged, file, sort_keys=False, allow_unicode=True)
-        print("retrain: the same inputs were trained before; DVC's remote has what came of it", flush=True)
+        print("retrain: the same inputs were trained before; DVC's remote has the results", flush=True)
 
 
 def _known() -> dict[str, Any]:
@@ -216,7 +221,7 @@ def revision() -> Mapping[str, Any]:
 
 @contextlib.contextmanager
 def _only_a_hint(what: str) -> Iterator[None]:
-    """Without it a merge trains anew; with its failure a retraining would not end at all."""
+    """Without the lock a merge trains again; its failure must not end a retraining."""
     try:
         yield
     except CliprdError as error:
@@ -227,11 +232,13 @@ def _only_a_hint(what: str) -> Iterator[None]:
         )
 
 
-def _asked(*arguments: str) -> str:
-    """What a dvc command that changes nothing says."""
+def _query(*arguments: str) -> str:
+    """The output of a dvc command that changes nothing."""
     ran = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
     if ran.returncode:
-        raise InputError(f"dvc {arguments[0]}: {_last(ran.stderr)}", "Mend the repository: `dvc status`, `dvc doctor`.")
+        raise InputError(
+            f"dvc {arguments[0]}: {_last(ran.stderr)}", "Repair the repository: `dvc status`, `dvc doctor`."
+        )
     return ran.stdout
 
 
@@ -257,8 +264,8 @@ def _changed_stages(status: str, *, missing: bool) -> set[str]:
 
 def _changed_outside(params: Params) -> set[str]:
     """Stages that have seen other data, tasks, weights or code than there are now."""
-    found = inputs.files(params).items()
-    content = {f"{INPUTS}/{name}": hashlib.md5(data, usedforsecurity=False).hexdigest() for name, data in found}
+    present = inputs.files(params).items()
+    content = {f"{INPUTS}/{name}": hashlib.md5(data, usedforsecurity=False).hexdigest() for name, data in present}
     return {
         stage
         for stage, entry in _known()["stages"].items()
@@ -269,10 +276,10 @@ def _changed_outside(params: Params) -> set[str]:
 
 def _reached(first: Iterable[str], edges: Sequence[tuple[str, str]]) -> set[str]:
     """These and all that edges lead to from them."""
-    found = set(first)
-    while further := {end for start, end in edges if start in found} - found:
-        found |= further
-    return found
+    reached = set(first)
+    while further := {end for start, end in edges if start in reached} - reached:
+        reached |= further
+    return reached
 
 
 def _config(name: str) -> str:
@@ -287,7 +294,7 @@ def _pull(targets: Sequence[str]) -> None:
 
 
 def _follow(command: Sequence[str]) -> list[str] | None:
-    """Run it, its output going by; None if it went well, else what it said.
+    """Run it and show its output; None if it succeeded, else the lines of its output.
 
     However this process ends, the command does too, with the stage that it may have started: an orphan would train on,
     and the next attempt meet it.
@@ -318,15 +325,15 @@ def _follow(command: Sequence[str]) -> list[str] | None:
 def _stage_failure(lines: Sequence[str]) -> CliprdError:
     """With the exit code of the stage that failed, which DVC does not pass on."""
     code = next((int(match[1]) for line in reversed(lines) if (match := _EXITED.search(line))), 1)
-    said = [line.partition("cliprd: error: ")[2] for line in lines if "cliprd: error: " in line]
-    if not said and (lost := [line for line in lines if "Unable to acquire lock" in line]):
+    messages = [line.partition("cliprd: error: ")[2] for line in lines if "cliprd: error: " in line]
+    if not messages and (lost := [line for line in lines if "Unable to acquire lock" in line]):
         return EnvironmentError_(f"dvc repro: {lost[-1]}", "Wait for the other dvc command.")
     error = next((kind for kind in CliprdError.__subclasses__() if kind.exit_code == code), CliprdError)
-    return error(f"dvc repro: {said[-1] if said else _last(lines)}", "The champion stays as it was.")
+    return error(f"dvc repro: {messages[-1] if messages else _last(lines)}", "The champion stays as it was.")
 
 
 def _last(lines: Sequence[str] | str) -> str:
     lines = lines.splitlines() if isinstance(lines, str) else lines
-    told = [line for line in lines if line.strip()]
-    errors = [line for line in told if line.startswith("ERROR")]
-    return (errors or told or ["it said nothing"])[-1]
+    filled = [line for line in lines if line.strip()]
+    errors = [line for line in filled if line.startswith("ERROR")]
+    return (errors or filled or ["it printed nothing"])[-1]

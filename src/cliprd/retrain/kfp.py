@@ -1,7 +1,7 @@
-"""`cliprd retrain --runner kfp`: the pipeline `retrain` trains, gates and promotes, on a cluster or here.
+"""`cliprd retrain --runner kfp`: the pipeline `retrain` trains, gates and promotes, on a cluster or on this machine.
 
-What came of it is what its gate and promotion have left beside the champion, for that is the same on a cluster, where
-this process sees none of the steps' folders.
+The result is read from the notes that its gate and promotion leave beside the champion: that is the same on a cluster,
+where this process sees none of the steps' folders.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Pipeline:
     Args:
         params: the tree.
         image: of the steps.
-        api: of the cluster; None: here.
-        local: here: `docker` or `process`.
+        api: of the cluster; None: this machine.
+        local: on this machine: `docker` or `process`.
 
     Raises:
         ParamsError: several seeds; the pipeline trains one.
@@ -57,58 +57,61 @@ class Pipeline:
             )
         self._params, self._image, self._api, self._local = params, image, api, local
 
-    def would_run(self, made: Plan) -> list[str]:
-        """Every step; those whose work Kubeflow's cache or the store has take a moment."""
+    def would_run(self, planned: Plan) -> list[str]:
+        """Every step; those whose work is in Kubeflow's cache or the store take a moment."""
         return STEPS
 
-    def retrain(self, made: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
+    def retrain(self, planned: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
         """See `Runner.retrain`; `asked_by` is the pipeline's run, as it promotes."""
-        from cliprd.kubeflow.submit import order
+        from cliprd.kubeflow.submit import compile_submission
 
         settings = self._params.retrain
         inputs = [f"method={settings.method}", f"seed={settings.seeds[0]}", f"publish={str(promote).lower()}"]
-        ordered = order("retrain", self._params, self._image, inputs)
-        decision, benchmarks = self._here(ordered.arguments) if self._local else (self._there(ordered), [])
-        place, version = self._params.promote.champion, None
+        submission = compile_submission("retrain", self._params, self._image, inputs)
+        if self._local:
+            decision, benchmarks = self._run_locally(submission.arguments)
+        else:
+            decision, benchmarks = self._run_on_cluster(submission), []
+        url, version = self._params.promote.champion, None
         if promote and decision["passed"]:
-            held = champion.current(place, self._params)
-            if held is None or held.version == decision["champion"]:
+            current = champion.current(url, self._params)
+            if current is None or current.version == decision["champion"]:
                 raise InputError(
-                    "The gate let the student pass, but the champion is the one from before.",
+                    "The gate let the student pass, but the champion is unchanged.",
                     "Look at the run's step `promote`.",
                 )
-            version, benchmarks = held.version, list(held.benchmarks)
+            version, benchmarks = current.version, list(current.benchmarks)
         elif promote and decision["verdict"] != "champion":
             refused = {"champion": decision["champion"], "reason": decision["reason"], "version": None}
-            champion.note(place, self._params, note(made.judged_as), refused)
+            champion.note(url, self._params, note(planned.judged_as), refused)
         return Judged(decision, benchmarks, version)
 
-    def _there(self, ordered: Any) -> dict[str, Any]:
+    def _run_on_cluster(self, submission: Any) -> dict[str, Any]:
         from cliprd.kubeflow.follow import follow
         from cliprd.kubeflow.submit import submit
 
         assert self._api is not None
         experiment = self._params.tracking.experiment
-        run = submit(self._api, ordered, experiment=experiment, run_name=None, cache=True)
-        follow(self._api, run, ordered, timeout=None)
-        found = champion.noted(self._params.promote.champion, self._params, f"{run.run_id}/gate")
-        if found is None:
+        run = submit(self._api, submission, experiment=experiment, run_name=None, cache=True)
+        follow(self._api, run, submission, timeout=None)
+        decision = champion.noted(self._params.promote.champion, self._params, f"{run.run_id}/gate")
+        if decision is None:
             raise InputError(
-                f"run {run.display_name} has left no word of its gate beside the champion.", "Look at its steps."
+                f"run {run.display_name} left no decision of its gate beside the champion.", "Look at its steps."
             )
-        return found
+        return decision
 
-    def _here(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[Path]]:
-        from cliprd.kubeflow.local import run
+    def _run_locally(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[Path]]:
+        from cliprd.kubeflow.local import run_locally
 
         assert self._local is not None
-        made = run("retrain", self._params, self._image, runner=self._local, root=ROOT, arguments=arguments)
-        folders = [path.parent for path in made.folder.rglob(manifest.NAME)]
+        run = run_locally("retrain", self._params, self._image, runner=self._local, root=ROOT, arguments=arguments)
+        folders = [path.parent for path in run.folder.rglob(manifest.NAME)]
         stages = {folder: manifest.read(folder).stage for folder in folders}
         (gated,) = (folder for folder, stage in stages.items() if stage == "gate")
         decision = json.loads((gated / "decision.json").read_text(encoding="utf-8"))
         scored = [folder for folder, stage in stages.items() if stage == "benchmark" and _of_student(folder)]
-        return decision, scored  # none where the step was found done: its folder is another run's
+        return decision, scored  # none where the step was reused: its folder is another run's
 
 
 def _of_student(folder: Path) -> bool:

@@ -57,17 +57,17 @@ def bars(scores: Mapping[str, Any]) -> str:
     champion = (scores["champion"] or {}).get("tasks", {})
     shown = [task for task in tasks if task in champion] if champion else tasks
     values = [_points(scores["candidate"]["tasks"][task]["value"]) for task in shown]
-    held = [_points(champion[task]["value"]) for task in shown] if champion else []
-    top = min(100.0, max([1.0, *values, *held]) * 1.1)
+    reference = [_points(champion[task]["value"]) for task in shown] if champion else []
+    top = min(100.0, max([1.0, *values, *reference]) * 1.1)
     lines = [
         "xychart-beta",
-        f'    title "{"bars: candidate, line: champion" if held else "candidate"}"',
+        f'    title "{"bars: candidate, line: champion" if reference else "candidate"}"',
         f"    x-axis [{', '.join(_quoted(shown))}]",
         f'    y-axis "points" 0 --> {top:.0f}',
         f"    bar [{', '.join(f'{value:.1f}' for value in values)}]",
     ]
-    if held:
-        lines.append(f"    line [{', '.join(f'{value:.1f}' for value in held)}]")
+    if reference:
+        lines.append(f"    line [{', '.join(f'{value:.1f}' for value in reference)}]")
     return "\n".join(lines)
 
 

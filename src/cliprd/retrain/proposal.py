@@ -1,4 +1,4 @@
-"""Whether to train: what is here now, held against the champion's lineage."""
+"""Whether to train: data, parameters and code of now, compared with the champion's lineage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cliprd.lineage import Change
 from cliprd.params import Params
 from cliprd.promotion import champion
 from cliprd.promotion.champion import Champion
-from cliprd.retrain.wanted import wanted
+from cliprd.retrain.wanted import lineage_now
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Plan:
         champion: who is in use; None before the first.
         changes: since its lineage; none where it has no lineage.
         inputs: digest of all that goes into the retraining: equal ones give the same student.
-        judged_as: digest of that and of what it is judged by: equal ones get the same word of the gate.
+        judged_as: digest of that and of what it is judged by: equal ones get the same answer of the gate.
         train: whether there is something to do.
         why: in a sentence's part.
     """
@@ -49,35 +49,35 @@ def plan(params: Params) -> Plan:
     place = params.promote.champion
     if not place:
         raise ParamsError(
-            "promote.champion names no place for a champion, so there is nothing to hold a student against.",
+            "promote.champion names no place for a champion, so there is nothing to compare a student with.",
             "Give models:/<name>, a folder or an s3:// prefix.",
         )
     _licence_is_there(params)
     task_set.check(params.benchmark)
-    held = champion.current(place, params)
-    now = wanted(trained(params))
+    reigning = champion.current(place, params)
+    now = lineage_now(trained(params))
     inputs = files.digest([_shaping(now), list(params.retrain.seeds)])
     judged_as = files.digest([inputs, _judging(params)])
-    if held is None:
+    if reigning is None:
         return Plan(None, (), inputs, judged_as, True, "there is no champion yet")
-    if held.lineage is None:
-        return Plan(held, (), inputs, judged_as, True, f"version {held.version} has no lineage to compare with")
-    changes = tuple(lineage.changes(held.lineage, now))
+    if reigning.lineage is None:
+        return Plan(reigning, (), inputs, judged_as, True, f"version {reigning.version} has no lineage to compare with")
+    changes = tuple(lineage.changes(reigning.lineage, now))
     if not changes:
-        why = f"nothing has changed since version {held.version}, the champion"
-        return Plan(held, (), inputs, judged_as, False, why)
-    judged = champion.noted(place, params, note(judged_as))
-    if judged and judged["champion"] == held.version:
-        verdict = "gave the champion" if judged["version"] == held.version else "the gate refused them"
-        why = f"the same inputs were trained already, and {verdict}: {judged['reason']}"
-        return Plan(held, changes, inputs, judged_as, False, why)
-    return Plan(held, changes, inputs, judged_as, True, _told(changes))
+        why = f"nothing has changed since version {reigning.version}, the champion"
+        return Plan(reigning, (), inputs, judged_as, False, why)
+    refusal = champion.noted(place, params, note(judged_as))
+    if refusal and refusal["champion"] == reigning.version:
+        verdict = "gave the champion" if refusal.get("version") == reigning.version else "the gate refused them"
+        why = f"the same inputs were trained already, and {verdict}: {refusal['reason']}"
+        return Plan(reigning, changes, inputs, judged_as, False, why)
+    return Plan(reigning, changes, inputs, judged_as, True, _kinds(changes))
 
 
 def trained(params: Params) -> Params:
     """The parameters of the student that is to be promoted: that of the first seed."""
-    wanted = {"method": params.retrain.method, "seed": params.retrain.seeds[0]}
-    return params.model_copy(update={"distill": params.distill.model_copy(update=wanted)})
+    first = {"method": params.retrain.method, "seed": params.retrain.seeds[0]}
+    return params.model_copy(update={"distill": params.distill.model_copy(update=first)})
 
 
 def note(judged_as: str) -> str:
@@ -86,7 +86,7 @@ def note(judged_as: str) -> str:
 
 
 def _judging(params: Params) -> dict[str, Any]:
-    """Parameters by which the same students might get another word; the tasks are in the lineage, by content."""
+    """Parameters by which the same students might get another answer; the tasks are in the lineage, by content."""
     return {
         "promote": params.promote.model_dump(mode="json", exclude={"champion", "licence"}),
         "compare": params.compare.model_dump(mode="json", include={"protocol"}),
@@ -95,7 +95,7 @@ def _judging(params: Params) -> dict[str, Any]:
 
 
 def _licence_is_there(params: Params) -> None:
-    """The model card of a promotion has it; after hours of training is too late to find that it is missing."""
+    """The model card of a promotion has it; a missing file is reported before hours of training."""
     licence = params.promote.licence
     a_file = "\n" not in licence and licence.endswith((".md", ".txt"))
     if params.promote.champion.startswith("models:/") and a_file and not Path(licence).is_file():
@@ -103,11 +103,11 @@ def _licence_is_there(params: Params) -> None:
 
 
 def _shaping(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the version of the whole package: what matters of it is told by its parts."""
+    """Without the version of the package: `code_parts` has what matters of it."""
     return {name: value for name, value in tree.items() if name != "code"}
 
 
-def _told(changes: tuple[Change, ...]) -> str:
+def _kinds(changes: tuple[Change, ...]) -> str:
     counts: dict[str, int] = {}
     for change in changes:
         counts[change.kind] = counts.get(change.kind, 0) + 1

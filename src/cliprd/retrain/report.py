@@ -1,7 +1,7 @@
-"""What a retraining says of itself: report.json for machines, report.md for the pull request, from the same facts.
+"""The report of a retraining: report.json for machines, report.md for the pull request, from the same facts.
 
 {"schema": 1, "ending": one of ENDINGS, "why", "runner", "method", "seeds", "place", "inputs": digest of what went in,
- "changes": [{"kind", "what", "before", "after"}], "notes": [...], "stages": what a dry run found | null,
+ "changes": [{"kind", "what", "before", "after"}], "notes": [...], "stages": that a dry run would run | null,
  "champion": version | null, "version": of the new model | null, "decision": the gate's | null,
  "scores": as scores.side_by_side | null, "pushed": what was pushed | null, "git": {"revision", "changed"},
  "asked_by": {"who", "what"}}
@@ -36,8 +36,8 @@ def render(report: Mapping[str, Any]) -> str:
     parts += _changes(report["changes"], report["champion"], report["place"])
     if report["stages"] is not None:
         stages = ", ".join(literal(stage) for stage in report["stages"])
-        told = stages or "Nothing: the same inputs were trained before, and what came of it is brought from there."
-        parts += ["### What would run", "", told, ""]
+        nothing = "Nothing: the same inputs were trained before, and the results are fetched."
+        parts += ["### What would run", "", stages or nothing, ""]
     if report["decision"] is not None:
         parts += _scores(report)
         parts += _gate(report["decision"])
@@ -45,19 +45,19 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 def _sentence(report: Mapping[str, Any]) -> str:
-    told = text(report["why"])
+    why = text(report["why"])
     if report["ending"] == "promoted":
         return (
-            f"**The gate:** {told}. Version {literal(report['version'])} is the champion in {literal(report['place'])}."
+            f"**The gate:** {why}. Version {literal(report['version'])} is the champion in {literal(report['place'])}."
         )
     if report["ending"] == "refused":
-        held = (
+        champion = (
             f"version {literal(report['champion'])} stays the champion"
             if report["champion"]
             else "there is no champion"
         )
-        return f"**The gate:** {told}. Nothing was promoted; {held}."
-    return f"**The gate:** {told}." if report["decision"] is not None else f"{told[:1].upper()}{told[1:]}."
+        return f"**The gate:** {why}. Nothing was promoted; {champion}."
+    return f"**The gate:** {why}." if report["decision"] is not None else f"{why[:1].upper()}{why[1:]}."
 
 
 def _changes(changes: Sequence[Mapping[str, Any]], champion: str | None, place: str) -> list[str]:
@@ -106,10 +106,10 @@ def _gate(decision: Mapping[str, Any]) -> list[str]:
         return []
     broken = sum(guard["ok"] is False for guard in guards)
     low = standing and not standing["above_guessing"]
-    told = f"{broken or 'none'} of {len(guards)} guards broken" if guards else "no guards"
-    told = f"{verdicts.NOT_ABOVE}; {told}" if low else told
+    summary = f"{broken or 'none'} of {len(guards)} guards broken" if guards else "no guards"
+    summary = f"{verdicts.NOT_ABOVE}; {summary}" if low else summary
     return [
-        f"<details{' open' if broken or low else ''}><summary>The gate's figures: {told}</summary>",
+        f"<details{' open' if broken or low else ''}><summary>The gate's figures: {summary}</summary>",
         "",
         decision_markdown(decision),
         "</details>",
@@ -135,6 +135,6 @@ def _foot(report: Mapping[str, Any]) -> list[str]:
 def _value(value: Any) -> str:
     if value is None:
         return "–"
-    whole = str(value)
-    short = whole[:12] if len(whole) == 64 and set(whole) <= set("0123456789abcdef") else whole[:80]
+    full = str(value)
+    short = full[:12] if len(full) == 64 and set(full) <= set("0123456789abcdef") else full[:80]
     return literal(short)

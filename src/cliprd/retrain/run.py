@@ -1,4 +1,4 @@
-"""A retraining from its plan to its report, whoever does the training."""
+"""A retraining from its plan to its report, with any runner."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ LOCK = Path(".cliprd/retrain.lock")
 
 @dataclass(frozen=True)
 class Judged:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
         decision: of the gate.
-        benchmarks: the candidate's scores, where they are here.
+        benchmarks: the candidate's scores, where they are on this machine.
         version: of the candidate where it was kept: promoted, or refused.
-        pushed: what became of its files, for the report.
+        pushed: where its files went, for the report.
     """
 
     decision: Mapping[str, Any]
@@ -40,18 +40,18 @@ class Judged:
 
 
 class Runner(Protocol):
-    """Who trains."""
+    """What trains: DVC or Kubeflow."""
 
     name: str
 
-    def would_run(self, made: Plan) -> list[str]:
-        """Steps that a training would run, as far as that can be known beforehand; none: it has been done before."""
+    def would_run(self, planned: Plan) -> list[str]:
+        """Steps that a training would run, as far as that is known beforehand; none: it was done before."""
 
-    def retrain(self, made: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
+    def retrain(self, planned: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
         """Train, ask the gate, and promote or refuse, the champion last.
 
         Args:
-            made: the plan.
+            planned: the plan.
             promote: False: ask the gate, and leave champion and registry alone.
             output: folder for what the gate writes.
             asked_by: `{"who", "what"}`.
@@ -71,7 +71,7 @@ def retrain(
 
     Args:
         params: the tree.
-        runner: who trains.
+        runner: what trains.
         output: folder of the report.
         asked_by: `{"who", "what"}`.
         promote: False: train and gate only.
@@ -81,25 +81,25 @@ def retrain(
         The report (see `cliprd.retrain.report`).
 
     Raises:
-        EnvironmentError_: a retraining is running already. Else what the training, the gate or the promotion raise; the
-        report then says so too, and the champion is as it was.
+        EnvironmentError_: a retraining is running already. Others: of the training, the gate or the promotion; the
+        report then has the error too, and the champion is as it was.
     """
     with _alone():
         for name in (JSON, TEXT):
             sweep_beside(output / name)
             (output / name).unlink(missing_ok=True)  # of an earlier run: where this one is killed, none is left
-        told = _begun(params, runner.name, asked_by, facts)
+        report = _begun(params, runner.name, asked_by, facts)
         try:
-            made = plan(params)
-            told |= _planned(made)
-            if not made.train:
-                return _written(output, {**told, "ending": "nothing"})
-            print(visible(f"retrain: {made.why}"), flush=True)
-            judged = runner.retrain(made, promote=promote, output=output, asked_by=asked_by)
+            planned = plan(params)
+            report |= _planned(planned)
+            if not planned.train:
+                return _written(output, {**report, "ending": "nothing"})
+            print(visible(f"retrain: {planned.why}"), flush=True)
+            judged = runner.retrain(planned, promote=promote, output=output, asked_by=asked_by)
         except CliprdError as error:
-            _written(output, {**told, "ending": "failed", "why": str(error)})
+            _written(output, {**report, "ending": "failed", "why": str(error)})
             raise
-        held = made.champion.benchmarks if made.champion else ()
+        reigning = planned.champion.benchmarks if planned.champion else ()
         decision = judged.decision
         if promote and decision["verdict"] == "champion":
             ending = "nothing"
@@ -107,15 +107,15 @@ def retrain(
             ending = "promoted" if decision["passed"] else "refused"
         else:
             ending = "passed" if decision["passed"] else "refused"
-        found = {
+        outcome = {
             "ending": ending,
             "why": decision["reason"],
             "decision": dict(decision),
-            "scores": side_by_side(params, judged.benchmarks, held) if judged.benchmarks else None,
+            "scores": side_by_side(params, judged.benchmarks, reigning) if judged.benchmarks else None,
             "version": judged.version,
             "pushed": judged.pushed,
         }
-        return _written(output, {**told, **found})
+        return _written(output, {**report, **outcome})
 
 
 def _busy(holder: str) -> EnvironmentError_:
@@ -142,21 +142,22 @@ def dry_run(
     params: Params, runner: Runner, *, asked_by: Mapping[str, str], facts: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The report of what `retrain` would do now; nothing is changed, and none is written."""
-    told = {**_begun(params, runner.name, asked_by, facts), **_planned(found := plan(params))}
-    if not found.train:
-        return {**told, "ending": "nothing"}
-    return {**told, "ending": "planned", "stages": runner.would_run(found)}
+    planned = plan(params)
+    report = {**_begun(params, runner.name, asked_by, facts), **_planned(planned)}
+    if not planned.train:
+        return {**report, "ending": "nothing"}
+    return {**report, "ending": "planned", "stages": runner.would_run(planned)}
 
 
 def settle(
     params: Params,
-    made: Plan,
+    planned: Plan,
     student: Path,
     benchmarks: Sequence[Path],
     decision: Mapping[str, Any],
     asked_by: Mapping[str, str],
 ) -> str | None:
-    """Do what the gate said: publish, or keep the refused candidate and note that what went in was refused.
+    """Follow the gate: publish, or keep the refused candidate and note that its inputs were refused.
 
     Returns:
         The candidate's version.
@@ -165,15 +166,17 @@ def settle(
     if decision["verdict"] == "champion":
         champion.tidy(place, params)
         reason = {"champion": decision["champion"], "reason": decision["reason"], "version": decision["champion"]}
-        champion.note(place, params, note(made.judged_as), reason)  # an edit of code that changed no byte trains once
+        champion.note(
+            place, params, note(planned.judged_as), reason
+        )  # an edit of code that changes no byte trains once
         return str(decision["champion"])
     if decision["passed"]:
         return champion.publish(place, params, student, benchmarks, decision, asked_by)
-    version = None  # withdrawn: it is there already, with the word by which it was promoted
+    version = None  # withdrawn: it is kept already, with the decision by which it was promoted
     if decision["verdict"] != "withdrawn":
         version = champion.refuse(place, params, student, benchmarks, decision, asked_by)
     refused = {"champion": decision["champion"], "reason": decision["reason"], "version": version}
-    champion.note(place, params, note(made.judged_as), refused)
+    champion.note(place, params, note(planned.judged_as), refused)
     return version
 
 
@@ -200,12 +203,12 @@ def _begun(params: Params, runner: str, asked_by: Mapping[str, str], facts: Mapp
     }
 
 
-def _planned(made: Plan) -> dict[str, Any]:
+def _planned(planned: Plan) -> dict[str, Any]:
     return {
-        "why": made.why,
-        "inputs": made.inputs,
-        "champion": made.champion.version if made.champion else None,
-        "changes": [asdict(change) for change in made.changes],
+        "why": planned.why,
+        "inputs": planned.inputs,
+        "champion": planned.champion.version if planned.champion else None,
+        "changes": [asdict(change) for change in planned.changes],
     }
 
 

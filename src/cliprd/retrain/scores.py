@@ -32,14 +32,14 @@ def side_by_side(params: Params, candidate: Sequence[Path], champion: Sequence[P
         if theirs and theirs[0].results["tasks"].get(name, {}).get("fingerprint") == task["fingerprint"]
     ]
     results = mine[0].results  # its settings of the intervals are the gate's
-    found = {
+    scores = {
         "candidate": _scores(params, mine, list(tasks), results),
         "champion": _scores(params, theirs, shared, results) if shared else None,
         "examples": {name: task["images"] for name, task in tasks.items()},
     }
-    if found["champion"] and len(shared) < len(tasks):
-        del found["champion"]["mean"]
-    return found
+    if scores["champion"] and len(shared) < len(tasks):
+        del scores["champion"]["mean"]
+    return scores
 
 
 def _runs(name: str, folders: Sequence[Path]) -> list[Run]:

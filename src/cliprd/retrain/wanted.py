@@ -1,4 +1,4 @@
-"""What the lineage of a student trained now would say: what a champion's lineage is compared with."""
+"""The lineage that a student trained now would have; a champion's lineage is compared with it."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from typing import Any
 
 from cliprd import files, lineage
 from cliprd.artifact import identity
-from cliprd.distill.sections import sections
+from cliprd.distill import sections
 from cliprd.lineage import inputs
 from cliprd.models.identity import shaping
+from cliprd.models.plugin import code_of
 from cliprd.params import Params
 
 
-def wanted(params: Params) -> dict[str, Any]:
-    """What the lineage of a student trained now would say, as far as it can be known without making anything.
+def lineage_now(params: Params) -> dict[str, Any]:
+    """The lineage that a student trained now would have, as far as it is known without running a stage.
 
-    Data, tasks and weights are looked at as `cliprd.lineage.inputs` says.
+    Data, tasks and weights are examined as in `cliprd.lineage.inputs`.
 
     Raises:
         ParamsError, InputError: data, tasks or weights that the parameters name are missing.
         RetryableError: the network or the store failed.
     """
-    found = inputs.look(params)
+    present, code = inputs.look(params), sections.code(params)
     tree = {
         "schema": lineage.SCHEMA,
         "stage": "distill",
-        "params": sections(params),
-        "code": identity.digest("cliprd.stages.distill"),
-        "code_parts": lineage.code_parts(),
+        "params": sections.sections(params),
+        "code": identity.digest(*code),
+        "code_parts": lineage.code_parts(code_of(params.teacher.name), code),
         "inputs": {
             "shards": {
                 "stage": "prepare",
                 "params": params.data.model_dump(mode="json"),
-                "sources": found["data"],
+                "sources": present["data"],
             },
             "cache": {
                 "stage": "cache",
@@ -42,11 +43,11 @@ def wanted(params: Params) -> dict[str, Any]:
                     "teacher": {
                         "stage": "teacher",
                         "params": {"teacher": shaping(params.teacher)},
-                        "inputs": found["teacher"],
+                        "inputs": present["teacher"],
                     }
                 },
             },
         },
-        "tasks": found["benchmark"],
+        "tasks": present["benchmark"],
     }
     return dict(json.loads(files.canonical(tree)))

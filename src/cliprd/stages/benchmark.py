@@ -3,76 +3,7 @@
 Inputs: `model`, a folder of stage `teacher` or `distill`; optionally `reference`, the teacher's own benchmark folder,
 whose embeddings are compared with (the teacher never runs again). Tasks come from `params.benchmark.tasks`.
 
-Output folder (everything but `volatile/` is the same bytes for the same inputs):
-
-`scores.json`, for `dvc metrics show`: `{task: {protocol: {metric: value}, "fidelity": {metric: value}}}`; `fidelity`
-only with a reference, and only values that are defined. Metrics of classification: `acc1 acc5 mean_per_class_recall`
-(no `acc5` below five classes); of multilabel: `mean_average_precision`; of image_caption_selection: `text_acc`; of
-retrieval: `text_to_image_r1 …_r5 …_r10 image_to_text_r1 …_r5 …_r10`; of fidelity:
-`image_cosine text_cosine image_rank text_rank cross_rank image_cka text_cka image_cka_debiased text_cka_debiased`.
-All are shares or correlations (0.42, not 42).
-
-`lineage.json`: the student's (see `cliprd.lineage`), with these scores.
-
-`results.json`:
-
-    {"schema": 2,
-     "model": {"id", "weights_sha256", "stage": "teacher"|"distill", "dim", "logit_scale", "tokenizer",
-               "image": ImageSpec, "method": str|null, "seed": int|null},     # method, seed: of a distilled student
-     "reference": null | {"id", "weights_sha256", "fingerprint", "above_guessing": {PROTOCOL: bool}},
-     "precision": "fp32",
-     "bootstrap": {"resamples", "confidence", "seed"},
-     "cost": {"parameters", "image_parameters", "text_parameters", "image_macs", "text_macs"},     # per image, per text
-     "standing": {"standard"|"paper": {            # of the primary metrics: top-1, or R@1's mean over both directions
-        "mean": I, "tasks": {NAME: I},            # {"value", "low", "high"}; mean: over tasks
-        "floor": {"mean", "tasks": {NAME: {"guessing", "majority"}}},
-        "above_guessing": {"mean": bool, "tasks": {NAME: bool}}}},      # above both rates by its interval
-     "tasks": {NAME: {
-        "kind": "classification"|"multilabel"|"retrieval"|"image_caption_selection", "fingerprint": sha256, "images": n,
-        "classnames": [...] | null, "captions": m | null, "chance": what guessing gives of the primary metric,
-        "protocols": {"standard"|"paper": {
-            "templates": [...] | null,            # classification: with "{c}" for the class name
-            "template_source": "task"|"imagenet" | null,
-            "captions": "all"|"first" | null,     # retrieval
-            "scores": {METRIC: {"value", "low", "high", "n", "confidence", "protocol", "precision"}}}},
-        "fidelity": null | {"samples": n, "texts": m,
-            "scores": {METRIC: {"value", "low", "high", "n", "confidence", "precision"}},
-            "undefined": {METRIC: reason}}}},      # {"all": reason} where the reference does not have the task
-     "left_out": {NAME: reason}}             # tasks of a kind that cannot be scored here
-
-`outcomes/<task>.safetensors`, one row per example, for paired comparisons. For every score there is a tensor
-`<protocol>.<metric>` `[images]` float32 whose mean is the score, weighted by `weights.<protocol>.<metric>` `[images]`
-float64 where that tensor exists (mean per class: one over the size of the class; text to image: the image's number of
-captions, a row being the share of its captions that hit; `mean_average_precision` has jackknife values, see
-`benchmark.multilabel`). For every fidelity score `fidelity.<metric>` float32, whose mean is the score (per-example
-influence values). So the mean of the difference of two models' tensors is the difference of their scores
-(`cliprd.statistics` has its interval). Further: classification `labels` `[images]` int32, multilabel
-`[images, classes]`, and `<protocol>.predicted` `[images, up to 5]` int32 (best first: column 0 against `labels` is
-the confusion matrix);
-retrieval `caption_image` `[captions]` int32 (the caption's image), `<protocol>.text_to_image_rank` `[captions of the
-protocol]` and `<protocol>.image_to_text_rank` `[images]` int32 (0 = first); with a reference `fidelity.images` int32,
-the images compared, and `fidelity.texts` int32, the classes or captions compared.
-
-`examples/<task>.json`, up to 24 deterministic examples (the same for every model):
-
-    {"kind": ..., "pictures": {"<image index>": "examples/<task>/<image index>.webp"},          # at most 128 px a side
-     "protocols": {PROTOCOL:
-        all but retrieval: {"images": [{"image": i, "key", "label": name, "correct": bool,
-                                     "predicted": [{"label": name, "score": cosine, "correct": bool} × up to 5]}]}
-        retrieval: {"text_to_image": [{"caption": text, "image": i, "rank": r,
-                                       "retrieved": [{"image": j, "score", "correct": bool} × up to 5]}],
-                    "image_to_text": [{"image": i, "rank": r, "captions": [own captions],
-                                       "retrieved": [{"caption": text, "image": j, "score", "correct": bool}
-                                                     × up to 5]}]}}}
-
-`embeddings/<task>.safetensors`, float32 L2-normalised: `image` `[images, dim]`; `class.<protocol>` `[classes, dim]` or
-`text` `[captions, dim]` (all captions, in order). float32, because float16 swaps neighbours that are nearly equal.
-
-`volatile/speed.json` (not in the manifest; absent with `benchmark.speed: false`):
-
-    {"device": str, "threads": int, "precision": "fp32",
-     "image"|"text": {"latency_ms": {"median", "p95", "runs"}, "per_second", "batch_size",       # latency at batch 1
-                      "rounds": {"latency_ms": [...], "per_second": [...]}}}                     # all four in turn
+Output: docs/formats.md has every file. All but `volatile/` is the same bytes for the same inputs.
 """
 
 from __future__ import annotations
@@ -109,15 +40,13 @@ from cliprd.errors import InputError
 from cliprd.files import atomic_write
 from cliprd.models.encoder import Encoder
 from cliprd.models.load import load_encoder
+from cliprd.models.plugin import code_in
 from cliprd.params import Benchmark, Params
 from cliprd.report import standing, verdicts
-from cliprd.report.results import TEACHER
-from cliprd.report.runs import Run
 from cliprd.report.table import left_out
 from cliprd.statistics.bootstrap import Settings
 from cliprd.statistics.outcomes import Outcomes, primary
 from cliprd.storage import Location
-from cliprd.tracking.summary import track
 
 PRECISION = "fp32"
 
@@ -170,19 +99,9 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     fingerprints |= {f"task:{task.name}": task.fingerprint for task in found.tasks}
     fingerprints |= {f"left_out:{name}": files.digest(why) for name, why in found.left_out.items()}
     shaping = {"benchmark": section.model_dump(mode="json", exclude={"tasks", "names"})}  # tasks are inputs
-    with Workspace(
-        output, stage="benchmark", code="cliprd.stages.benchmark", params=shaping, inputs=fingerprints
-    ) as work:
-        here = None if work.finished else work.path
-        written = work.finished or _write(work, params, folder, model, found, reference)
-        if model.stage == "distill":  # also what was finished before: its scores may not have got to MLflow
-
-            def opened() -> Run:
-                return Run(model.facts["run"], here or fetch_folder(output), written, folder, model)
-
-            teacher = Run(TEACHER, reference.folder, manifest.read(reference.folder)) if reference else None
-            track(params, folder, written, opened, teacher)
-        return written
+    code = ("cliprd.stages.benchmark", *code_in(model.stage, model.params))
+    with Workspace(output, stage="benchmark", code=code, params=shaping, inputs=fingerprints) as work:
+        return work.finished or _write(work, params, folder, model, found, reference)
 
 
 def _write(
@@ -194,7 +113,7 @@ def _write(
     towers = Towers(encoder, projections)
     entries, tensors = {}, {}
     for task in tasks:
-        entries[task.name], tensors[task.name] = _benchmark(task, towers, section, reference, work.path)
+        entries[task.name], tensors[task.name] = score_task(task, towers, section, reference, work.path)
         work.commit(f"embeddings/{task.name}.safetensors")
     stands = _standing(entries, tensors, section)
     results = {
@@ -238,7 +157,7 @@ def _reference(folder: Path) -> Reference:
     return Reference(folder, json.loads((folder / "results.json").read_text(encoding="utf-8")), found.fingerprint)
 
 
-def _benchmark(
+def score_task(
     task: Task, towers: Towers, section: Benchmark, reference: Reference | None, output: Path
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Everything of one task; writes its embeddings, outcomes and examples.

@@ -13,6 +13,7 @@ from cliprd.artifact.workspace import Workspace
 from cliprd.data.shards import ShardSet
 from cliprd.errors import ParamsError
 from cliprd.models.load import load_encoder
+from cliprd.models.plugin import code_in
 from cliprd.params import Params
 from cliprd.storage import Location
 
@@ -39,16 +40,17 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, par
     made_with = manifest.verify(teacher)
     fingerprints = {"shards": shards.fingerprint, "teacher": made_with.fingerprint}
     sections = params.model_dump(mode="json", include={"cache", "augmentation"})
+    code = ("cliprd.stages.cache", *code_in(made_with.stage, made_with.params))
     stage = "cache"
     if part is not None:
         shards, stage, sections = _part(shards, part), PART_STAGE, {**sections, "part": part}
     with Workspace(
         output,
         stage=stage,
-        code="cliprd.stages.cache",
+        code=code,
         params=sections,
         inputs=fingerprints,
-        way={"code": identity.digest("cliprd.stages.cache"), "params": sections},
+        way={"code": identity.digest(*code), "params": sections},
         keep=lambda folder: teacher_cache.keep(folder, shards),
     ) as work:
         if work.finished:

@@ -16,11 +16,9 @@ over tasks is unweighted. Tasks that the benchmarks left out are named.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from cliprd import storage, tracking
 from cliprd.artifact.manifest import Manifest
 from cliprd.artifact.workspace import Workspace
 from cliprd.errors import ParamsError
@@ -33,7 +31,6 @@ from cliprd.report.results import TEACHER
 from cliprd.report.runs import Grid, check_alike, open_grid, timings
 from cliprd.report.table import left_out, markdown_table
 from cliprd.storage import Location
-from cliprd.tracking.summary import track
 
 METRICS_DIR = "metrics"
 
@@ -55,9 +52,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     }
     fingerprints["timings"] = timings(grid)
     with Workspace(output, stage="compare", code="cliprd.stages.compare", params=sections, inputs=fingerprints) as work:
-        written = work.finished or _write(work, params, grid, reference, sections)
-    _track(params, grid, output)
-    return written
+        return work.finished or _write(work, params, grid, reference, sections)
 
 
 def _write(work: Workspace, params: Params, grid: Grid, reference: str, sections: Mapping[str, Any]) -> Manifest:
@@ -77,18 +72,6 @@ def _write(work: Workspace, params: Params, grid: Grid, reference: str, sections
     if content["left_out"]:
         facts["left_out"] = left_out(content["left_out"])
     return work.finish(facts={**facts, "verdict": block["headline"]})  # no figure without it
-
-
-def _track(params: Params, grid: Grid, output: Location) -> None:
-    """The report goes to the trainings' parent run, and to the trainings whatever has not got there before."""
-    if not params.tracking.uri:
-        return
-    for run in grid.runs:
-        if run.student is not None:
-            track(params, run.student, run.manifest, lambda run=run: run, grid.teacher)  # type: ignore[misc]
-    content = storage.read_bytes(storage.join(output, "comparison.json"))
-    students = [run.student for run in grid.runs if run.student is not None]
-    tracking.log_report(params, output, json.loads(content or b"{}"), students)
 
 
 def reference_method(params: Params) -> str:

@@ -18,22 +18,21 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from cliprd import files, lineage, signals, storage, tracking
+from cliprd import lineage, signals, storage
 from cliprd import params as parameters
 from cliprd.artifact import manifest
 from cliprd.artifact.manifest import Manifest
 from cliprd.artifact.workspace import Workspace
 from cliprd.data.shards import ShardSet
-from cliprd.distill import device, distributed, machines
+from cliprd.distill import device, distributed, machines, sections, terms
 from cliprd.distill.checkpoint import FOLDER as CHECKPOINTS
 from cliprd.distill.distributed import World
 from cliprd.distill.division import Division
 from cliprd.distill.effective import effective
-from cliprd.distill.error_file import handing_over
+from cliprd.distill.error_file import record_exception
 from cliprd.distill.history import HISTORY, last_row
 from cliprd.distill.launch import launch
 from cliprd.distill.record import Record
-from cliprd.distill.sections import sections
 from cliprd.distill.train import Report, Trained, train
 from cliprd.errors import CliprdError
 from cliprd.files import atomic_write
@@ -63,20 +62,20 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
     parameters, inputs or code having changed, the Workspace clears the folder, checkpoints included.
 
     Args:
-        params: `student`, `distill`, `augmentation` and `tracking` are used.
+        params: `student`, `distill` and `augmentation` are used.
         inputs: `shards` (folder of `prepare`) and `cache` (folder of `cache`).
         output: folder to write.
-        report: called with each logged record, beside MLflow. Processes that are launched here cannot reach it.
+        report: called with each logged record. Processes that are launched here cannot reach it.
 
     Raises:
         InputError: shards, cache or a checkpoint are damaged or do not belong together.
-        ParamsError: the parameters make no training, a batch has fewer samples than there are processes, or `tracking`
-            cannot be right (see `tracking.check`, also for InputError and EnvironmentError_).
+        ParamsError: the parameters make no training, or a batch has fewer samples than there are processes.
         DivergedError: training left the finite numbers; the last good checkpoint is kept.
         RetryableError: one of several processes or machines was lost.
         ValueError: `report` with processes to launch.
     """
-    with handing_over():
+    with record_exception():
+        terms.functions(params.distill)  # first: it may refuse
         if distributed.launched():
             with distributed.join(device.resolve(params.distill).device) as world:
                 shards, cache = world.share(_open(params, inputs) if world.leads else None)
@@ -84,9 +83,8 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
                 if not world.leads:
                     return _follow(params, shards, cache, work.path, world)
                 with work:
-                    if finished := world.share(_finished(work, params, output)):
+                    if finished := world.share(work.finished):
                         return finished
-                    tracking.check_start(params, work.path)
                     return world.share(_make(work, params, shards, cache, report, world))
         shards, cache = _open(params, inputs)
         work = _workspace(params, output, shards, cache)
@@ -96,15 +94,13 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
                     with work:  # removes what a kill after the manifest has left
                         pass
                 return whole
-            tracking.check_start(params, work.path)
             _launch(params, inputs, output, device.processes(params.distill), group)
             return manifest.read(output, stage="distill")
         with work:
-            if whole := _finished(work, params, output):
-                return whole
+            if work.finished:
+                return work.finished
             processes = device.processes(params.distill)
             Division(shards.samples, params.distill.batch_size).check(processes)
-            tracking.check_start(params, work.path)
             if processes == 1:
                 return _make(work, params, shards, cache, report, World())
         if report is not None:
@@ -123,17 +119,11 @@ def _workspace(params: Params, output: Location, shards: ShardSet, cache: Teache
     return Workspace(
         output,
         stage="distill",
-        code="cliprd.stages.distill",
-        params=sections(params),
+        code=sections.code(params),
+        params=sections.sections(params),
         inputs={"shards": shards.fingerprint, "cache": cache.fingerprint},
         resume_files=[CHECKPOINTS],
     )
-
-
-def _finished(work: Workspace, params: Params, output: Location) -> Manifest | None:
-    if work.finished:
-        tracking.send_left(params, output)
-    return work.finished
 
 
 def _make(
@@ -141,36 +131,38 @@ def _make(
 ) -> Manifest:
     output = work.path
     made_of = lineage.made_of(shards.folder, cache.folder)  # first: it may refuse
-
     in_force = effective(
         params.distill, samples=shards.samples, student_dim=int(student_config(params.student)["embed_dim"]),
         teacher_dim=cache.dim, runtime=device.resolve(params.distill),
     )  # fmt: skip
-
-    def describe() -> tracking.Training:
-        return tracking.describe(
-            params, key=files.digest([work.place, work.identity]),
-            shards=manifest.read(shards.folder), cache=manifest.read(cache.folder),
-            device=device.words(device.resolve(params.distill)), processes=world.size,
-            effective=in_force,
-        )  # fmt: skip
-
-    with tracking.training_run(params, output, describe) as tracked:
-        trained = train(
-            params, shards, cache, output, _both(_both(tracked, report), _committing(work)), world, work.commit
-        )
+    trained = train(params, shards, cache, output, _committing(work, report), world, work.commit)
     save_student(trained.model, params.student, output)
     with atomic_write(output / LOSS_FILE) as file:
         state = {name: tensor.contiguous() for name, tensor in trained.loss.state_dict().items()}
         file.write(safetensors.torch.save(state))
     export_onnx(trained.model, output)
     facts = _facts(params, trained, output, work.inputs, in_force)
-    lineage.write(output, lineage.of_student(work.params, facts, made_of))
+    lineage.write(output, lineage.of_student(work.params, facts, made_of, work.code))
     return work.finish(facts=facts)  # until its manifest stands, a rerun starts from the checkpoints
 
 
+def _committing(work: Workspace, report: Report | None) -> Report:
+    """Commits the history between checkpoints too, so that whoever waits for this training sees that it lives."""
+    last = time.monotonic()
+
+    def both(record: Record) -> None:
+        nonlocal last
+        if report is not None:
+            report(record)
+        if time.monotonic() - last > COMMIT_EVERY:
+            last = time.monotonic()
+            work.commit(HISTORY)
+
+    return both
+
+
 def _follow(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, world: World) -> Manifest:
-    """Train along; the folder is the leader's. Neither it nor a tracker is touched."""
+    """Train along; the folder is the leader's, and is not touched."""
     finished: Manifest | None = world.share(None)
     if finished:
         return finished
@@ -210,28 +202,6 @@ def _main(file: Path) -> int:
     except Exception:
         return 1
     return 0
-
-
-def _committing(work: Workspace) -> Report:
-    """Commits the history between checkpoints too, so that whoever waits for this training sees that it lives."""
-    last = time.monotonic()
-
-    def report(record: Record) -> None:
-        nonlocal last
-        if time.monotonic() - last > COMMIT_EVERY:
-            last = time.monotonic()
-            work.commit(HISTORY)
-
-    return report
-
-
-def _both(first: Report, second: Report | None) -> Report:
-    def report(record: Record) -> None:
-        first(record)
-        if second is not None:
-            second(record)
-
-    return report
 
 
 def _facts(

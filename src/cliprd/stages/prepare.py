@@ -40,7 +40,7 @@ _NOTES = {
     "rows": "table rows",
     "multi_line_fields": "fields over several lines",
     "caption_lists": "cells that hold a list of captions",
-    "skipped": "files of macOS or Windows skipped",
+    "skipped": "metadata files of macOS or Windows skipped",
 }
 REJECTED = "rejected.jsonl"
 PROGRESS = ".progress"

@@ -1,16 +1,16 @@
-"""From outcomes per example to scores, paired differences and shares kept: over tasks and seeds, by one rule.
+"""Scores, paired differences and ratios, with intervals, from outcomes per example; over tasks and seeds.
 
-The examples of every task are resampled (`bootstrap.resample`), the same ones for every model: what all models find
-hard or easy cancels in a difference. The tasks stay as they are, so an interval speaks of these tasks.
+The examples of every task are resampled (`bootstrap.resample`), the same ones for every model, so the difficulty of
+examples cancels in a difference. Tasks are not resampled: an interval holds for these tasks.
 
-With several seeds the question is what the *recipe* does, so training noise belongs to the interval. Resampling three
-seeds would be far too narrow; instead the spread of the seeds' means, pooled over both sides of a difference, comes in
-as Student's t with the seeds' degrees of freedom (all seeds less one a side). A side with one seed borrows the other's
-spread. With one seed a side, and where the seeds' means do not differ at all, nothing is known of training noise: the
-interval covers the examples only and speaks of *these trainings*.
+With several seeds, the interval is about the *recipe*, so it includes training noise. Resampling three seeds would give
+far too narrow intervals. Instead, noise from Student's t is added, with the standard deviation of the seeds' means
+pooled over both sides of a difference and one degree of freedom fewer a side than seeds. A side with one seed uses the
+other side's spread. With one seed a side, or if the seeds' means are all equal, training noise is unknown: the interval
+covers the examples only and is about *these trainings*.
 
-A difference that rests on a handful of examples could fall on one side by chance however the draws look: with fewer
-than `fewest` examples that differ the interval reaches to zero (six at 0.95: the sign test's smallest number).
+If fewer than `fewest` examples differ, a difference may be chance whatever the resamples show, so the interval is
+extended to include zero (six at 0.95, the smallest number at which a sign test can be significant).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Draws:
         value: task → estimate; the key None is the unweighted mean over tasks.
         resampled: the same keys → `[resamples]`, training noise included.
         differing: the same keys → examples whose outcome is not zero.
-        covers: `EXAMPLES`, or `SEEDS` where several seeds show how much trainings differ.
+        covers: `EXAMPLES`, or `SEEDS` if training noise is included.
     """
 
     value: Mapping[str | None, float]
@@ -51,8 +51,8 @@ def draw(quantities: Mapping[Key, Sequence[Side]], settings: Settings) -> dict[K
     """Resample all quantities together.
 
     Args:
-        quantities: each is one side, whose score is meant, or two, whose difference (first − second) is meant. All have
-            the same tasks, with the same examples in the same order.
+        quantities: each has one side (its score) or two (the difference first − second). All have the same tasks, with
+            the same examples in the same order.
         settings: of the resampling.
     """
     tasks = list(next(iter(quantities.values()))[0])
@@ -64,7 +64,7 @@ def draw(quantities: Mapping[Key, Sequence[Side]], settings: Settings) -> dict[K
         for name, row, drawn in zip(quantities, rows, resample(task, rows, settings), strict=True):
             value[name][task], resampled[name][task] = float(row.mean()), drawn
             differing[name][task] = int(np.count_nonzero(np.abs(row) > 1e-12))
-    found = {}
+    draws_of = {}
     for name, sides in quantities.items():
         value[name][None] = float(np.mean([value[name][task] for task in tasks]))
         resampled[name][None] = np.mean([resampled[name][task] for task in tasks], axis=0)
@@ -73,12 +73,12 @@ def draw(quantities: Mapping[Key, Sequence[Side]], settings: Settings) -> dict[K
         for key, draws in noise.items():
             resampled[name][key] = resampled[name][key] + draws
         covers = SEEDS if noise and noise[None].any() else EXAMPLES
-        found[name] = Draws(value[name], resampled[name], differing[name], covers)
-    return found
+        draws_of[name] = Draws(value[name], resampled[name], differing[name], covers)
+    return draws_of
 
 
 def _row(sides: Sequence[Array]) -> Array:
-    """`[examples]`: the mean over seeds, or the difference of two. Sums first: whole numbers of hits stay exact."""
+    """`[examples]`: mean over seeds, or difference of two means. Divides last, so that counts of hits are exact."""
     first = sides[0].sum(axis=0) / len(sides[0])
     if len(sides) == 1:
         return np.asarray(first)
@@ -89,9 +89,9 @@ def _row(sides: Sequence[Array]) -> Array:
 
 
 def _training_noise(sides: Sequence[Side], settings: Settings) -> dict[str | None, Array]:
-    """Draws of the error that the choice of training seeds makes, per task and for the mean; empty with one seed each.
+    """Resampled error due to the training seeds, per task and for the mean over tasks; empty with one seed a side.
 
-    Student's t as its quantiles in the middle of equal shares, in random order.
+    The draws are equally spaced quantiles of Student's t, in random order.
     """
     means: list[dict[str | None, Array]] = [{task: rows.mean(axis=1) for task, rows in side.items()} for side in sides]
     for side in means:
@@ -100,7 +100,7 @@ def _training_noise(sides: Sequence[Side], settings: Settings) -> dict[str | Non
     freedom = sum(counts) - len(counts)
     if freedom == 0:
         return {}
-    from scipy.special import stdtrit  # costs a fifth of a second
+    from scipy.special import stdtrit  # slow to import (0.2 s)
 
     generator = np.random.default_rng((settings.seed, freedom))
     student = generator.permutation(stdtrit(freedom, (np.arange(settings.resamples) + 0.5) / settings.resamples))
@@ -110,21 +110,21 @@ def _training_noise(sides: Sequence[Side], settings: Settings) -> dict[str | Non
 
 
 def score(draws: Draws, settings: Settings) -> dict[str, Any]:
-    """`{"mean": interval, "tasks": {task: interval}}` of one model; shares, so no end lies outside of 0 to 1."""
-    found = {key: interval(value, draws.resampled[key], settings) for key, value in draws.value.items()}
-    return _by_task({k: {**i, "low": max(0.0, i["low"]), "high": min(1.0, i["high"])} for k, i in found.items()})
+    """`{"mean": interval, "tasks": {task: interval}}` of one model, clipped to 0 to 1."""
+    intervals = {key: interval(value, draws.resampled[key], settings) for key, value in draws.value.items()}
+    return _by_task({k: {**i, "low": max(0.0, i["low"]), "high": min(1.0, i["high"])} for k, i in intervals.items()})
 
 
 def difference(draws: Draws, settings: Settings, *, most: float = 1.0) -> dict[str, Any]:
-    """`{"mean": interval, "tasks": {task: interval}, "covers"}` of a paired difference, at `most` so much."""
-    few = fewest(settings)
-    found: dict[str | None, dict[str, float]] = {}
+    """`{"mean": interval, "tasks": {task: interval}, "covers"}` of a paired difference, clipped to ±`most`."""
+    needed = fewest(settings)
+    intervals: dict[str | None, dict[str, float]] = {}
     for key, value in draws.value.items():
-        found[key] = interval(value, draws.resampled[key], settings)
-        if draws.differing[key] < few:
-            found[key] |= {"low": min(0.0, found[key]["low"]), "high": max(0.0, found[key]["high"])}
-        found[key] |= {"low": max(-most, found[key]["low"]), "high": min(most, found[key]["high"])}
-    return {**_by_task(found), "covers": draws.covers}
+        intervals[key] = interval(value, draws.resampled[key], settings)
+        if draws.differing[key] < needed:
+            intervals[key] |= {"low": min(0.0, intervals[key]["low"]), "high": max(0.0, intervals[key]["high"])}
+        intervals[key] |= {"low": max(-most, intervals[key]["low"]), "high": min(most, intervals[key]["high"])}
+    return {**_by_task(intervals), "covers": draws.covers}
 
 
 def differences(ours: Side, theirs: Side, settings: Settings, *, most: float = 1.0) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def differences(ours: Side, theirs: Side, settings: Settings, *, most: float = 1
 
 
 def kept(draws: Draws, teacher: Draws, settings: Settings) -> dict[str, float] | None:
-    """The model's mean over the teacher's; None where the teacher scores nothing."""
+    """Ratio of the model's mean to the teacher's; None if the teacher scores 0."""
     if not teacher.value[None] > 0 or not np.all(teacher.resampled[None] > 0):
         return None
     ratio = interval(draws.value[None] / teacher.value[None], draws.resampled[None] / teacher.resampled[None], settings)
@@ -141,19 +141,19 @@ def kept(draws: Draws, teacher: Draws, settings: Settings) -> dict[str, float] |
 
 
 def fewest(settings: Settings) -> int:
-    """Examples that must differ before a difference can be more than chance: all on one side with a chance ≤ tail."""
+    """Least number of differing examples for a significant difference: all on one side has probability ≤ `tail`."""
     return math.ceil(-math.log2(settings.tail) - 1e-9)
 
 
 def verdict(difference: Mapping[str, float]) -> str:
-    """`better`, `worse`, or `open` where the interval of a difference does not leave zero out."""
+    """`better`, `worse`, or `open` if the interval of a difference contains zero."""
     if difference["low"] > 0:
         return "better"
     return "worse" if difference["high"] < 0 else "open"
 
 
 def seed_means(side: Side) -> tuple[dict[str, list[float]], list[float]]:
-    """Each seed's score: task → one a seed, and the means over tasks."""
+    """Task → each seed's score, and each seed's mean over tasks."""
     means = {task: rows.mean(axis=1) for task, rows in side.items()}
     overall = np.mean(list(means.values()), axis=0)
     return {task: [rounded(x) for x in values] for task, values in means.items()}, [rounded(x) for x in overall]

@@ -1,11 +1,11 @@
-"""The resampling behind every interval: a percentile bootstrap over the examples of one task.
+"""Percentile bootstrap over the examples of one task, which all intervals are computed with.
 
-The draws of a task depend on the seed, the task's name and its number of examples alone. So all models, metrics and
-commands see the same resampled examples: differences are paired, and a score has the same interval wherever it stands.
+The resamples of a task depend only on the seed, the task's name and its number of examples. So all models, metrics and
+commands see the same resampled examples: differences are paired, and a score has the same interval everywhere.
 
-A mean per class is a weighted mean whose weights are one over the size of the example's class. Examples are resampled
-with these weights held fixed, over all classes together: resampling within each class would say "no uncertainty at all"
-where a class has one example.
+A mean per class is a weighted mean with weights of one over the size of the example's class. Examples are resampled
+with fixed weights over all classes together: resampling within classes would give no uncertainty at all for a class of
+one example.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-BLOCK = 100  # resamples drawn at once: bounds the memory to 100 × examples
+BLOCK = 100  # resamples drawn at a time: bounds the memory to 100 × examples
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How intervals are made: `benchmark.bootstrap`, `.confidence` and `.seed`, as results.json records them."""
+    """Settings of intervals: `benchmark.bootstrap`, `.confidence` and `.seed`, as results.json records them."""
 
     resamples: int = 1000
     confidence: float = 0.95
@@ -33,18 +33,18 @@ class Settings:
 
     @classmethod
     def of(cls, results: Mapping[str, Any], confidence: float | None = None) -> Settings:
-        """Those of a benchmark's results.json; at another confidence where one is given."""
+        """The settings in a benchmark's results.json, with `confidence` replaced if given."""
         recorded = cls(**results["bootstrap"])
         return recorded if confidence is None else replace(recorded, confidence=confidence)
 
     @property
     def tail(self) -> float:
-        """Nominal chance of a value beyond one end of an interval."""
+        """Nominal probability of a value beyond one end of an interval."""
         return (1 - self.confidence) / 2
 
     @property
     def enough(self) -> bool:
-        """Whether the resamples can tell the ends of such an interval from the extremes of the draws."""
+        """Whether there are enough resamples to estimate the interval's percentiles."""
         return (self.resamples + 1) * self.tail >= 1 - 1e-9
 
 
@@ -76,7 +76,7 @@ def resample(task: str, rows: Array, settings: Settings, weights: ArrayLike | No
 
 
 def _counts(items: int, resamples: int, generator: np.random.Generator) -> Array:
-    """`[items, resamples]`: how often each example is drawn. Whole numbers, so sums of hits are exact in any order."""
+    """`[items, resamples]`: how often each example is drawn. Integers, so sums of hits are exact in any order."""
     drawn = generator.integers(0, items, size=(resamples, items)) + np.arange(resamples)[:, None] * items
     counts = np.bincount(drawn.ravel(), minlength=items * resamples).reshape(resamples, items)
     return counts.T.astype(np.float64)
@@ -89,7 +89,7 @@ def interval(value: float, resampled: Array, settings: Settings) -> dict[str, fl
 
 
 def rounded(value: float) -> float:
-    """Ten digits: below any meaning, above any difference between two machines' summation orders."""
+    """Round to ten digits, which hides differences in summation order between machines."""
     return round(float(value), 10) + 0.0
 
 

@@ -1,4 +1,4 @@
-"""What needs no model: guessing, and always giving the most frequent answer. A score must lie above both to be one."""
+"""Baselines without a model: guessing, and always giving the most frequent answer."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from cliprd.statistics.bootstrap import Settings, interval, rounded
 def rates(outcomes: Mapping[str, Any], protocol: str, facts: Mapping[str, Any]) -> dict[str, float]:
     """`{"guessing", "majority"}` of a task's primary metric, as shares of 1.
 
-    Classification: one class of all at random; the class with most examples always. Retrieval, mean of both directions:
-    a caption and an image at random, which is 1/images however many captions an image has (from an image the chance is
-    its share of all captions, one over the images on average); and always the image that has most captions, with one of
-    them. Multilabel and caption selection: `chance` in results.json, as an answer that is always the same orders
-    images, or chooses captions, no better than at random.
+    Classification: a random class; always the class with most examples. Retrieval, mean of both directions: a random
+    caption or image, which gives 1/images however many captions an image has (from an image, the chance is its share of
+    all captions, 1/images on average); always the image that has most captions, with one of them. Multilabel and
+    caption selection: `chance` in results.json for both, as a constant answer is no better than a random one.
 
     Args:
-        outcomes: of the task, as `benchmark` writes them.
-        protocol: whose captions count.
-        facts: of the task in results.json.
+        outcomes: the task's, as `benchmark` writes them.
+        protocol: determines which captions count.
+        facts: the task's entry in results.json.
     """
     images = facts["images"]
     if facts["kind"] in ("multilabel", "image_caption_selection"):
@@ -39,17 +38,17 @@ def rates(outcomes: Mapping[str, Any], protocol: str, facts: Mapping[str, Any]) 
 
 
 def floor(tasks: Mapping[str, Mapping[str, float]]) -> float:
-    """The mean over tasks of the higher of both rates."""
+    """Mean over tasks of the higher of the two rates."""
     return rounded(float(np.mean([max(task.values()) for task in tasks.values()])))
 
 
 def above(
     sides: Mapping[Key, Side], tasks: Mapping[str, Mapping[str, float]], settings: Settings
 ) -> dict[Key, dict[str, Any]]:
-    """Model → `{"mean": bool, "tasks": {task: bool}}`: whether its scores lie above both rates by their intervals.
+    """Model → `{"mean": bool, "tasks": {task: bool}}`: whether its scores are significantly above both rates.
 
-    The question is about these trainings and not their recipe: the interval of each seed's own score, over the
-    examples, must lie above. So few examples that guessing could have got all of them right show nothing.
+    This is about these trainings, not their recipe: the interval over examples of each seed's own score must lie above.
+    It is False if there are so few examples that guessing could have got all of them right.
 
     Args:
         sides: model → task → `[seeds, examples]`.
@@ -63,13 +62,13 @@ def above(
     }
     highest: dict[str | None, float] = {task: max(rate.values()) for task, rate in tasks.items()}
     any_side = next(iter(sides.values()))
-    luck: dict[str | None, float] = {
+    log_chance: dict[str | None, float] = {
         task: rows.shape[1] * math.log(highest[task] or 1) for task, rows in any_side.items()
-    }  # a rate of 0: nobody can score there
-    highest[None], luck[None] = floor(tasks), sum(luck.values())
-    found: dict[Key, dict[str | None, bool]] = {model: dict.fromkeys(luck, True) for model in sides}
+    }  # of guessing every example right; 0 for a rate of 0
+    highest[None], log_chance[None] = floor(tasks), sum(log_chance.values())
+    is_above: dict[Key, dict[str | None, bool]] = {model: dict.fromkeys(log_chance, True) for model in sides}
     for (model, _), drawn in draw(runs, settings).items():
         for key, resampled in drawn.resampled.items():
             low = interval(drawn.value[key], resampled, settings)["low"]
-            found[model][key] &= low > highest[key] and luck[key] <= math.log(settings.tail)
-    return {model: {"mean": entries.pop(None), "tasks": entries} for model, entries in found.items()}
+            is_above[model][key] &= low > highest[key] and log_chance[key] <= math.log(settings.tail)
+    return {model: {"mean": entries.pop(None), "tasks": entries} for model, entries in is_above.items()}

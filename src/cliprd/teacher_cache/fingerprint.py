@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,17 @@ def teacher_facts(encoder: Encoder) -> dict[str, Any]:
 def augmentation_facts(augmentation: Augmentation) -> dict[str, Any]:
     """Everything that fixes a crop, beside the sample's key and the view."""
     return {"version": augment.VERSION, **augmentation.model_dump(mode="json")}
+
+
+def augmentation_of(folder: Location, facts: Mapping[str, Any]) -> Augmentation:
+    """The augmentation that a cache's facts name.
+
+    Raises:
+        InputError: its crops are of another version than this cliprd makes.
+    """
+    refuse_other(folder, facts, {"augmentation": {**facts["augmentation"], "version": augment.VERSION}})
+    section = {key: value for key, value in facts["augmentation"].items() if key != "version"}
+    return Augmentation.model_validate_json(json.dumps(section))
 
 
 def facts(shards: ShardSet, encoder: Encoder, augmentation: Augmentation, views: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class TeacherCache:
         logit_scale: the teacher's, already exponentiated.
         views: augmented views of each image.
         teacher: id of the teacher.
+        augmentation: whose crops it has seen.
     """
 
     def __init__(self, folder: Location, found: manifest.Manifest) -> None:
@@ -34,13 +35,14 @@ class TeacherCache:
         self.logit_scale: float = found.facts["logit_scale"]
         self.views: int = found.facts["views"]
         self.teacher: str = found.facts["teacher"]
+        self.augmentation = fingerprint.augmentation_of(folder, found.facts)
 
     @classmethod
     def open(
         cls,
         location: Location,
         shards: ShardSet,
-        augmentation: Augmentation,
+        augmentation: Augmentation | None = None,
         *,
         encoder: Encoder | None = None,
         views: int | None = None,
@@ -50,7 +52,7 @@ class TeacherCache:
         Args:
             location: output of stage `cache`.
             shards: that it must embed, all of them and no others.
-            augmentation: whose crops it must have seen.
+            augmentation: whose crops it must have seen; None: any.
             encoder: that must have made it, weights, preprocessing and tokenizer included; None: any.
             views: how many it must hold; None: any number.
 
@@ -66,7 +68,7 @@ class TeacherCache:
             "dtype": fingerprint.DTYPE,
             **teacher,
             **({"views": views} if views is not None else {}),
-            "augmentation": fingerprint.augmentation_facts(augmentation),
+            **({"augmentation": fingerprint.augmentation_facts(augmentation)} if augmentation else {}),
             "shards": {shard.name: shard.sha256 for shard in shards.shards},
         }
         fingerprint.refuse_other(folder, found.facts, expected)

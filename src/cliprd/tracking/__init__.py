@@ -1,20 +1,8 @@
-"""MLflow: runs of trainings under their ablation's, scores and reports."""
+"""MLflow: runs of trainings under their ablation's, scores and reports, read from what stages leave behind."""
 
-from cliprd.tracking.check import check, check_start
-from cliprd.tracking.runs import RUN_FILE, flush, run_of, send_left, training_run
-from cliprd.tracking.scores import log_report, log_scores
+from cliprd.tracking.check import check
+from cliprd.tracking.follow import following
+from cliprd.tracking.runs import RUN_FILE, catch_up, run_of
 from cliprd.tracking.training import Training, describe
 
-__all__ = [
-    "RUN_FILE",
-    "Training",
-    "check",
-    "check_start",
-    "describe",
-    "flush",
-    "log_report",
-    "log_scores",
-    "run_of",
-    "send_left",
-    "training_run",
-]
+__all__ = ["RUN_FILE", "Training", "catch_up", "check", "describe", "following", "run_of"]

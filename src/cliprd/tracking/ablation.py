@@ -142,6 +142,7 @@ def view(keys: Sequence[str]) -> dict[str, Any]:
     """
     tasks = [key for key in keys if key.startswith("score/") and key.count("/") == 1 and key != "score/mean"]
     terms = [f"loss/{term}" for term in TERMS if f"loss/{term}" in keys]
+    terms += sorted(key for key in keys if key.startswith("loss/") and key not in terms)  # users' own
     weights = [f"weight/{term}" for term in ("vrd", "vrd_ce", "xrd") if f"params/weight/{term}" in keys]
     last = [key for key in ("loss/total", "loss/vrd", "loss/xrd") if key in terms]
     columns = [_column("metrics", key) for key in ("score/mean", "low/mean", "high/mean", "floor/mean", *tasks)]

@@ -2,11 +2,12 @@
 
 What no waiting cures is an error: an address that MLflow has no store for, a driver or folder that is missing, refused
 credentials, something else than an MLflow server, a deleted experiment. A server that does not answer now is none of
-these: its records are kept and sent later (`tracking.runs`).
+these: what it misses is sent later (`tracking.follow`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -15,8 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cliprd import storage
+from cliprd.artifact import manifest
+from cliprd.distill.sections import sections
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError
+from cliprd.extras import install, need
 from cliprd.params import Params
+from cliprd.storage import Location
 from cliprd.tracking import server
 from cliprd.tracking.runs import RUN_FILE
 
@@ -24,7 +30,7 @@ LIMIT = 15.0  # seconds in which a server answers, or counts as one that is away
 LONGEST_NAME = 256  # characters of an experiment's name that MLflow's database holds
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 CURE = "Name another place, or make it writable."
-DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}  # module → package
+DRIVERS = {"psycopg2": "'cliprd[server]'", "psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}  # module → package
 _FOR_NOW = (408, 425, 429)  # HTTP: ask again later
 _NOT_MLFLOW = ("not in a valid JSON format", "Exceeded 30 redirects")
 _NEVER = ("certificate verify failed", "SSLError", "WRONG_VERSION_NUMBER")
@@ -36,11 +42,11 @@ class AwayError(Exception):
     """The server does not answer now; the message says how."""
 
 
-def check_start(params: Params, student: Path) -> None:
-    """`check` before a training; what is wrong with one that was begun before is a warning: it goes on without a log.
+def check_start(params: Params, student: Location) -> None:
+    """`check` before a training; what is wrong with one that was begun before is a warning: it resumes without a log.
 
     Args:
-        params: `tracking` is used.
+        params: `tracking` and the training's are used.
         student: its folder.
 
     Raises:
@@ -49,9 +55,17 @@ def check_start(params: Params, student: Path) -> None:
     try:
         check(params, begin=True)
     except CliprdError as error:
-        if not (student / RUN_FILE).is_file():
+        if not _was_begun(params, student):
             raise
         server.warn(f"the training in {student} is not tracked", error)
+
+
+def _was_begun(params: Params, student: Location) -> bool:
+    with contextlib.suppress(CliprdError):
+        if storage.read_bytes(storage.join(student, RUN_FILE)) is not None:
+            return True
+        return manifest.read(student).params == sections(params)  # there is nothing left to train
+    return False
 
 
 def check(params: Params, *, begin: bool = False) -> str:
@@ -69,6 +83,7 @@ def check(params: Params, *, begin: bool = False) -> str:
     uri, name = params.tracking.uri, params.tracking.experiment
     if not uri:
         return "none (tracking.uri is empty)"
+    need("mlflow", f"tracking.uri = {server.shown(uri)}")
     what = f"experiment '{name}' at {server.shown(uri)}"
     if not name.strip() or len(name) > LONGEST_NAME:
         raise ParamsError(
@@ -147,7 +162,7 @@ def _look_at_database(uri: str) -> bool:
     except ModuleNotFoundError as error:
         raise EnvironmentError_(
             f"tracking.uri = {server.shown(uri)} needs a driver that is not installed: {error}.",
-            f"Install it: uv pip install {DRIVERS.get(str(error.name), error.name)}. Or write another driver into the "
+            f"Install it: pip install {DRIVERS.get(str(error.name), error.name)}. Or write another driver into the "
             "address, as postgresql+psycopg2://, or give an MLflow server's.",
         ) from error
     except OperationalError as error:
@@ -197,7 +212,9 @@ def _experiment(uri: str, name: str, begin: bool) -> Any:
             raise AwayError(text) from error
         raise _refusal(uri, f"cannot be used: {text}") from error
     except ModuleNotFoundError as error:
-        raise EnvironmentError_(f"tracking.uri = {server.shown(uri)}: {error}.", "Install it.") from error
+        raise EnvironmentError_(
+            f"tracking.uri = {server.shown(uri)}: {error}.", f"Install it: {install('mlflow')}"
+        ) from error
     except OSError as error:  # among them what `requests` raises
         raise AwayError(str(error)) from error
     except Exception as error:

@@ -1,7 +1,7 @@
-"""One run where several would be made: MLflow gives runs their ids and knows no "make it unless it is there".
+"""One run where several would be created: MLflow gives runs their ids and knows no "create it unless it is there".
 
-Whoever finds none with the tag makes one, looks again, and takes the oldest of what is there then; the others are
-removed, and their children handed to it. As everybody looks again after making, all agree on the one that stays.
+A process that finds none with the tag creates one, looks again, and takes the oldest of what is there then; the others
+are removed, and their children handed to it. As all look again after creating, they agree on the one that stays.
 """
 
 from __future__ import annotations
@@ -21,29 +21,19 @@ def found(client: Any, experiment: str, tag: str, value: str) -> list[Any]:
     return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
 
 
-def the_one(
-    client: Any, experiment: str, tag: str, value: str, make: Callable[[], Any], *, unfinished: bool = False
-) -> str:
-    """Id of the run that carries the tag; made by `make` where there is none.
-
-    Args:
-        unfinished: runs that are finished are left alone, and do not count.
-    """
+def the_one(candidates: Callable[[], list[Any]], create: Callable[[], Any], client: Any, experiment: str) -> str:
+    """Id of the first of the candidates; where there is none, of what `create` creates."""
     from mlflow.exceptions import MlflowException
-
-    def candidates() -> list[Any]:
-        runs = found(client, experiment, tag, value)
-        return [run for run in runs if not unfinished or run.info.status != "FINISHED"]
 
     runs = candidates()
     if not runs:
-        make()
+        create()
         runs = candidates()
     winner, *others = (run.info.run_id for run in runs)
     for other in others:
         for child in children(client, experiment, other):
             client.set_tag(child.info.run_id, PARENT, winner)
-        with contextlib.suppress(MlflowException):  # another has just removed it
+        with contextlib.suppress(MlflowException):  # another process has just removed it
             client.delete_run(other)
     return str(winner)
 

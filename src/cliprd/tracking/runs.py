@@ -1,220 +1,119 @@
-"""One MLflow run a training, under its ablation's parent run: what happens while it trains.
+"""Which MLflow run a student's is, and how what it lacks is sent.
 
-Tracking never decides over training. Records are appended to `volatile/mlflow.jsonl` beside the student, and a thread
-sends them on. Where the server is away they wait there: for it to come back; or for the next `cliprd distill` of the
-same student, `cliprd benchmark` of it, or `cliprd compare`, whichever comes first (`flush`). `volatile/mlflow.json`
-says which run it is, or, as long as there is none, what the run is to be. Both lie in the student's folder, so that a
-training that goes on elsewhere goes on in its run.
+`volatile/mlflow.json` lies in the student's folder, so that a training that is resumed elsewhere goes on in its run. It
+names the run or, as long as there is none, describes what the run is to be.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+import json
+from collections.abc import Mapping
 from typing import Any
 
-from cliprd import files
+from cliprd import storage
 from cliprd.artifact import manifest
-from cliprd.artifact.folder import fetch_folder
-from cliprd.distill.record import Record
-from cliprd.names import key, visible
+from cliprd.artifact.pointer import resolve
 from cliprd.params import Params
-from cliprd.reading import read_json
+from cliprd.reading import parse_json
 from cliprd.storage import Location
-from cliprd.tracking import server, spool
-from cliprd.tracking.election import found
-from cliprd.tracking.sender import Sender, known_steps, send
-from cliprd.tracking.spool import Spool
-from cliprd.tracking.system import Sampler
+from cliprd.tracking import election, server
+from cliprd.tracking.records import Records, last_step, send
 from cliprd.tracking.training import TRAINING, Training, ensure_run, settle
 
 RUN_FILE = f"{manifest.VOLATILE_DIR}/mlflow.json"
-SPOOL_FILE = f"{manifest.VOLATILE_DIR}/mlflow.jsonl"
-LAST_WAIT = 30.0  # seconds that the end of a training waits for its records to arrive
-LAST_WAIT_STOPPED = 5.0  # where it was interrupted: somebody is waiting
-Report = Callable[[Record], None]
-
-
-def step_metrics(record: Record) -> dict[str, float]:
-    """A record as MLflow metrics: `loss/<term>`, `loss/total`, `scale/<name>`, and the run's pace."""
-    return {
-        **{key(f"loss/{term}"): float(value) for term, value in record.terms.items()},
-        "loss/total": float(sum(record.terms.values())),
-        **{key(f"scale/{name.removesuffix('_scale')}"): float(value) for name, value in record.scales.items()},
-        "grad_norm": float(record.grad_norm),
-        "lr": float(record.lr),
-        "epoch": float(record.epoch),
-        "images_per_second": float(record.images_per_second),
-        "data_wait": float(record.data_wait),
-    }
-
-
-@contextlib.contextmanager
-def training_run(params: Params, folder: Path, describe: Callable[[], Training]) -> Iterator[Report]:
-    """The run of the training in `folder`, begun or gone on with; yields what to call with each record.
-
-    Args:
-        params: `tracking` is used; an empty `uri` yields a function that does nothing.
-        folder: the student's folder.
-        describe: what the training is; called where the folder does not know it yet.
-    """
-    if not params.tracking.uri:
-        yield lambda record: None
-        return
-    try:
-        note, resumed = _noted(params, folder, describe)
-        records = Spool(folder / SPOOL_FILE)
-    except Exception as error:  # a disk, or a defect of ours: training is worth more than its log
-        server.warn(f"the training in {folder} is not tracked", error)
-        yield lambda record: None
-        return
-    training = note.training
-    if resumed:
-        records.append({"status": "RUNNING", "time": _now()})
-
-    def open_run() -> tuple[Any, str]:
-        client = server.connect(params.tracking.uri)
-        run_id = ensure_run(client, note.experiment, training, note.run_id, resumed=resumed)
-        if run_id != note.run_id and not sender.given_up:
-            note.run_id = run_id
-            note.write()
-        return client, run_id
-
-    sender, sampler = Sender(records, open_run, f"training {training.name}"), Sampler()
-    broken = False
-
-    def report(record: Record) -> None:
-        nonlocal broken
-        try:
-            records.append({"step": record.step, "time": _now(), "metrics": {**step_metrics(record), **sampler.take()}})
-            sender.wake()
-        except Exception as error:
-            if not broken:
-                server.warn(f"from step {record.step} on, training {training.name} is not tracked", error)
-            broken = True
-
-    status, wait = "FAILED", LAST_WAIT
-    try:
-        yield report
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status, wait = "KILLED", LAST_WAIT_STOPPED
-        raise
-    finally:
-        sampler.stop()
-        with contextlib.suppress(Exception):
-            records.append({"status": status, "time": _now()})
-            _end(params, note, records, sender, wait)
-
-
-def _end(params: Params, note: _Note, records: Spool, sender: Sender, wait: float) -> None:
-    arrived = sender.finish(wait)
-    if not arrived:
-        print(
-            f"cliprd: warning: {records.left} records of training {note.training.name} have not reached MLflow; "
-            f"they are kept in {visible(records.path)}. `cliprd benchmark` of it, `cliprd compare`, or the same "
-            "`cliprd distill` again sends them.",
-            file=sys.stderr,
-        )
-    else:
-        client = server.connect(params.tracking.uri)
-        settle(client, server.experiment_id(client, note.experiment), note.training)
-    records.close(remove=arrived)
-
-
-def flush(params: Params, folder: Path) -> str | None:
-    """Send what a training has left in its spool, and return its run's id; None where it has none.
-
-    Writes nothing here: the folder may be another's (DVC's, or a copy of one in S3). The server is asked what it has,
-    so that nothing is sent twice however often this is called.
-
-    Raises:
-        Exception: whatever the server or the network raises.
-    """
-    note = _Note.read(folder / RUN_FILE)
-    if not params.tracking.uri or note is None:
-        return None
-    left = list(spool.entries(folder / SPOOL_FILE))
-    if note.run_id is not None and not left:
-        return note.run_id
-    client = server.connect(params.tracking.uri)
-    run_id = ensure_run(client, note.experiment, note.training, note.run_id, resumed=True)
-    known = known_steps(client, run_id)
-    place = server.experiment_id(client, note.experiment)
-    steps = {entry["step"] for entry in left if "step" in entry}
-    ended = client.get_run(run_id).info.status == left[-1].get("status") if left else True
-    if not (steps <= known and ended):
-        send(client, run_id, left, known)
-        settle(client, place, note.training)
-    return run_id
-
-
-def send_left(params: Params, student: Location) -> None:
-    """`flush` of a finished student, wherever it lies; a failure is one warning."""
-    if not params.tracking.uri:
-        return
-    try:
-        flush(params, fetch_folder(student))
-    except Exception as error:
-        server.warn(f"what is left of the training in {student} is not tracked", error)
-
-
-def run_of(params: Params, folder: Path) -> str | None:
-    """Id of the run of the student in `folder`, None where it has none (yet). Asks the server only where it must."""
-    if not params.tracking.uri:
-        return None
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # an older cliprd has noted no more than this
-        if (run_id := read_json(folder / RUN_FILE)["run_id"]) is not None:
-            return str(run_id)
-    note = _Note.read(folder / RUN_FILE)
-    if note is None:
-        return None
-    client = server.connect(params.tracking.uri)
-    experiment = client.get_experiment_by_name(note.experiment)
-    runs = found(client, experiment.experiment_id, TRAINING, note.training.key) if experiment else []
-    return str(runs[0].info.run_id) if runs else None
 
 
 @dataclasses.dataclass
-class _Note:
+class Note:
     """The content of RUN_FILE."""
 
-    file: Path
     run_id: str | None
     experiment: str
     training: Training
 
     @classmethod
-    def read(cls, file: Path) -> _Note | None:
+    def read(cls, student: Location) -> Note | None:
         """None where there is none; or, after a line, one of an older cliprd or a damaged one: nothing can be sent."""
+        file = storage.join(student, RUN_FILE)
         try:
-            body: Mapping[str, Any] = read_json(file)
-            told = {**body["training"], "datasets": tuple(body["training"]["datasets"])}
-            return cls(file, body["run_id"], body["experiment"], Training(**told))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            if (data := storage.read_bytes(file)) is None:
+                return None
+            body: Mapping[str, Any] = parse_json(data)
+            training = {**body["training"], "datasets": tuple(body["training"]["datasets"])}
+            return cls(body["run_id"], body["experiment"], Training(**training))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             server.warn(f"{file} is damaged, or of another cliprd, and is left out", error)
             return None
 
-    def write(self) -> None:
-        told = dataclasses.asdict(self.training)
-        files.write_json(self.file, {"run_id": self.run_id, "experiment": self.experiment, "training": told})
+    def write(self, student: Location) -> None:
+        """Put it there."""
+        storage.write_bytes(storage.join(student, RUN_FILE), json.dumps(dataclasses.asdict(self)).encode())
 
 
-def _noted(params: Params, folder: Path, describe: Callable[[], Training]) -> tuple[_Note, bool]:
-    """What the folder knows of its run, and whether it knew it before."""
-    file = folder / RUN_FILE
-    if (found := _Note.read(file)) is not None:
-        return found, True
-    note = _Note(file, None, params.tracking.experiment, describe())
-    note.write()
-    return note, False
+class Link:
+    """A connection to a student's run, which is made where there is none.
+
+    Args:
+        uri: of the server.
+        note: gets the run's id.
+        folder: the student's.
+        resumed: see `ensure_run`.
+
+    Raises:
+        Exception: whatever the server or the network raises, also by the methods.
+    """
+
+    def __init__(self, uri: str, note: Note, folder: Location, *, resumed: bool) -> None:
+        self._client, self._training = server.connect(uri), note.training
+        self.run_id = ensure_run(self._client, note.experiment, note.training, note.run_id, resumed=resumed)
+        self._records = Records(folder, last_step(self._client, self.run_id))
+
+    def send(self) -> None:
+        """What has come since the last call; after a failure only a new Link knows what has arrived."""
+        send(self._client, self.run_id, self._records.read())
+
+    def become(self, status: str) -> None:
+        """Set the run's status, and its parent's; what was done before is not done again."""
+        run = self._client.get_run(self.run_id)
+        if run.info.status == status:
+            return
+        if status == "RUNNING":
+            self._client.update_run(self.run_id, status=status)
+        else:
+            self._client.set_terminated(self.run_id, status, end_time=self._records.latest)
+        settle(self._client, run.info.experiment_id, self._training)
 
 
-def _now() -> int:
-    return int(time.time() * 1000)
+def catch_up(params: Params, student: Location) -> str | None:
+    """Send what MLflow lacks of a finished student, and return its run's id; None where it has none.
+
+    Writes nothing here: the folder may be another's (DVC's, or in S3).
+
+    Raises:
+        Exception: whatever the server or the network raises.
+    """
+    student = resolve(student)
+    if not params.tracking.uri or (note := Note.read(student)) is None:
+        return None
+    link = Link(params.tracking.uri, note, student, resumed=True)
+    link.send()
+    link.become("FINISHED")
+    return link.run_id
+
+
+def run_of(params: Params, student: Location) -> str | None:
+    """Id of the run of a student, None where it has none (yet). Asks the server only where it must."""
+    if not params.tracking.uri:
+        return None
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # an older cliprd has noted no more than this
+        body = parse_json(storage.read_bytes(storage.join(student, RUN_FILE)) or b"{}")
+        if body["run_id"] is not None:
+            return str(body["run_id"])
+    if (note := Note.read(student)) is None:
+        return None
+    client = server.connect(params.tracking.uri)
+    experiment = client.get_experiment_by_name(note.experiment)
+    runs = election.found(client, experiment.experiment_id, TRAINING, note.training.key) if experiment else []
+    return str(runs[0].info.run_id) if runs else None

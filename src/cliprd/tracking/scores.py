@@ -1,26 +1,36 @@
 """What comes after a training: a student's scores and pictures in its run, and a comparison's report in the parent's.
 
-Each is logged once, and a tag that is set last says so; so a call that the server missed is made good by the next one.
+Both are read from the finished folders of `benchmark` and `compare`. Each is logged once, and a tag that is set last
+says so; what the server missed is logged by the next command that reads these folders.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cliprd import storage
 from cliprd.artifact import manifest
 from cliprd.artifact.folder import fetch_folder
+from cliprd.artifact.pointer import resolve
 from cliprd.names import key
 from cliprd.params import Params
+from cliprd.reading import parse_json
+from cliprd.report import comparison, standing, verdicts
+from cliprd.report.results import TEACHER
+from cliprd.report.runs import Grid, Run
+from cliprd.report.sheet import write_sheet
 from cliprd.report.table import left_out as in_words
+from cliprd.statistics.bootstrap import Settings
 from cliprd.storage import Location
 from cliprd.tracking import server
 from cliprd.tracking.election import PARENT
-from cliprd.tracking.runs import flush
+from cliprd.tracking.runs import catch_up
 
 BENCHMARK = "cliprd.benchmark"  # tag: fingerprint of the benchmark that was logged
 LEFT_OUT = "cliprd.left_out"  # tag: tasks that were not scored, each with its reason
@@ -31,74 +41,77 @@ VERDICTS = "cliprd.verdicts"  # tag of an ablation: `_verdicts` as JSON
 MOST = 1000  # metrics in one request: MLflow's limit
 PARTS = ("low", "high", "guessing", "majority", "floor")
 MOST_TAGGED = 4500  # characters; MLflow's database holds 5,000 in a tag
-Draw = Callable[[Path], Mapping[str, Mapping[str, Any]]]
 
 
-def log_scores(params: Params, student: Path, benchmark: str, draw: Draw, left_out: str = "") -> None:
-    """Send what the student's training has left to send, then its scores and pictures.
+def log_scores(params: Params, student: Location, benchmark: Location, teacher: Location | None) -> str | None:
+    """Send what MLflow lacks of a student's training, then its scores and pictures; returns its run's id.
+
+    Metrics are those of `score_metrics` and `summary`; a mean's `standing` becomes a tag of the run.
 
     Args:
         params: `tracking` is used.
-        student: the student's folder, which knows its run.
-        benchmark: fingerprint of its benchmark.
-        draw: writes the files to log into a folder and gives the scores, name → {"value", "low", "high"} (`mean`,
-            `<task>`, `<task>/<protocol>/<metric>`): the metrics `score/<name>`, `low/<name>` and `high/<name>`, and
-            `guessing/<task>`, `majority/<task>` and `floor/mean` where they have these. A mean's `standing` becomes a
-            tag of the run. Called only where they are not logged yet.
-        left_out: tasks that were not scored, in words.
+        student: its folder, which knows its run; nothing happens where it is a teacher's, or was never tracked.
+        benchmark: its finished benchmark.
+        teacher: the benchmark that it is compared with in its pictures; None: there are none.
     """
+    run_id = None
     try:
-        run_id = flush(params, student)
-        if run_id is None:
-            return
+        trained = manifest.read(resolve(student))
+        if trained.stage != "distill" or (run_id := catch_up(params, student)) is None:
+            return None
         client = server.connect(params.tracking.uri)
-        if client.get_run(run_id).data.tags.get(BENCHMARK) == benchmark:
-            return
+        scored = manifest.read(resolve(benchmark), stage="benchmark")
+        if client.get_run(run_id).data.tags.get(BENCHMARK) == scored.fingerprint:
+            return run_id
+        run = Run(trained.facts["run"], fetch_folder(benchmark), scored, fetch_folder(student), trained)
         with tempfile.TemporaryDirectory(prefix="cliprd-sheet-") as folder:
-            found = draw(Path(folder))
-            _log_metrics(client, run_id, score_metrics(found))
+            _draw(Path(folder), run, teacher)
+            scores = summary(run)
+            _log_metrics(client, run_id, score_metrics(scores))
             client.log_artifacts(run_id, folder)
-        for name, score in found.items():
+        for name, score in scores.items():
             if "standing" in score:
                 client.set_tag(run_id, STANDING + name.removeprefix("mean").replace("/", "."), score["standing"])
-        _tag_left_out(client, run_id, left_out)
-        client.set_tag(run_id, BENCHMARK, benchmark)
-    except Exception as error:  # whatever a server or network can raise: the benchmark is worth more than its log
-        server.warn(f"the scores of {student.name} are not tracked", error, "`cliprd compare` sends them.")
+        _tag_left_out(client, run_id, str(scored.facts.get("left_out", "")))
+        client.set_tag(run_id, BENCHMARK, scored.fingerprint)
+    except Exception as error:  # a server or network can raise anything: the benchmark is worth more than its log
+        name = Path(student).name
+        server.warn(f"the scores of {name} are not tracked", error, "`cliprd compare` sends them.")
+    return run_id
 
 
-def log_report(params: Params, comparison: Location, content: Mapping[str, Any], students: Iterable[Path]) -> None:
-    """Log a comparison's files and the methods' means in its students' parent run; in each, where they have several.
+def log_comparison(params: Params, benchmarks: Location, students: Location, output: Location) -> None:
+    """`log_scores` of all that was compared; then the report's files and the methods' means in the parent run.
 
     Args:
-        params: `tracking` is used.
-        comparison: the finished folder of `compare`.
-        content: of its comparison.json.
-        students: the folders compared.
+        params: `ablation` and `tracking` are used.
+        benchmarks, students: inputs of `compare`.
+        output: its finished folder.
     """
-    if not params.tracking.uri:
-        return
+    names = [f"{method}-{seed}" for method in params.ablation.methods for seed in params.ablation.seeds]
+    teacher = storage.join(benchmarks, TEACHER)
+    runs = [log_scores(params, storage.join(students, name), storage.join(benchmarks, name), teacher) for name in names]
     try:
-        runs = [run_id for student in students if (run_id := flush(params, student)) is not None]
-        if not runs:
-            return
-        client = server.connect(params.tracking.uri)
-        fingerprint = manifest.read(comparison, stage="compare").fingerprint
-        parents = {client.get_run(run_id).data.tags.get(PARENT) for run_id in runs} - {None}
-        for parent in sorted(parents):
-            if client.get_run(parent).data.tags.get(COMPARISON) == fingerprint:
-                continue
-            _log_metrics(client, parent, score_metrics(_means(content)))
-            block = content["protocols"][content["protocol"]]
-            client.set_tag(parent, HEADLINE, block["headline"])
-            client.set_tag(parent, VERDICTS, json.dumps(_verdicts(content), sort_keys=True))
-            folder = fetch_folder(comparison)
-            for file in ("comparison.md", "comparison.json", "index.html"):
-                client.log_artifact(parent, str(folder / file), "report")
-            _tag_left_out(client, parent, in_words(content.get("left_out", {})))
-            client.set_tag(parent, COMPARISON, fingerprint)
+        _log_report(params, output, [run_id for run_id in runs if run_id is not None])
     except Exception as error:
         server.warn("the report is not tracked", error, "The same `cliprd compare` again sends it.")
+
+
+def _log_report(params: Params, output: Location, runs: Iterable[str]) -> None:
+    client = server.connect(params.tracking.uri)
+    fingerprint = manifest.read(output, stage="compare").fingerprint
+    for parent in sorted({client.get_run(run_id).data.tags.get(PARENT) for run_id in runs} - {None}):
+        if client.get_run(parent).data.tags.get(COMPARISON) == fingerprint:
+            continue
+        folder = fetch_folder(output)
+        content = parse_json((folder / "comparison.json").read_bytes())
+        _log_metrics(client, parent, score_metrics(_means(content)))
+        client.set_tag(parent, HEADLINE, content["protocols"][content["protocol"]]["headline"])
+        client.set_tag(parent, VERDICTS, json.dumps(_verdicts(content), sort_keys=True))
+        for file in ("comparison.md", "comparison.json", "index.html"):
+            client.log_artifact(parent, str(folder / file), "report")
+        _tag_left_out(client, parent, in_words(content.get("left_out", {})))
+        client.set_tag(parent, COMPARISON, fingerprint)
 
 
 def score_metrics(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -114,20 +127,17 @@ def score_metrics(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 def _means(content: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
     """`mean/<method>` of all, `difference/<method>` to the reference."""
     block = content["protocols"][content["protocol"]]
-    found = {
-        f"mean/{method}": entry["mean"] for method, entry in {"teacher": block["teacher"], **block["methods"]}.items()
-    }
-    for method, entry in block["methods"].items():
-        if "difference" in entry:
-            found[f"difference/{method}"] = entry["difference"]["mean"]
-    return found
+    models = {TEACHER: block["teacher"], **block["methods"]}
+    means = {f"mean/{model}": entry["mean"] for model, entry in models.items()}
+    differences = {method: entry["difference"] for method, entry in block["methods"].items() if "difference" in entry}
+    return means | {f"difference/{method}": difference["mean"] for method, difference in differences.items()}
 
 
 def _verdicts(content: Mapping[str, Any]) -> dict[str, Any]:
     """`{"protocol", "confidence", "covers", "reference", "seeds": n, "methods": {METHOD: word},
     "not_above_guessing": [MODEL]}`."""
     block = content["protocols"][content["protocol"]]
-    models = {"teacher": block["teacher"], **block["methods"]}
+    models = {TEACHER: block["teacher"], **block["methods"]}
     return {
         "protocol": content["protocol"],
         "confidence": content["confidence"],
@@ -152,3 +162,50 @@ def _log_metrics(client: Any, run_id: str, metrics: Mapping[str, float]) -> None
     new: Sequence[Any] = [Metric(key, value, now, 0) for key, value in metrics.items() if known.get(key) != value]
     for start in range(0, len(new), MOST):
         client.log_batch(run_id, metrics=new[start : start + MOST])
+
+
+def summary(run: Run) -> dict[str, Mapping[str, Any]]:
+    """Every score with its interval: `mean` and `<task>` of the primary metric by the first protocol of all tasks,
+    `mean/<protocol>` by each of these, `<task>/<protocol>/<metric>` of all.
+
+    A task has its rates of `guessing` and `majority` too; a mean has the `floor` that they make, and its `standing`.
+    """
+    results = run.results
+    scores: dict[str, Mapping[str, Any]] = {}
+    for protocol in _protocols(results):
+        stands = standing.standing([run], protocol, Settings.of(results))
+        floor, above = stands["floor"], stands["above_guessing"]["mean"]
+        words = verdicts.standing(stands["mean"], floor["mean"], above)
+        mean = {**stands["mean"], "floor": floor["mean"], "standing": words}
+        if not scores:
+            scores = {"mean": mean}
+            scores |= {name: {**score, **floor["tasks"][name]} for name, score in stands["tasks"].items()}
+        scores[f"mean/{protocol}"] = mean
+    for name, task in results["tasks"].items():
+        parts: dict[str, Any] = {**task["protocols"], **({"fidelity": task["fidelity"]} if task["fidelity"] else {})}
+        for part, entry in parts.items():
+            scores |= {f"{name}/{part}/{metric}": score for metric, score in entry["scores"].items()}
+    return scores
+
+
+def _protocols(results: Mapping[str, Any]) -> list[str]:
+    """Those that all tasks were scored by, `standard` before `paper`."""
+    tasks = results["tasks"].values()
+    return [p for p in ("standard", "paper") if tasks and all(p in task["protocols"] for task in tasks)]
+
+
+def _draw(folder: Path, run: Run, teacher: Location | None) -> None:
+    """The run's artifacts: pictures, history and results."""
+    (folder / "benchmark").mkdir()
+    for name in ("scores.json", "results.json"):
+        shutil.copyfile(run.folder / name, folder / "benchmark" / name)
+    if run.student is not None:
+        shutil.copyfile(run.student / "history.csv", folder / "history.csv")
+    protocol = next(iter(_protocols(run.results)), None)
+    if teacher is None or protocol is None:
+        return
+    method, _, seed = run.name.rpartition("-")
+    theirs = fetch_folder(teacher)
+    grid = Grid(Run(TEACHER, theirs, manifest.read(theirs)), {method: [run]}, (int(seed),))
+    content = comparison.build(grid, reference=method, protocol=protocol)
+    write_sheet(folder, grid, content, {"compare": {"reference": method, "protocol": protocol, "against": TEACHER}})

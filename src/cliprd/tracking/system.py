@@ -1,68 +1,48 @@
 """The machine while it trains: MLflow's own monitors of processor, memory, disk, network and GPU.
 
-MLflow's SystemMetricsMonitor sends by itself, and ends at the first outage. Its monitors are read here, and what they
-say since the last record goes with the next one: it stands over the same steps and arrives as surely as the losses.
+MLflow's SystemMetricsMonitor sends by itself and ends at the first outage. Its monitors are read here instead.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import threading
+import time
 from typing import Any
 
-INTERVAL = 10.0  # seconds between two samples, as MLflow has it
+INTERVAL = 10.0  # seconds between two samples, MLflow's default
 
 
 class Sampler:
-    """Samples in a thread of its own until `stop`."""
+    """Used by one thread."""
 
     def __init__(self) -> None:
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
+        from mlflow.system_metrics.metrics import cpu_monitor, disk_monitor, gpu_monitor, network_monitor
+
+        self.interval = float(os.environ.get("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL") or INTERVAL)
+        self._due = 0.0
         self._monitors: list[Any] = []
-        self._sampled = False
-        self._thread = threading.Thread(target=self._follow, name="cliprd-system", daemon=True)
-        self._thread.start()
-
-    def _follow(self) -> None:
-        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-        from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-        from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-
-        interval = float(os.environ.get("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL") or INTERVAL)
-        for kind in (CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor):
-            try:
+        for kind in (
+            cpu_monitor.CPUMonitor, disk_monitor.DiskMonitor, network_monitor.NetworkMonitor, gpu_monitor.GPUMonitor,
+        ):  # fmt: skip
+            with contextlib.suppress(Exception):  # no such device, or nothing to ask it by
                 self._monitors.append(kind())
-            except Exception:  # noqa: S112 — no such device, or nothing to ask it by
-                continue
-        while True:
-            with self._lock:
-                for monitor in list(self._monitors):
-                    try:
-                        monitor.collect_metrics()
-                    except Exception:  # a monitor that fails is worth no training
-                        self._monitors.remove(monitor)
-                self._sampled = True
-            if self._stop.wait(interval):
-                return
+
+    def sample(self) -> None:
+        """Take a sample where one is due; a monitor that fails is left out from then on."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + self.interval
+            for monitor in list(self._monitors):
+                try:
+                    monitor.collect_metrics()
+                except Exception:
+                    self._monitors.remove(monitor)
 
     def take(self) -> dict[str, float]:
         """Means of the samples since the last call, under `system/`; empty where there is none."""
-        if not self._lock.acquire(blocking=False):
-            return {}  # it samples at this very moment: the next record has them
-        try:
-            if not self._sampled:
-                return {}
-            self._sampled = False
-            means: dict[str, float] = {}
-            for monitor in self._monitors:
+        means: dict[str, float] = {}
+        for monitor in self._monitors:
+            if monitor.metrics:
                 means |= {f"system/{name}": float(value) for name, value in monitor.aggregate_metrics().items()}
                 monitor.clear_metrics()
-            return means
-        finally:
-            self._lock.release()
-
-    def stop(self) -> None:
-        """No more samples; does not wait."""
-        self._stop.set()
+        return means

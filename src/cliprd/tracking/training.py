@@ -1,4 +1,4 @@
-"""What is told of a training once: the run's name, parameters, tags and data set, and the ablation it belongs to."""
+"""What MLflow gets of a training once: its name, parameters, tags and data set, and the ablation it belongs to."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def describe(
     in_force = manifest.in_force(sections(params), {"effective": effective})["distill"]
     own = {name: in_force[name] for name in _BY_METHOD if name in in_force}
     weights = own.pop("weights", {})
-    told = {name: v for name, v in in_force.items() if name not in (*_ARM, *_MACHINE, *_BY_METHOD)}
+    common_distill = {name: v for name, v in in_force.items() if name not in (*_ARM, *_MACHINE, *_BY_METHOD)}
     fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
-    made = {**cache.params, "data": shards.params}  # how data and cache were made is theirs to say, not our caller's
-    # 6000: MLflow's limit
-    common = {mlflow_key(key): visible(value)[:6000] for key, value in flat({**made, **shared, "distill": told})}
+    before = {**cache.params, "data": shards.params}  # how data and cache were made their manifests know best
+    tree = {**before, **shared, "distill": common_distill}
+    common = {mlflow_key(name): visible(value)[:6000] for name, value in flat(tree)}  # 6000: MLflow's limit
     arm = {name: str(in_force[name]) for name in _ARM if name in in_force}
     arm |= {f"distill.{name}": str(value) for name, value in own.items()}
     arm |= {mlflow_key(f"weight/{term}"): f"{weight:g}" for term, weight in weights.items()}
@@ -103,7 +103,7 @@ def describe(
             "key": digest,
             "name": f"ablation-{digest[:8]}",
             "params": common,
-            "note": f"{samples} pairs, {d.epochs} epochs of batch {told['batch_size']}, learning rate {d.lr:g}"
+            "note": f"{samples} pairs, {d.epochs} epochs of batch {in_force['batch_size']}, learning rate {d.lr:g}"
             + (f", teacher {markdown.text(teacher)}" if teacher else "")
             + ". Its children are the methods × seeds; what they share are its parameters.",
             "tags": {f"cliprd.{name}": value for name, value in fingerprints.items()},
@@ -124,7 +124,7 @@ def _dataset(shards: Manifest, samples: Any) -> dict[str, str]:
 
 
 def ensure_run(client: Any, experiment: str, training: Training, run_id: str | None, *, resumed: bool) -> str:
-    """Id of the training's run, made and told of where that has not been done, or not wholly; safe to call again.
+    """Id of the training's run, created and described where that has not been done, or not completely.
 
     Args:
         experiment: its name.
@@ -134,33 +134,25 @@ def ensure_run(client: Any, experiment: str, training: Training, run_id: str | N
     from mlflow.entities import RunTag
 
     place = experiment_id(client, experiment)
-    parent = _parent(client, place, training) if training.ablation else None
-    if run_id is None or not _alive(client, run_id):
-        tags = {**training.tags, TRAINING: training.key, **({election.PARENT: parent} if parent else {})}
 
-        def make() -> Any:
-            return client.create_run(place, start_time=training.start, run_name=training.name, tags=tags)
+    def unfinished() -> list[Any]:
+        runs = election.found(client, place, TRAINING, training.key)
+        return [run for run in runs if run.info.status != "FINISHED"]
 
-        finished = resumed and election.found(client, place, TRAINING, training.key)
-        run_id = (
-            finished[0].info.run_id
-            if finished and all(run.info.status == "FINISHED" for run in finished)
-            else election.the_one(client, place, TRAINING, training.key, make, unfinished=True)
-        )
-    _tell(client, run_id, training.params)
-    if training.datasets:
-        _log_datasets(client, run_id, training.datasets)
-    adopt(client, place, run_id, training)
+    def create() -> Any:
+        tags = {**training.tags, TRAINING: training.key}
+        return client.create_run(place, start_time=training.start, run_name=training.name, tags=tags)
+
+    runs = election.found(client, place, TRAINING, training.key)
+    ids = [str(run.info.run_id) for run in runs]
+    if run_id not in ids:  # also where it was removed, or is another server's
+        ended = resumed and ids and all(run.info.status == "FINISHED" for run in runs)
+        run_id = ids[0] if ended else election.the_one(unfinished, create, client, place)
+    _adopt(client, place, run_id, training)
+    _add_params(client, run_id, training.params)
+    _add_datasets(client, run_id, training.datasets)
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in training.tags.items()])
     return run_id
-
-
-def adopt(client: Any, place: str, run_id: str, training: Training) -> None:
-    """Hand the run to the parent that all agree on; where several were made at once that may be another by now."""
-    if training.ablation:
-        parent = _parent(client, place, training)
-        if client.get_run(run_id).data.tags.get(election.PARENT) != parent:
-            client.set_tag(run_id, election.PARENT, parent)
 
 
 def settle(client: Any, place: str, training: Training) -> None:
@@ -168,36 +160,33 @@ def settle(client: Any, place: str, training: Training) -> None:
     if not training.ablation:
         return
     parent = _parent(client, place, training)
-    runs = any(run.info.status == "RUNNING" for run in election.children(client, place, parent))
-    if runs:
+    if any(run.info.status == "RUNNING" for run in election.children(client, place, parent)):
         client.update_run(parent, status="RUNNING")
     else:
         client.set_terminated(parent, "FINISHED")
 
 
+def _adopt(client: Any, place: str, run_id: str, training: Training) -> None:
+    """Hand the run to the parent that all agree on; where several were created at once that may soon be another."""
+    while training.ablation:
+        parent = _parent(client, place, training)
+        if client.get_run(run_id).data.tags.get(election.PARENT) == parent:
+            return
+        client.set_tag(run_id, election.PARENT, parent)
+
+
 def _parent(client: Any, place: str, training: Training) -> str:
-    told = training.ablation
-    tags = {ABLATION: told["key"], KIND: "ablation", "mlflow.note.content": told["note"], **told["tags"]}
+    ablation = training.ablation
+    tags = {ABLATION: ablation["key"], KIND: "ablation", "mlflow.note.content": ablation["note"], **ablation["tags"]}
 
-    def make() -> None:
-        made = client.create_run(place, run_name=told["name"], tags=tags)
-        _tell(client, made.info.run_id, told["params"])
+    def create() -> None:
+        run = client.create_run(place, run_name=ablation["name"], tags=tags)
+        _add_params(client, run.info.run_id, ablation["params"])
 
-    return election.the_one(client, place, ABLATION, told["key"], make)
-
-
-def _alive(client: Any, run_id: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return False
-        raise
+    return election.the_one(lambda: election.found(client, place, ABLATION, ablation["key"]), create, client, place)
 
 
-def _tell(client: Any, run_id: str, params: Mapping[str, str]) -> None:
+def _add_params(client: Any, run_id: str, params: Mapping[str, str]) -> None:
     from mlflow.entities import Param
 
     known = client.get_run(run_id).data.params
@@ -206,10 +195,9 @@ def _tell(client: Any, run_id: str, params: Mapping[str, str]) -> None:
         client.log_batch(run_id, params=new[start : start + BATCH])
 
 
-def _log_datasets(client: Any, run_id: str, datasets: tuple[Mapping[str, str], ...]) -> None:
+def _add_datasets(client: Any, run_id: str, datasets: tuple[Mapping[str, str], ...]) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
+    inputs = [DatasetInput(Dataset(**dataset), [InputTag("mlflow.data.context", "training")]) for dataset in datasets]
     with contextlib.suppress(NotImplementedError):
-        client.log_inputs(
-            run_id, [DatasetInput(Dataset(**told), [InputTag("mlflow.data.context", "training")]) for told in datasets]
-        )
+        client.log_inputs(run_id, inputs)

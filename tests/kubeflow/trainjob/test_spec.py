@@ -10,7 +10,7 @@ import yaml
 from cliprd import cli, params
 from cliprd.cli import common
 from cliprd.errors import ParamsError
-from cliprd.kubeflow.trainjob.spec import FORMS, dump, make
+from cliprd.kubeflow.trainjob.spec import FORMS, dump, job_objects
 from tests.kubeflow.paths import IMAGE, ROOT
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -32,7 +32,7 @@ def tree(*overrides: str) -> params.Params:
 
 
 def made(form: str = "trainjob", *overrides: str, **changes) -> list[dict]:
-    return make(tree(*overrides), IMAGE, form=form, **{"nodes": 3, **FOLDERS, **changes})
+    return job_objects(tree(*overrides), IMAGE, form=form, **{"nodes": 3, **FOLDERS, **changes})
 
 
 def pods(trees: list[dict]) -> list[dict]:
@@ -79,7 +79,7 @@ def test_every_pod_is_shut_in(form):
 @pytest.mark.parametrize("override", ["distill.eps=1e-06", "distill.weights={xrd: 0.5}", "distill.seed=7"])
 def test_the_pods_command_has_the_same_parameters(override):
     wanted = tree(override, "distill.method=clip_rd-exp")
-    (pod,) = pods(make(wanted, IMAGE, nodes=2, form="trainjob", **FOLDERS))
+    (pod,) = pods(job_objects(wanted, IMAGE, nodes=2, form="trainjob", **FOLDERS))
     command = pod["containers"][0]["command"]
     options = cli.parser().parse_args(command[1:])
     found = common.load(options)

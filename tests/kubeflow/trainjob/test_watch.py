@@ -14,7 +14,7 @@ from cliprd import params
 from cliprd.errors import DivergedError, EnvironmentError_, InputError, RetryableError
 from cliprd.kubeflow.trainjob import watch
 from cliprd.kubeflow.trainjob.cluster import PODS, Cluster
-from cliprd.kubeflow.trainjob.spec import make
+from cliprd.kubeflow.trainjob.spec import job_objects
 from tests.kubeflow.paths import IMAGE, ROOT
 from tests.kubeflow.trainjob import clusters
 
@@ -39,7 +39,7 @@ def _quick(monkeypatch):
 def manifests(form="trainjob", seed=0):
     tree = params.load(ROOT / "params.yaml", [f"distill.seed={seed}"])
     folders = {name: f"s3://pairs/{name}" for name in ("shards", "cache", "output")}
-    return make(tree, IMAGE, nodes=2, form=form, **folders)
+    return job_objects(tree, IMAGE, nodes=2, form=form, **folders)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def start(host):
     def run(trees):
         engines.append(clusters.Engine(host, trees[-1]))
         cluster = Cluster(clusters.connect(host), "default")
-        return pool.submit(watch.run, cluster, trees), engines[-1]
+        return pool.submit(watch.run_job, cluster, trees), engines[-1]
 
     def collect():
         while not ended.wait(0.1):
@@ -95,7 +95,7 @@ def test_success(start, capsys, form, word):
     assert ran.result(10) is None
     said = capsys.readouterr().err
     assert "is submitted" in said
-    assert "one: running, started again 1 times" in said  # what may heal is the engine's to try again
+    assert "one: running, restarted 1 times" in said  # what may heal is the engine's to try again
 
 
 @pytest.mark.parametrize(("code", "kind"), [(3, InputError), (4, DivergedError)])
@@ -124,7 +124,7 @@ def test_an_engine_that_gives_up_may_be_asked_again(start):
     engine.pod("lost", label(trees), status(75, "cliprd: error: The machines have not met."))
     time.sleep(0.2)
     engine.condition("Failed", "BackoffLimitExceeded", "Job has reached the limit.")
-    with pytest.raises(RetryableError, match=r"BackoffLimitExceeded.*Pod lost said: The machines have not met\."):
+    with pytest.raises(RetryableError, match=r"BackoffLimitExceeded.*Pod lost: The machines have not met\."):
         ran.result(10)
     first = engine.found()["metadata"]["uid"]
     ran, engine = start(trees)
@@ -165,7 +165,7 @@ def test_a_signal_to_end_removes_the_job(start, host):
     thread = threading.Thread(target=end)
     thread.start()
     with pytest.raises(watch.Cancelled):
-        watch.run(Cluster(clusters.connect(host), "default"), trees)
+        watch.run_job(Cluster(clusters.connect(host), "default"), trees)
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is before
     engine.collect()
@@ -173,8 +173,8 @@ def test_a_signal_to_end_removes_the_job(start, host):
 
 
 def test_without_rights_it_says_which_are_needed(host):
-    with pytest.raises(EnvironmentError_, match="needs the right to make, get and delete trainjobs"):
-        watch.run(Cluster(clusters.connect(host, clusters.NO_RIGHTS), "default"), manifests(seed=60))
+    with pytest.raises(EnvironmentError_, match="needs the right to create, get and delete trainjobs"):
+        watch.run_job(Cluster(clusters.connect(host, clusters.NO_RIGHTS), "default"), manifests(seed=60))
 
 
 def test_an_engine_that_is_not_there_and_an_api_that_is_away(monkeypatch, start, host):
@@ -183,7 +183,7 @@ def test_an_engine_that_is_not_there_and_an_api_that_is_away(monkeypatch, start,
     server = clusters.server(host)
     server.unknown = {"trainjobs", "trainingruntimes"}
     with pytest.raises(EnvironmentError_, match="knows no such jobs"):
-        watch.run(Cluster(clusters.connect(host), "default"), manifests(seed=70))
+        watch.run_job(Cluster(clusters.connect(host), "default"), manifests(seed=70))
     server.unknown = set()
     ran, engine = start(manifests(seed=71))
     engine.await_job()

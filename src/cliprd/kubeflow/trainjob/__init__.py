@@ -1,4 +1,4 @@
-"""One training on many nodes of a cluster, by an engine that is there already: Kubeflow's Trainer, or its forerunner.
+"""One training on many nodes of a cluster, by an engine that is there already: Kubeflow's Trainer, or its predecessor.
 
-`manifest` makes what the cluster is told, `follow` tells it and waits.
+`spec` makes the Kubernetes objects, `watch` creates them and waits for their end through `cluster`.
 """

@@ -1,19 +1,18 @@
-"""The cluster's API, as far as a job needs it: make, look, remove; every failure as one typed line."""
+"""The cluster's API, as far as a job needs it: create, get, delete; every failure as one typed line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from cliprd.errors import EnvironmentError_, InputError, RetryableError
 
-T = TypeVar("T")
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 SECONDS = (10, 60)  # to connect, to answer
 PLURAL = {"TrainJob": "trainjobs", "TrainingRuntime": "trainingruntimes", "PyTorchJob": "pytorchjobs"}
 PODS = {"TrainJob": "jobset.sigs.k8s.io/jobset-name", "PyTorchJob": "training.kubeflow.org/job-name"}
-RIGHTS = "make, get and delete trainjobs and trainingruntimes (or pytorchjobs), and list pods"
+RIGHTS = "create, get and delete trainjobs and trainingruntimes (or pytorchjobs), and list pods"
 
 
 class Cluster:
@@ -21,7 +20,7 @@ class Cluster:
 
     Args:
         client: kubernetes' ApiClient.
-        namespace: in which jobs are made.
+        namespace: in which jobs are created.
     """
 
     def __init__(self, client: Any, namespace: str) -> None:
@@ -45,66 +44,61 @@ class Cluster:
             return cls(api.ApiClient(), NAMESPACE.read_text(encoding="utf-8").strip())
         except (config.ConfigException, OSError) as error:
             raise EnvironmentError_(
-                f"There is no cluster around this process: {error}.", "Jobs on many nodes start from a pod of one."
+                f"This process runs in no cluster: {error}.", "Jobs on many nodes start from a pod of one."
             ) from error
 
-    def make(self, tree: Mapping[str, Any]) -> bool:
-        """Make an object; False: one of this name is there."""
-        where = (*self._where(tree["kind"], tree["apiVersion"]), dict(tree))
-        return (
-            self._asked(lambda: self._objects.create_namespaced_custom_object(*where, **_TIMES), absent=409) is not None
-        )
+    def create(self, tree: Mapping[str, Any]) -> bool:
+        """Create an object; False: one of this name exists."""
+        call = self._objects.create_namespaced_custom_object
+        return self._request(call, *self._path(tree), dict(tree), absent=409) is not None
 
-    def look(self, tree: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The object as it is now; None: it is not there."""
-        where = (*self._where(tree["kind"], tree["apiVersion"]), tree["metadata"]["name"])
-        return self._asked(lambda: self._objects.get_namespaced_custom_object(*where, **_TIMES), absent=404)
+    def get(self, tree: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The object as it is now; None: it does not exist."""
+        call = self._objects.get_namespaced_custom_object
+        current: dict[str, Any] | None = self._request(call, *self._path(tree), tree["metadata"]["name"], absent=404)
+        return current
 
-    def remove(self, tree: Mapping[str, Any]) -> None:
-        """Have an object removed, and all that it owns first; it may be gone."""
-        where = (*self._where(tree["kind"], tree["apiVersion"]), tree["metadata"]["name"])
-        remove = self._objects.delete_namespaced_custom_object
-        self._asked(lambda: remove(*where, propagation_policy="Foreground", **_TIMES), absent=404)
+    def delete(self, tree: Mapping[str, Any]) -> None:
+        """Have an object removed, after all that it owns; it may be gone."""
+        call, name = self._objects.delete_namespaced_custom_object, tree["metadata"]["name"]
+        self._request(call, *self._path(tree), name, absent=404, propagation_policy="Foreground")
 
     def pods(self, tree: Mapping[str, Any]) -> list[Any]:
         """The job's pods, by name."""
         label = f"{PODS[tree['kind']]}={tree['metadata']['name']}"
-        found = self._asked(lambda: self._pods.list_namespaced_pod(self.namespace, label_selector=label, **_TIMES))
-        return sorted(found.items if found else [], key=lambda pod: str(pod.metadata.name))
+        pods = self._request(self._pods.list_namespaced_pod, self.namespace, label_selector=label).items
+        return sorted(pods, key=lambda pod: str(pod.metadata.name))
 
-    def _where(self, kind: str, version: str) -> tuple[str, str, str, str]:
-        group, _, number = version.partition("/")
-        return group, number, self.namespace, PLURAL[kind]
+    def _path(self, tree: Mapping[str, Any]) -> tuple[str, str, str, str]:
+        group, _, version = tree["apiVersion"].partition("/")
+        return group, version, self.namespace, PLURAL[tree["kind"]]
 
-    def _asked(self, call: Callable[[], T], absent: int = 0) -> T | None:
-        """`call()`; None where the API answers `absent`."""
+    def _request(self, call: Callable[..., Any], *arguments: Any, absent: int = 0, **options: Any) -> Any:
+        """The API's answer; None where its status is `absent`."""
         import urllib3
         from kubernetes.client import ApiException
 
         try:
-            return call()
+            return call(*arguments, _request_timeout=SECONDS, **options)
         except ApiException as error:
             if error.status == absent:
                 return None
-            said = f"({error.status} {error.reason})"
+            status = f"({error.status} {error.reason})"
             if error.status in (401, 403):
                 raise EnvironmentError_(
-                    f"The cluster forbids this in namespace {self.namespace} {said}.",
+                    f"The cluster forbids this in namespace {self.namespace} {status}.",
                     f"The pod's service account needs the right to {RIGHTS}.",
                 ) from None
             if error.status == 404:
                 raise EnvironmentError_(
-                    f"The cluster knows no such jobs {said}.", "Install Kubeflow Trainer, or choose the other form."
+                    f"The cluster knows no such jobs {status}.", "Install Kubeflow Trainer, or choose the other form."
                 ) from None
             if error.status in (400, 422):
                 raise InputError(
-                    f"The cluster refuses the job {said}: {str(error.body)[:500]}", "Check kubernetes."
+                    f"The cluster refuses the job {status}: {str(error.body)[:500]}", "Check kubernetes."
                 ) from None
-            raise RetryableError(f"The cluster cannot answer now {said}.", "Try again later.") from None
+            raise RetryableError(f"The cluster cannot answer now {status}.", "Try again later.") from None
         except urllib3.exceptions.HTTPError as error:
             raise RetryableError(
                 f"The cluster cannot be reached: {type(error).__name__}.", "Try again later."
             ) from error
-
-
-_TIMES = {"_request_timeout": SECONDS}

@@ -29,7 +29,7 @@ class Series:
 
 
 def thinned(x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most `most` finite points: means over equal bins, so that noise is averaged and no single step is picked."""
+    """At most `most` finite points: means over equal bins, so that noise is averaged."""
     pairs = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
     if len(pairs) <= most:
         return pairs
@@ -39,7 +39,7 @@ def thinned(x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS) -> 
 
 
 def panel(title: str, series: Sequence[Series], *, x_label: str = "step") -> Markup:
-    """One quantity, all methods. The script finds values under the pointer by the data attributes."""
+    """One quantity, all methods. The page's script reads values under the pointer from the data attributes."""
     lines = [(one, thinned(one.x, one.y)) for one in series]
     lines = [(one, line) for one, line in lines if line]
     x_range = (min(line[0][0] for _, line in lines), max(line[-1][0] for _, line in lines)) if lines else (0.0, 1.0)

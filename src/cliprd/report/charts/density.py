@@ -1,4 +1,4 @@
-"""Many pairs of numbers as hexagonal bins: teacher's similarity across, student's up."""
+"""A hexbin chart of many pairs: the teacher's similarity on x, the student's on y."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def hexbin(
 
 
 def _bins(x: NDArray[np.floating], y: NDArray[np.floating]) -> list[Markup]:
-    """One path per level: a hexagon costs a dozen bytes that way."""
+    """One path per level, which takes a dozen bytes a hexagon."""
     dx, dy = RADIUS * 3**0.5, RADIUS * 1.5
     row = np.round(y / dy).astype(int)
     column = np.round(x / dx - (row % 2) / 2).astype(int)

@@ -26,7 +26,7 @@ class Row:
 
 
 def points(value: float, *, sign: bool = False) -> str:
-    """A share of 1 as percentage points with one decimal and a true minus; without a sign only zero itself."""
+    """A share of 1 as percentage points with one decimal and a true minus; with `sign`, all but zero get a sign."""
     return f"{100 * value:{'+' if sign and value else ''}.1f}".replace("-", "−")
 
 
@@ -43,7 +43,7 @@ def domain(rows: Sequence[Row], *, zero: bool = True) -> tuple[float, float]:
 
 
 def forest(title: str, rows: Sequence[Row], reach: tuple[float, float]) -> Markup:
-    """Rows against a zero line; an interval that leaves zero out is drawn full, one that spans it is drawn hollow."""
+    """Rows against a zero line; a mark is hollow if its interval contains zero, else filled."""
     height = len(rows) * ROW + 34
     x = Scale(*reach, LABEL, WIDTH - 12)
     foot = height - 26
@@ -76,7 +76,7 @@ def _signed(value: float) -> str:
 
 
 def bar(interval: Mapping[str, float], style: Style, *, top: float) -> Markup:
-    """A table cell's picture: the value as a bar from zero to `top` (a share of 1), the interval as a line over it."""
+    """The bar of a table's cell: the value from zero to `top` (a share of 1), with the interval as a line."""
     x = Scale(0, top or 1, 1, 83)
     low, value, high = (x(interval[key]) for key in ("low", "value", "high"))
     parts = [

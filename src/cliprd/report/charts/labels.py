@@ -1,4 +1,4 @@
-"""Where labels go in a chart: beside what they name, over no mark and no other label."""
+"""Placement of labels in a chart: beside their marks, without overlaps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Box(NamedTuple):
         )
 
     def within(self, other: Box) -> bool:
-        """Whether all of it lies in the other."""
+        """Whether it lies completely in the other."""
         return (
             self.left >= other.left
             and self.right <= other.right
@@ -34,7 +34,7 @@ class Box(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A label's anchor point on its baseline, and the box that it fills."""
+    """A label's anchor point on its baseline, and its bounding box."""
 
     x: float
     y: float
@@ -63,20 +63,20 @@ def around(x: float, y: float, reach: float) -> Box:
 def place(
     text: str, x: float, y: float, *, font: float, reach: float, taken: Iterable[Box], frame: Box, rings: int = 1
 ) -> Place | None:
-    """The free place nearest to the mark at (x, y), or None where there is none.
+    """The nearest free position beside the mark at (x, y), or None if there is none.
 
     Args:
         text: the label, in one line of `font` pixels.
         reach: half the mark's side.
-        taken: what it must not touch.
-        frame: what it must stay in.
-        rings: how many distances to try: 1 is beside the mark only; beyond it a leader line is wanted.
+        taken: boxes that it must not overlap.
+        frame: box that it must stay in.
+        rings: number of distances to try: 1 is beside the mark only; further ones need a leader line.
     """
     boxes = list(taken)
-    long = width(text, font)
+    length = width(text, font)
     for at, base, anchor in _candidates(x, y, font, reach, rings):
-        left = at - {"start": 0.0, "middle": long / 2, "end": long}[anchor]
-        box = Box(left, base - 0.8 * font, left + long, base + 0.25 * font)
+        left = at - {"start": 0.0, "middle": length / 2, "end": length}[anchor]
+        box = Box(left, base - 0.8 * font, left + length, base + 0.25 * font)
         if box.within(frame) and not any(box.overlaps(other) for other in boxes):
             return Place(at, base, anchor, box)
     return None

@@ -12,11 +12,11 @@ from cliprd.report.svg import canvas, element, group, tip
 
 WIDTH = 300
 FONT, LONGEST = 10.5, 92.0  # of the labels, in pixels
-MOST = 100  # characters of a label: marks that combine have no width
+MOST = 100  # characters of a label, since combining marks have no width
 
 
 def short(text: str) -> str:
-    """As much of a name as `LONGEST` pixels hold, the rest as an ellipsis."""
+    """A name cut to `LONGEST` pixels, with an ellipsis."""
     text = visible(text)
     if len(text) <= MOST and width(text, FONT) <= LONGEST:
         return text
@@ -27,9 +27,9 @@ def short(text: str) -> str:
 
 
 def heatmap(title: str, classes: Sequence[str], counts: Sequence[Sequence[int]], *, css: str) -> Markup:
-    """Rows are the true classes, columns the predicted ones; a cell's strength is its share of the row.
+    """Rows are the true classes, columns the predicted ones; a cell's opacity is its share of the row.
 
-    Empty cells are not drawn. Right answers and mistakes differ in hue, and by their place on or off the diagonal.
+    Empty cells are not drawn. Right answers and mistakes differ in hue, and lie on or off the diagonal.
     """
     names = [short(name) for name in classes]
     margin = round(max((width(name, FONT) for name in names), default=0)) + 8

@@ -1,4 +1,4 @@
-"""Speed against score: what a model costs and what it gives."""
+"""Score against speed or size."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Point:
 
     Attributes:
         label: beside the mark.
-        x: images per second, parameters, …; positive. Its range is drawn where it has one.
+        x: images per second, parameters, …; positive. Its range is drawn if it has one.
         score: interval as shares of 1.
     """
 
@@ -80,23 +80,28 @@ def _whiskers(point: Point, x: Scale, y: Scale) -> tuple[Box, Box]:
 
 
 def _labels(points: Sequence[Point], x: Scale, y: Scale) -> list[Markup]:
-    """Over all marks, each at the free place nearest to its own; a leader leads to one that is further away."""
-    places = [(x(point.x.value), y(100 * point.score["value"])) for point in points]
-    taken = [around(px, py, REACH) for px, py in places]
+    """Labels at the nearest free position to their marks, with a leader line if further away."""
+    centres = [(x(point.x.value), y(100 * point.score["value"])) for point in points]
+    taken = [around(px, py, REACH) for px, py in centres]
     whiskers = [box for point in points for box in _whiskers(point, x, y)]
     parts = []
-    for point, (px, py) in zip(points, places, strict=True):
+    for point, (px, py) in zip(points, centres, strict=True):
 
         def free(taken: Sequence[Box], name: str = point.label, px: float = px, py: float = py) -> Place | None:
             return place(name, px, py, font=FONT, reach=REACH, taken=taken, frame=FRAME, rings=RINGS)
 
-        found = free([*taken, *whiskers]) or free(taken)  # in a crowd over a whisker, never over a mark
-        if found is None:  # pointing at the mark still shows it
+        position = free([*taken, *whiskers]) or free(taken)  # if crowded, over a whisker, but never over a mark
+        if position is None:  # the tooltip still shows it
             continue
-        taken.append(found.box)
+        taken.append(position.box)
         near = Box(px - REACH - 3, py - REACH - 3, px + REACH + 3, py + REACH + 3)
-        if not found.box.overlaps(near):
-            end = min(max(px, found.box.left), found.box.right), min(max(py, found.box.top), found.box.bottom)
+        if not position.box.overlaps(near):
+            end = (
+                min(max(px, position.box.left), position.box.right),
+                min(max(py, position.box.top), position.box.bottom),
+            )
             parts.append(element("line", x1=px, y1=py, x2=end[0], y2=end[1], class_="leader"))
-        parts.append(element("text", point.label, x=found.x, y=found.y, class_="label", text_anchor=found.anchor))
+        parts.append(
+            element("text", point.label, x=position.x, y=position.y, class_="label", text_anchor=position.anchor)
+        )
     return parts
