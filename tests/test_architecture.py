@@ -13,8 +13,8 @@ ROOT = SRC.parents[1]
 # From the ground up; a package imports only from the layers below its own, modules of the ground also each other.
 FLOORS = [
     {
-        "document", "errors", "extras", "files", "formatting", "losses", "machine", "names", "params", "plugins",
-        "progress", "reading", "signals", "storage",
+        "document", "errors", "extras", "files", "formatting", "losses", "machine", "names", "parallel", "params",
+        "plugins", "progress", "reading", "signals", "storage",
     },
     {"artifact", "statistics"},
     {"data", "models", "report"},

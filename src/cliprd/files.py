@@ -8,6 +8,7 @@ the network file system supports locks.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import hashlib
@@ -16,7 +17,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -79,6 +80,52 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
             yield folder
         finally:
             os.close(handle)
+
+
+@contextlib.contextmanager
+def alone(path: Path, busy: Callable[[str], Exception]) -> Iterator[None]:
+    """Hold the lock whose file `path` is there as long as it is held; it goes with the process, however that ends.
+
+    Args:
+        busy: makes the error to raise where another process holds the lock, from what that process is.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    handle = _lock(path, busy)
+    try:
+        with contextlib.suppress(OSError):  # a full disk: others then do not learn who holds it
+            os.truncate(handle, 0)
+            os.write(handle, f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):  # while it is ours: nobody else's is removed
+                path.unlink()
+        os.close(handle)
+
+
+def _lock(path: Path, busy: Callable[[str], Exception]) -> int:
+    """The lock on the file that is at the path now.
+
+    Another process may have removed the file between our opening and locking it: then ours locks nothing that a third
+    would meet, and the next one is opened.
+    """
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in {errno.EACCES, errno.EAGAIN}:
+                return handle  # a file system without locks (network mounts)
+            holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+            os.close(handle)
+            raise busy(holder) from error
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        os.close(handle)
 
 
 def sweep(paths: Iterable[Path]) -> None:

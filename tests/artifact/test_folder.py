@@ -109,7 +109,7 @@ def test_streamed_files_are_kept_as_long_as_there_is_room(made, scratch, monkeyp
         os.utime(held, (1, 1))
         assert read("a") == (made / "a").read_bytes()
         assert kept() == ["a", "deep_c"]  # what is in use stays, though it is the oldest
-    monkeypatch.setattr(storage.cache, "download", lambda *_, **__: pytest.fail("fetched again"))
+    monkeypatch.setattr(storage.downloads, "download", lambda *_, **__: pytest.fail("fetched again"))
     read("a")
 
 
@@ -148,8 +148,8 @@ def test_a_folder_without_a_manifest(made, bucket):
     assert (storage.fetch_tree(URL, lambda name: name.startswith("deep/")) / "deep/b").read_bytes() == b"new"
     assert storage.fetch_tree(str(made)) == made
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RetryableError, match=r"deep/c was replaced while"):
-        listed = storage.folder.entries(URL)
-        patch.setattr(storage.folder, "entries", lambda url: listed)
+        listed = storage.downloads.entries(URL)
+        patch.setattr(storage.downloads, "entries", lambda url: listed)
         bucket.put_object(Bucket="pairs", Key="folder/student/deep/c", Body=b"and newer")
         shutil.rmtree(here.parent.parent)
         storage.fetch_tree(URL)

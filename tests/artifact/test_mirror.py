@@ -1,5 +1,6 @@
-"""An output folder in S3: followed while the work runs, taken over by another machine, finished manifest last."""
+"""An output folder in S3: committed file by file, taken over by another machine, finished manifest last."""
 
+import functools
 import shutil
 import time
 
@@ -16,8 +17,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def url(bucket, request, monkeypatch):
-    monkeypatch.setattr(mirror, "INTERVAL", 0.02)
+def url(bucket, request):
     return f"s3://pairs/mirror/{request.node.name}"
 
 
@@ -26,7 +26,8 @@ def work(url, **changes):
 
 
 def there(url):
-    return sorted(storage.list_folder(url))
+    """What lies in S3, beside the code version of finished work."""
+    return sorted(storage.list_folder(url).keys() - {manifest.CODE})
 
 
 def until(condition):
@@ -53,8 +54,9 @@ def lost_machine(url, scratch, files, seen):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Lost), work(url) as begun:
         for name, text in files.items():
             put(begun.path, name, text)
+        begun.commit(*files)
         until(lambda: set(seen) <= set(there(url)))
-        patch.setattr(mirror.Mirror, "_send", lambda *_, **__: None)  # nothing more is sent
+        patch.setattr(mirror.Mirror, "_deliver", lambda *_: None)  # nothing more is sent
         raise Lost
     shutil.rmtree(scratch)
 
@@ -66,7 +68,9 @@ def test_finished_work_is_whole_there_and_nothing_stays_here(url, scratch):
         put(first.path, "volatile/t", "2")
         put(first.path, ".checkpoint/1", "3")
         (first.path / ".x.abc.tmp").write_text("half")
+        first.commit("x", ".checkpoint")
         until(lambda: ".checkpoint/1" in there(url))
+        assert there(url) == [".checkpoint/1", ".work.json", "x"]
         assert "manifest.json" not in there(url)
         done = first.finish(facts={"n": 1})
         assert there(url) == ["manifest.json", "volatile/t", "x"]
@@ -106,8 +110,9 @@ def test_other_work_starts_from_an_empty_place(url, scratch, change):
 def test_the_same_machine_goes_on_from_its_own_disk(url, scratch, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Lost), work(url) as killed:
         put(killed.path, "a", "1")
+        killed.commit("a")
         until(lambda: "a" in there(url))
-        patch.setattr(mirror.Mirror, "_send", lambda *_, **__: None)
+        patch.setattr(mirror.Mirror, "_deliver", lambda *_: None)
         put(killed.path, "b", "2")
         raise Lost
     monkeypatch.setattr(mirror, "download", lambda *_, **__: pytest.fail("brought"))
@@ -125,8 +130,9 @@ def test_the_same_machine_goes_on_from_its_own_disk(url, scratch, monkeypatch):
 def test_a_disk_that_another_machine_has_overtaken_is_not_mixed_with_its_work(url, scratch, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Lost), work(url) as first:
         put(first.path, "log", "1 2")
+        first.commit("log")
         until(lambda: "log" in there(url))
-        patch.setattr(mirror.Mirror, "_send", lambda *_, **__: None)
+        patch.setattr(mirror.Mirror, "_deliver", lambda *_: None)
         put(first.path, "only-here", "")
         raise Lost
     monkeypatch.setenv("CLIPRD_SCRATCH", str(tmp_path / "second"))
@@ -160,12 +166,15 @@ def test_killed_while_it_was_sent_at_the_end(url, scratch, monkeypatch):
 def test_of_two_writers_the_last_to_begin_goes_on(url, scratch, tmp_path, monkeypatch):
     with pytest.raises(EnvironmentError_, match="another cliprd process, which began after"), work(url) as first:
         put(first.path, "a", "1")
+        first.commit("a")
         until(lambda: "a" in there(url))
         monkeypatch.setenv("CLIPRD_SCRATCH", str(tmp_path / "second"))
         with work(url) as second:
             assert (second.path / "a").read_text() == "1"
             put(first.path, "late", "x")
+            first.commit("late")
             put(second.path, "b", "2")
+            second.commit("b")
             until(lambda: "b" in there(url))
             assert "late" not in there(url)
             second.finish()
@@ -188,10 +197,12 @@ def test_a_damaged_or_incomplete_result_is_made_anew(url, scratch, capsys):
 def test_a_failure_of_the_network_comes_up_at_the_end_and_the_rerun_only_sends(url, faults, monkeypatch, capsys):
     with pytest.raises(RetryableError), work(url) as first:
         put(first.path, "x", "1")
+        first.commit("x")
         until(lambda: "x" in there(url))
         put(first.path, "y", "2")
         monkeypatch.setattr(storage.s3, "ATTEMPTS", 2)
         faults.plan(10**6, ["drop"], rate=1)
+        first.commit("y")
         until(lambda: "its files are sent later" in capsys.readouterr().err)
         first.finish()
     faults.plan(0)
@@ -224,14 +235,104 @@ def test_no_bucket_is_told_before_any_work(url):
         pytest.fail("begun")
 
 
-def test_what_hidden_files_speak_of_is_sent_with_or_before_them(url):
-    """A note is written behind its file; at whatever moment the mirror looks, it must not take the note alone."""
+def test_what_hidden_files_speak_of_is_sent_before_them(url, monkeypatch):
+    """As they are committed; and where what is here is sent as a whole."""
+    sent, real = [], mirror.upload
+    monkeypatch.setattr(mirror, "upload", lambda path, to: (sent.append(path.name), real(path, to))[1])
     with work(url) as it:
-        looked = it._mirror._files()
-        put(it.path, ".progress/a", "of a")
-        assert next(looked)[0] == ".progress/a"
-        put(it.path, "a", "whole")  # as if both had come while the folder was walked
-        assert [name for name, _ in looked] == ["a"]
+        sent.clear()
+        for name in (".progress/1", "b", "a"):
+            put(it.path, name, "x")
+        it.commit("b", "a", ".progress/1")
+        until(lambda: ".progress/1" in there(url))
+        assert sent == ["b", "a", "1"]
+        for name in (".progress/2", "d", "c"):
+            put(it.path, name, "y")
+        it.commit(".")
+        until(lambda: ".progress/2" in there(url))
+        assert sent[3:] == ["d", "c", "2"]
+        it.commit("a", "b", ".progress")
+        it.finish()
+    assert sent[6:] == ["code.json", "manifest.json"]  # nothing twice
+
+
+def test_one_that_was_taken_over_hears_of_it_at_its_next_commit(url, scratch, tmp_path, monkeypatch):
+    with pytest.raises(EnvironmentError_, match="another cliprd process, which began after"), work(url) as first:
+        monkeypatch.setenv("CLIPRD_SCRATCH", str(tmp_path / "second"))
+        with work(url):
+            for number in range(500):
+                put(first.path, "a", str(number))
+                first.commit("a")
+                time.sleep(0.02)
+
+
+def checkpointed(url, scratch, **changes):
+    """Begins a training, commits a checkpoint, and is gone with its disk; what it printed is its caller's."""
+    with pytest.raises(Lost), training(url, **changes) as begun:
+        assert not begun.resumed
+        put(begun.path, "history", str(changes))
+        put(begun.path, ".checkpoint/1", str(changes))
+        begun.commit("history", ".checkpoint")
+        until(lambda: ".checkpoint/1" in there(url))
+        raise Lost
+    shutil.rmtree(scratch)
+
+
+def training(url, **changes):
+    return work(url, stage="distill", resume_files=[".checkpoint"], **changes)
+
+
+def test_an_unfinished_training_is_set_aside_until_the_first_checkpoint_of_another(url, scratch, capsys):
+    checkpointed(url, scratch)
+    capsys.readouterr()
+    with pytest.raises(Lost), training(url, params={"views": 2}) as other:
+        assert not other.resumed
+        assert list(other.path.glob("[!.]*")) == []
+        assert there(url) == [".aside/.checkpoint/1", ".aside/.work.json", ".aside/history", ".work.json"]
+        line = capsys.readouterr().err
+        assert f"cliprd: {url}: parameter views has changed: the work is restarted" in line
+        raise Lost
+    with pytest.raises(Lost), training(url) as again:  # the change is taken back
+        assert again.resumed
+        assert (again.path / ".checkpoint/1").read_text() == "{}"
+        assert there(url) == [".checkpoint/1", ".work.json", "history"]
+        raise Lost
+    checkpointed(url, scratch, params={"views": 2})
+    assert there(url) == [".checkpoint/1", ".work.json", "history"]  # the new work's
+
+
+@pytest.mark.parametrize("change", ["away", "back"])
+def test_a_kill_while_a_training_is_set_aside_or_restored_loses_nothing(url, scratch, monkeypatch, change):
+    """Killed before each request that changes something, the same command and then the first one again come through."""
+    checkpointed(url, scratch)
+    if change == "back":
+        with pytest.raises(Lost), training(url, params={"views": 2}):
+            raise Lost
+    calls = {name: getattr(mirror, name) for name in ("copy", "remove", "upload")}
+    for point in range(20):
+        left = iter(range(point))
+
+        def dying(*arguments, name, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return calls[name](*arguments)
+
+        with monkeypatch.context() as patch:
+            for name in calls:
+                patch.setattr(mirror, name, functools.partial(dying, name=name))
+            try:
+                with training(url, **({"params": {"views": 2}} if change == "away" else {})):
+                    patch.undo()
+                    raise Lost
+            except KeyboardInterrupt:
+                shutil.rmtree(scratch)
+            except Lost:
+                break
+    assert 5 < point < 20
+    with training(url) as again:
+        assert again.resumed
+        assert (again.path / ".checkpoint/1").read_text() == "{}"
+        assert (again.path / "history").read_text() == "{}"
 
 
 def test_what_the_stopped_writer_still_sends_while_it_is_taken_over_is_taken_as_it_is(url, scratch, monkeypatch):

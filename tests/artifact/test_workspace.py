@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from cliprd import files
+from cliprd.artifact import manifest
 from cliprd.artifact.workspace import Workspace
 from cliprd.errors import CliprdError, EnvironmentError_, InputError
 
@@ -22,7 +24,7 @@ def test_finished_work_is_not_done_again(tmp_path):
         assert first.finished is None
         (first.path / "x").write_text("1")
         done = first.finish(facts={"n": 1})
-    assert sorted(os.listdir(tmp_path / "out")) == ["manifest.json", "x"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["manifest.json", "volatile", "x"]
     with work(tmp_path / "out") as second:
         assert second.finished == done
 
@@ -68,11 +70,47 @@ def test_output_of_older_code_is_made_anew(tmp_path, monkeypatch):
         assert second.finished is None
 
 
+def test_an_edit_of_code_that_changes_no_byte_leaves_the_manifest_as_it_was(tmp_path, monkeypatch):
+    def made():
+        with work(tmp_path) as it:
+            assert it.finished is None
+            (tmp_path / "x").write_text("1")
+            return it.finish(), (tmp_path / "manifest.json").read_bytes()
+
+    before, data = made()
+    monkeypatch.setattr("cliprd.artifact.identity.digest", lambda module: "other")
+    after, same = made()
+    assert (before.code == after.code, after.code) == (False, "other")
+    assert (before.fingerprint, data) == (after.fingerprint, same)
+
+
+def test_a_folder_of_an_older_version_has_its_code_in_the_manifest(tmp_path):
+    with work(tmp_path) as first:
+        done = first.finish()
+    body = {**done.body(), "code": done.code}
+    files.write_json(tmp_path / "manifest.json", {**body, "digest": files.digest(body)})
+    (tmp_path / manifest.CODE).unlink()
+    assert manifest.verify(tmp_path) == done
+    assert manifest.read(tmp_path).fingerprint == done.fingerprint
+    with work(tmp_path) as again:
+        assert again.finished == done
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"{}"])
+def test_work_of_unknown_code_is_not_believed_but_can_be_read(tmp_path, content):
+    with work(tmp_path) as first:
+        done = first.finish()
+    (tmp_path / manifest.CODE).unlink() if content is None else (tmp_path / manifest.CODE).write_bytes(content)
+    assert manifest.verify(tmp_path).fingerprint == done.fingerprint
+    with work(tmp_path) as again:
+        assert again.finished is None
+
+
 def test_temporary_files_of_a_killed_writer_are_no_part_of_the_output(tmp_path):
     with work(tmp_path) as it:
         (tmp_path / ".x.abc.tmp").write_text("half")
         it.finish()
-    assert os.listdir(tmp_path) == ["manifest.json"]
+    assert sorted(os.listdir(tmp_path)) == ["manifest.json", "volatile"]
 
 
 def test_two_writers_of_one_folder_cannot_mix(tmp_path):
@@ -161,7 +199,7 @@ def test_the_lock_of_a_file_that_was_removed_counts_for_nothing(tmp_path, monkey
         calls.append(operation)
         flock(lock, operation)
 
-    monkeypatch.setattr("cliprd.artifact.workspace.fcntl.flock", late)
+    monkeypatch.setattr("cliprd.files.fcntl.flock", late)
     with work(tmp_path):
         third = os.open(tmp_path / ".lock", os.O_CREAT | os.O_RDWR)
         with pytest.raises(BlockingIOError):
@@ -230,4 +268,4 @@ def test_what_a_kill_behind_the_manifest_leaves_goes_with_the_next_run(tmp_path)
     (out / ".x.abc.tmp").write_text("half")
     with work(out, resume_files=[".progress"]) as second:
         assert second.finished == done
-    assert sorted(os.listdir(out)) == ["manifest.json", "x"]
+    assert sorted(os.listdir(out)) == ["manifest.json", "volatile", "x"]

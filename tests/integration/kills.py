@@ -77,7 +77,8 @@ def jobs(folder: Path) -> dict[str, Callable[[], Job]]:
                     path = work.path / name
                     path.parent.mkdir(exist_ok=True)
                     path.write_bytes(bytes(2 * PART + 1))
-                    time.sleep(0.1)  # the mirror sends meanwhile
+                    work.commit(name)
+                    time.sleep(0.1)  # it is sent meanwhile
                 work.finish()
 
         return Job(run, f"{BUCKET}/output")

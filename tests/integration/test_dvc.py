@@ -1,14 +1,16 @@
 """DVC with a remote on a real S3 server: a clone gets all and makes nothing; one raw shard more; a queue."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
+from cliprd.artifact.manifest import CODE
 from tests import s3_server
 from tests.integration import dvc_repository
-from tests.integration.pipeline import run
+from tests.integration.pipeline import ROOT, run
 from tests.integration.test_dvc_inputs import stages_run
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
@@ -79,6 +81,21 @@ def one_shard_more(there: Path) -> None:
     run(there, "git", "checkout", "-q", "dvc.lock")
     run(there, "dvc", "checkout")
     assert stages_run(run(there, "dvc", "repro").stdout) == set()
+
+
+def test_an_edit_of_code_that_changes_no_byte_reruns_its_stage_alone(origin, tmp_path):
+    there = clone(origin, tmp_path / "clone")
+    run(there, "dvc", "pull")
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    edited = {"PYTHONPATH": str(tmp_path / "src")}
+    with (tmp_path / "src/cliprd/data/packing.py").open("a") as file:
+        file.write("\n\n# A comment\n")
+    assert stages_run(run(there, "dvc", "repro", env=edited).stdout) == set()
+    with (tmp_path / "src/cliprd/data/packing.py").open("a") as file:
+        file.write("\nUNUSED = 1\n")
+    assert stages_run(run(there, "dvc", "repro", env=edited).stdout) == {"prepare"}
+    assert manifests(there) == manifests(origin)
+    assert (there / "work/shards" / CODE).read_bytes() != (origin / "work/shards" / CODE).read_bytes()
 
 
 def test_experiments_are_queued_and_applied(origin, tmp_path):

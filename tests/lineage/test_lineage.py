@@ -69,6 +69,18 @@ def test_a_benchmark_adds_its_scores(house):
     assert found == lineage.of(house / "student")
 
 
+def test_the_code_is_beside_it_and_older_lineages_hold_it(house, tmp_path):
+    """What an edit of code alone changes is in no file that a manifest covers."""
+    found = lineage.of(house / "student")
+    versions = [found["code"], *found["code_parts"].values(), *(entry["code"] for entry in found["inputs"].values())]
+    for folder in ("student", "benchmark"):
+        for name in manifest.read(house / folder).files:
+            assert not any(version.encode() in (house / folder / name).read_bytes() for version in versions), name
+    older = tmp_path / "older"
+    files.write_json(older / "lineage.json", found)
+    assert lineage.of(older) == found
+
+
 def test_equal_work_gives_equal_bytes(house, tmp_path):
     distill.run(tree(house), {"shards": house / "shards", "cache": house / "cache"}, tmp_path / "again")
     assert (tmp_path / "again/lineage.json").read_bytes() == (house / "student/lineage.json").read_bytes()

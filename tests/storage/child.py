@@ -17,8 +17,6 @@ from tests.distill.rooms import make_params
 
 
 def main(rooms: Path, output: str, moment: str) -> None:
-    mirror.INTERVAL = 0.05
-
     def report(record):
         while moment == "record" and record.step == 8:
             if ".checkpoint/step-00000005.json" in storage.list_folder(output):

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from cliprd import cli, storage
-from cliprd.artifact import manifest, mirror
+from cliprd.artifact import manifest
 from cliprd.artifact.pointer import write_pointer
 from cliprd.benchmark.task_folders import versions
 from cliprd.data.shards import ShardSet
@@ -55,8 +55,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def url(bucket, request, monkeypatch):
-    monkeypatch.setattr(mirror, "INTERVAL", 0.02)
+def url(bucket, request):
     return f"s3://pairs/stages/{request.node.name.translate(str.maketrans('[]', '__'))}"
 
 
@@ -230,11 +229,10 @@ def test_two_steps_that_do_the_same_at_once_make_it_once(trained, bucket, url, t
     task.write_text(
         "import sys\n"
         "from cliprd import params\nfrom cliprd.kubeflow import step\n"
-        "from cliprd.artifact import folder, mirror\n"
+        "from cliprd.artifact import folder\n"
         "from tests.distill import rooms\n"
         "from pathlib import Path\n"
         "import torch; torch.set_num_threads(1)\n"
-        "mirror.INTERVAL = 0.05\n"
         "wait = folder.await_finished\n"
         "step.await_finished = lambda url: wait(url, interval=0.1, still=60)\n"
         "room, out = Path(sys.argv[1]), sys.argv[2]\n"

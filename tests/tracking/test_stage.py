@@ -6,7 +6,6 @@ import torch
 from mlflow import MlflowClient
 
 from cliprd import storage, tracking
-from cliprd.artifact import mirror
 from cliprd.stages import distill
 from cliprd.storage import s3
 from cliprd.tracking import follow, runs
@@ -35,7 +34,6 @@ def bucket(mlflow_server, monkeypatch):  # noqa: F811
 
 
 def test_a_training_goes_on_in_its_run_on_another_machine(mlflow_server, bucket, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(mirror, "INTERVAL", 0.02)
     monkeypatch.setattr(follow, "LOOK", 0.01)
     monkeypatch.setattr(follow, "INTERVAL", 0.05)
     monkeypatch.setattr(follow, "LAST_WAIT", LIMIT)

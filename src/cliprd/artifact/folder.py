@@ -6,7 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from cliprd import files
+from cliprd import files, storage
 from cliprd.artifact import manifest
 from cliprd.artifact.pointer import resolve
 from cliprd.storage import Location, download, is_s3, join, parse, scratch, upload
@@ -31,7 +31,7 @@ def fetch_folder(location: Location) -> Path:
     folder = scratch("folders", label(place + data)) / place.rsplit("/", 1)[1]
     for name, entry in found.files.items():
         path = below(folder, name)
-        if not (path.is_file() and files.sha256_file(path) == entry["sha256"]):
+        if not (path.is_file() and storage.sha256(path) == entry["sha256"]):
             download(join(place, name), path, size=entry["size"], sha256=entry["sha256"])
     for name in entries(join(place, manifest.VOLATILE_DIR)):  # no manifest says what these should be
         download(join(place, f"{manifest.VOLATILE_DIR}/{name}"), below(folder / manifest.VOLATILE_DIR, name))

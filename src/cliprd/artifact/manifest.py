@@ -1,9 +1,10 @@
 """`manifest.json`: the last file a stage writes, and what the next stage believes.
 
-A manifest names its stage, the parameters and input fingerprints it was made from, every file with size and sha256,
-and the code (`cliprd.artifact.identity`). It carries its own digest, so a flipped byte anywhere in the folder is found,
-the manifest included. Files whose content depends on the clock (timings)
-live under `VOLATILE_DIR` and are no part of it.
+A manifest names its stage, the parameters and input fingerprints it was made from, and every file with size and sha256.
+It carries its own digest, so a flipped byte anywhere in the folder is found, the manifest included. Nothing in it
+changes unless the result does: files that depend on the clock (timings) and the writer's code version
+(`cliprd.artifact.identity`) are under `VOLATILE_DIR`, which is no part of it. So an edit of code that changes no byte
+reruns its stage, and nothing downstream of it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from cliprd.files import canonical, digest, sha256_file, write_json
 from cliprd.reading import parse_json
 
 SCHEMA = 1
-VOLATILE_DIR = "volatile"  # timings: in the folder, not in the manifest, so that equal work gives equal digests
+VOLATILE_DIR = "volatile"  # in the folder, not in the manifest, so that equal work gives equal digests
+CODE = f"{VOLATILE_DIR}/code.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,8 @@ class Manifest:
         inputs: name → fingerprint of what was read (an input manifest's `fingerprint`, a file's sha256, ...).
         files: relative POSIX path → {"size": bytes, "sha256": hex}.
         facts: what downstream needs to know without opening the files (counts, dims, ids).
-        code: digest of the code that shapes the output (`identity.digest`).
+        code: digest of the code that wrote the folder (`identity.digest`), from `CODE`; older folders have it
+            in the manifest; empty: unknown.
     """
 
     stage: str
@@ -47,7 +50,7 @@ class Manifest:
     code: str = ""
 
     def body(self) -> dict[str, Any]:
-        """Everything but the digest."""
+        """What the folder *is*: everything but the digest and the code."""
         return {
             "schema": SCHEMA,
             "stage": self.stage,
@@ -55,15 +58,12 @@ class Manifest:
             "inputs": dict(self.inputs),
             "files": {name: dict(entry) for name, entry in self.files.items()},
             "facts": dict(self.facts),
-            "code": self.code,
         }
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of what the folder *is* (stage, params, inputs, files, facts); the code version is no part of it."""
-        body = self.body()
-        del body["code"]
-        return digest(body)
+        """sha256 of `body`."""
+        return digest(self.body())
 
 
 def in_force(params: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,12 +95,14 @@ def write(
     facts: Mapping[str, Any] | None = None,
     code: str = "",
 ) -> Manifest:
-    """Hash every file in `folder` and write its manifest, last and atomically."""
+    """Hash every file in `folder` and write its manifest, last and atomically; before it `code`, if any."""
+    if code:
+        write_json(folder / CODE, {"code": code})
     files = {
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_file(path)}
         for path in list_files(folder)
     }
-    manifest = Manifest(stage=stage, params=params, inputs=inputs, files=files, facts=facts or {}, code=code)
+    manifest = Manifest(stage=stage, params=params, inputs=inputs, files=files, facts=facts or {})
     body = json.loads(canonical(manifest.body()))  # what a reader will see: tuples are lists, keys are strings
     write_json(folder / NAME, {**body, "digest": digest(body)})
     return read(folder)
@@ -139,13 +141,21 @@ def read(folder: storage.Location, *, stage: str | None = None) -> Manifest:
             f"{folder} was made by stage '{raw['stage']}', but a folder made by '{stage}' is needed here.",
             "Check the paths on the command line.",
         )
-    return Manifest(**raw)
+    return Manifest(**{"code": _code(folder), **raw})
+
+
+def _code(folder: storage.Location) -> str:
+    try:
+        return str(parse_json(storage.read_bytes(storage.join(folder, CODE)) or b"")["code"])
+    except (ValueError, KeyError, TypeError):
+        return ""  # absent or damaged: it then equals no code
 
 
 def verify(location: storage.Location, *, stage: str | None = None) -> Manifest:
     """`read`, then compare every file with its size and sha256; a pointer is followed (see `resolve`).
 
-    Of a folder in S3 the sizes are compared: a file's content is when it comes here (`storage.local_file`).
+    A file is hashed once in a command (`storage.sha256`). Of a folder in S3 the sizes are compared: a file's content is
+    when it comes here (`storage.local_file`).
 
     Raises:
         InputError: names the first file that is missing, has another size or another content, with both values.
@@ -163,6 +173,6 @@ def verify(location: storage.Location, *, stage: str | None = None) -> Manifest:
             raise InputError(f"{where} is missing; the manifest of stage '{manifest.stage}' lists it.", remedy)
         if size != entry["size"]:
             raise InputError(f"{where} is damaged: {size} bytes, expected {entry['size']}.", remedy)
-        if sizes is None and (actual := sha256_file(path)) != entry["sha256"]:
+        if sizes is None and (actual := storage.sha256(path)) != entry["sha256"]:
             raise InputError(f"{where} is damaged: sha256 {actual[:12]}…, expected {entry['sha256'][:12]}…", remedy)
     return manifest

@@ -1,11 +1,11 @@
-"""A stage's output folder in S3: the stage works in a folder here, whose files follow into S3 while it runs.
+"""A stage's output folder in S3: the stage works in a folder here, and commits each file that it has finished.
 
-In S3 lie the files of the folder, `.work.json` while the work is unfinished, and `manifest.json`, which comes last and
-goes first. A machine that begins the same work gets what is there and goes on from it, checkpoints included.
+In S3 lie the committed files, `.work.json` while the work is unfinished, and `manifest.json`, which is uploaded last
+and deleted first. A machine that begins the same work gets what is there and resumes from it, checkpoints included.
 
-S3 has no locks. Whoever begins writes `.work.json` with a name of its own, and whoever finds another's there when it
-wants to send more stops: of several writers the last to begin goes on. What a stopped one had under way meanwhile does
-no harm, as equal work gives equal files. Different work in the same place can at worst leave a manifest that does not
+S3 has no locks. A writer begins with a `.work.json` that has a name of its own, and one that finds another's there when
+it sends more stops: of several writers the last to begin goes on. What a stopped one had under way meanwhile does
+no harm, as equal work gives equal files. Different work in the same folder can at worst leave a manifest that does not
 match its files, which every reader refuses.
 """
 
@@ -16,9 +16,9 @@ import json
 import os
 import shutil
 import sys
-import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,13 @@ from cliprd.storage import s3
 from cliprd.storage.paths import below, join, label, scratch
 from cliprd.storage.s3 import Missing, TakenOverError
 from cliprd.storage.streams import read_bytes
-from cliprd.storage.transfer import Entry, abandon_uploads, download, entries, head, modified, remove, upload
+from cliprd.storage.transfer import Entry, abandon_uploads, copy, download, entries, head, modified, remove, upload
 
 MARKER = ".work.json"
 JOURNAL = ".mirror.jsonl"  # here only: which version of which file was sent, or came
-INTERVAL = 5.0  # seconds between two looks at the folder: about what a lost machine loses
+ASIDE = ".aside"  # unfinished work of another identity
 LOCK = ".lock"
-_PRIVATE = {MARKER, JOURNAL, LOCK, manifest.NAME}  # not sent as the others are
+_PRIVATE = {MARKER, JOURNAL, LOCK, ASIDE, manifest.NAME}  # not sent as the others are
 
 Stamp = list[int]
 
@@ -53,13 +53,19 @@ class Mirror:
         self.path = scratch("outputs", label(url)) / url.rsplit("/", 1)[1]
         self._sent: dict[str, tuple[Stamp, str]] = {}  # name → stamp of the file here, ETag there
         self._mark: Entry | None = None  # our own .work.json there
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._sender: ThreadPoolExecutor | None = None
+        self._late: list[str] = []  # committed, and not sent because the network failed
+        self._taken_over: TakenOverError | None = None
+        self._aside = False  # other work's files are kept there until a checkpoint of this work is
 
-    def open(self, identity: Mapping[str, Any]) -> None:
-        """Take the place over: bring what the same work has left there, if that is more than what is here.
+    def open(self, identity: Mapping[str, Any], checkpoints: Iterable[str] = ()) -> Any:
+        """Take the folder over: bring what the same work has left there, if that is more than what is here.
 
-        Leftovers of other work are removed from there; those here are the caller's business.
+        Leftovers of other work are removed from there, but unfinished work that has `checkpoints` (names of folders) is
+        set aside. Leftovers here are the caller's business.
+
+        Returns:
+            The identity of the work that was set aside, else None.
 
         Raises:
             InputError: there are files that no stage has written.
@@ -70,15 +76,18 @@ class Mirror:
                 f"{self.url} holds files that are not of a stage, {min(there)} among them.",
                 "Give another --output, or remove them.",
             )
-        same = manifest.NAME not in there and self._work(there) == identity
-        self._claim(identity)  # before anything is removed: what is left of it is known as ours
+        before = None if manifest.NAME in there else self._work(MARKER, there)
+        set_aside = None
+        if before != identity:
+            if before and any(name.startswith(f"{folder}/") for folder in checkpoints for name in there):
+                set_aside = None if self._work(f"{ASIDE}/{MARKER}", there) == identity else before
+            self._replace(identity, there, set_aside)
+            there = entries(self.url)
+        else:
+            self._claim(identity)
         abandon_uploads(self.url)
-        there.pop(MARKER, None)
-        if not same:
-            if there.pop(manifest.NAME, None):
-                remove(join(self.url, manifest.NAME))  # first: what is half removed must not look finished
-            remove(*(join(self.url, name) for name in there))
-            there = {}
+        self._aside = any(name.startswith(f"{ASIDE}/") for name in there)
+        there = {name: entry for name, entry in there.items() if name.split("/")[0] not in _PRIVATE}
         sent = self._recall(identity)
         if sent is not None and all(name in sent and sent[name][1] == entry.etag for name, entry in there.items()):
             # Nobody has written there since: this folder is as far or further.
@@ -86,11 +95,45 @@ class Mirror:
             self._drop(name for name in there if not (self.path / name).exists())
         elif there:
             self._bring(there, identity)
+        return set_aside
+
+    def _replace(self, identity: Mapping[str, Any], there: Mapping[str, Entry], set_aside: Any) -> None:
+        """Make the folder there this work's, restored where it had been set aside; a kill leaves it restartable."""
+        own = {name for name in there if name.split("/")[0] not in (ASIDE, MARKER)}
+        aside = {name for name in there if name.startswith(f"{ASIDE}/")}
+        restored = manifest.NAME not in there and self._work(f"{ASIDE}/{MARKER}", there) == identity
+        if set_aside:
+            self._drop(iter(aside))
+            for name in (*sorted(own), MARKER):  # the marker last: with it, all is there
+                copy(join(self.url, name), join(self.url, f"{ASIDE}/{name}"))
+        self._claim({})  # before anything is removed: what is left of it is known as a stage's, and as nobody's work
+        if manifest.NAME in own:
+            remove(join(self.url, manifest.NAME))  # first: what is half removed must not look finished
+        self._drop(name for name in own if name != manifest.NAME)
+        if restored:
+            for name in aside - {f"{ASIDE}/{MARKER}"}:
+                copy(join(self.url, name), join(self.url, name.removeprefix(f"{ASIDE}/")))
+        self._claim(identity)
+        if restored:
+            self._drop(iter(aside))
 
     def start(self) -> None:
-        """From now on whole files are sent as they come, in a thread."""
-        self._thread = threading.Thread(target=self._follow, name="cliprd-mirror", daemon=True)
-        self._thread.start()
+        """From now on files are sent as they are committed; first those that an earlier process here had not sent."""
+        self._sender = ThreadPoolExecutor(1, thread_name_prefix="cliprd-mirror")
+        self.commit(".")
+
+    def commit(self, *names: str) -> None:
+        """Send files, or all that is in folders, in this order and in the background.
+
+        Files that the network failed to take are sent with the next ones, at the latest by `finish`.
+
+        Raises:
+            TakenOverError: what was committed before has met another writer.
+        """
+        if self._taken_over is not None:
+            raise self._taken_over
+        if self._sender is not None:
+            self._sender.submit(self._send, names)
 
     def finish(self, expected: Mapping[str, Mapping[str, Any]]) -> None:
         """Send what is not there yet, then the manifest; then remove there what is not here.
@@ -101,14 +144,16 @@ class Mirror:
         Raises:
             RetryableError: the network or the store failed. TakenOverError: another process goes on here.
         """
-        self.close()
-        self._send(hidden=False)
+        self.close(sending=True)
+        if self._taken_over is not None:
+            raise self._taken_over
+        self._deliver(name for name in self._files(".") if not _hidden(name))
         there = self._entries()
         for name, entry in expected.items():
             if name not in there or there[name].size != entry["size"]:
-                raise RetryableError(f"{join(self.url, name)} did not arrive whole.", "Run the same command again.")
+                raise RetryableError(f"{join(self.url, name)} did not arrive complete.", "Run the same command again.")
         upload(self.path / manifest.NAME, join(self.url, manifest.NAME))
-        here = {name for name, _ in self._files()} | {manifest.NAME}
+        here = {*self._files("."), manifest.NAME}
         self._drop(name for name in there if _hidden(name) or name not in here)
 
     def tidy(self) -> None:
@@ -117,68 +162,63 @@ class Mirror:
             abandon_uploads(self.url, before=finished)
         self._drop(name for name in entries(self.url) if _hidden(name))
 
-    def close(self, *, last: bool = False) -> None:
-        """End the thread. `last`: after one more attempt to send what is whole, whatever comes of it."""
-        if self._thread is None:
+    def close(self, *, sending: bool = False, last: bool = False) -> None:
+        """End the sending. `sending`: once all that was committed is sent; `last`: all that is here, if possible."""
+        if self._sender is None:
             return
-        self._stop.set()
-        self._thread.join()
-        self._thread = None
+        self._sender.shutdown(cancel_futures=not (sending or last))
+        self._sender = None
         if last:
-            with contextlib.suppress(CliprdError, OSError):
-                self._send()
+            self._send((".",))
 
     def discard(self) -> None:
-        """Remove the folder here: the one there is whole."""
+        """Remove the folder here: the one there is complete."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
-    def _follow(self) -> None:
-        warned = False
-        while not self._stop.wait(INTERVAL):
-            try:
-                self._send()
-                warned = False
-            except TakenOverError:
-                return  # taken over; `finish` meets it again, and says so
-            except (CliprdError, OSError) as error:  # it may heal, as even credentials do; `finish` raises what has not
-                if not warned:
-                    print(f"cliprd: warning: {error} The work goes on; its files are sent later.", file=sys.stderr)
-                warned = True
+    def _send(self, names: Iterable[str]) -> None:
+        late, self._late = self._late, [*dict.fromkeys((*self._late, *names))]
+        try:
+            self._deliver(name for given in self._late for name in self._files(given))
+            self._late = []
+        except TakenOverError as error:
+            self._taken_over = error
+        except (CliprdError, OSError) as error:  # credentials too may be renewed; `finish` raises what has not passed
+            if not late:
+                print(f"cliprd: warning: {error} The work goes on; its files are sent later.", file=sys.stderr)
 
-    def _send(self, *, hidden: bool = True) -> None:
-        """Send what has changed. Visible files go first: hidden ones (notes, checkpoints) speak of them as being there.
-
-        A file that a writer is still at is sent as it is, and again once it has changed: until the manifest stands,
-        only those who resume look at it, and they are made to doubt it.
-        """
-        here = dict(self._files())
-        changed = [name for name, stamp in here.items() if name not in self._sent or self._sent[name][0] != stamp]
-        gone = [name for name in self._sent if name not in here]
+    def _deliver(self, names: Iterable[str]) -> None:
+        """Send those that have changed, and remove there what is no longer here."""
+        changed = [name for name in dict.fromkeys(names) if self._changed(name)]
+        gone = {name for name in self._sent if not (self.path / name).exists()}
         if not changed and not gone:
             return
         there = self._entries()
-        strays = [name for name in there if name not in here and name not in (MARKER, manifest.NAME)]
-        # What we never sent came from a writer that was stopped, and does not fit to what we send now.
-        self._drop(name for name in strays if name not in self._sent)
-        for name in sorted(changed, key=lambda name: (_hidden(name), here[name][1])):
-            if _hidden(name):
-                if not hidden:
-                    continue
+        strays = {name for name in there if name.split("/")[0] not in _PRIVATE and not (self.path / name).exists()}
+        self._drop(strays - gone)  # a stopped writer's: they do not fit to what is sent now
+        for name in changed:
+            if _hidden(name):  # notes and checkpoints: others resume from them
                 self._check(s3.retrying(lambda: head(join(self.url, MARKER))))
-            try:
-                sent = upload(self.path / name, join(self.url, name))
-            except FileNotFoundError:
-                continue  # removed since we looked
-            self._note(name, here[name], sent.etag)
-        self._drop(name for name in strays if name in self._sent)  # only now: there is always something to go on from
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                stamp = _stamp(self.path / name)
+                self._note(name, stamp, upload(self.path / name, join(self.url, name)).etag)
+        self._drop(strays & gone)  # only now: there is always something to resume from
         for name in gone:
-            self._sent.pop(name, None)
+            del self._sent[name]
+        if self._aside and any(map(_hidden, changed)):
+            self._drop(name for name in there if name.startswith(f"{ASIDE}/"))
+            self._aside = False
 
-    def _drop(self, names: Iterator[str]) -> None:
+    def _changed(self, name: str) -> bool:
+        try:
+            return self._sent.get(name, ([], ""))[0] != _stamp(self.path / name)
+        except FileNotFoundError:
+            return False
+
+    def _drop(self, names: Iterable[str]) -> None:
         remove(*(join(self.url, name) for name in sorted(names, key=lambda name: (not name.endswith(".json"), name))))
 
     def _entries(self) -> dict[str, Entry]:
-        """What is there, if the place is still ours."""
+        """What is there, if the folder is still ours."""
         there = entries(self.url)
         self._check(there.get(MARKER))
         return there
@@ -199,8 +239,8 @@ class Mirror:
         finally:
             mine.unlink()
 
-    def _work(self, there: Mapping[str, Entry]) -> Any:
-        data = read_bytes(join(self.url, MARKER)) if MARKER in there else None
+    def _work(self, marker: str, there: Mapping[str, Entry]) -> Any:
+        data = read_bytes(join(self.url, marker)) if marker in there else None
         try:
             return parse_json(data or b"{}").get("work")
         except (ValueError, AttributeError):
@@ -220,7 +260,7 @@ class Mirror:
                 sent[name] = (stamp, etag)
         return sent
 
-    def _bring(self, there: Mapping[str, Entry], identity: Mapping[str, Any]) -> None:
+    def _bring(self, there: Iterable[str], identity: Mapping[str, Any]) -> None:
         """Make the folder here what is there."""
         for left in self.path.iterdir():
             if left.name != LOCK:
@@ -229,34 +269,36 @@ class Mirror:
         for name in there:
             path = below(self.path, name)
             with contextlib.suppress(Missing):
-                # As it is now, not as it was listed: a writer that has not yet seen that we took over may send it anew.
+                # As it is now, not as it was listed: a writer that has not yet seen the takeover may send it again.
                 entry = s3.retrying(lambda name=name, path=path: download(join(self.url, name), path))  # type: ignore[misc]
                 self._note(name, _stamp(path), entry.etag)
-        if there:
-            files.write_json(self.path / MARKER, identity)  # last: half of them are none
+        files.write_json(self.path / MARKER, identity)  # last: half of them are none
 
     def _note(self, name: str, stamp: Stamp, etag: str) -> None:
         self._sent[name] = (stamp, etag)
         with (self.path / JOURNAL).open("a", encoding="utf-8") as file:
             file.write(json.dumps([name, stamp, etag]) + "\n")
 
-    def _files(self) -> Iterator[tuple[str, Stamp]]:
-        """What is to be sent. Hidden files are looked for first: what they speak of is then found as well."""
-        for hidden in (True, False):
-            for root, _, names in os.walk(self.path):
-                for name in names:
-                    path = Path(root, name)
-                    relative = path.relative_to(self.path).as_posix()
-                    passing = name.startswith(".") and name.endswith((".tmp", ".part"))
-                    if _hidden(relative) == hidden and not passing and relative not in _PRIVATE:
-                        with contextlib.suppress(FileNotFoundError):
-                            yield relative, _stamp(path)
+    def _files(self, name: str) -> Iterator[str]:
+        """The file of that name, or those below the folder: hidden ones (notes, checkpoints) last, old ones first."""
+        if not (self.path / name).is_dir():
+            yield name
+            return
+        found = []
+        for root, _, names in os.walk(self.path / name):
+            for path in (Path(root, each) for each in names):
+                relative = path.relative_to(self.path).as_posix()
+                passing = path.name.startswith(".") and path.name.endswith((".tmp", ".part"))
+                if not passing and relative.split("/")[0] not in _PRIVATE:
+                    with contextlib.suppress(FileNotFoundError):
+                        found.append((_hidden(relative), path.stat().st_mtime_ns, relative))
+        yield from (relative for _, _, relative in sorted(found))
 
 
 def _stamp(path: Path) -> Stamp:
     """Changes whenever the content does: a file is replaced, or appended to."""
-    found = path.stat()
-    return [found.st_ino, found.st_mtime_ns, found.st_size]
+    state = path.stat()
+    return [state.st_ino, state.st_mtime_ns, state.st_size]
 
 
 def _hidden(name: str) -> bool:

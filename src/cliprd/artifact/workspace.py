@@ -3,7 +3,8 @@
     with Workspace(output, stage="cache", params=..., inputs=...) as work:
         if work.finished:                 # whole, same parameters, inputs and code: nothing to do
             return work.finished
-        ...                               # files that are whole stay after a kill; the stage skips them
+        ...                               # finished files stay after a kill; the stage skips them
+        work.commit("part-0")             # this one is finished
         return work.finish(facts=...)     # manifest last
 
 What identifies the work is its stage, parameters, input fingerprints and code version, kept in `.work.json`. Leftovers
@@ -11,14 +12,13 @@ of other work are removed at the start, so a folder never mixes two. A stage who
 of may say which ones to keep, if they were made in the same `way` (parameters and code, all but their inputs); the way
 is kept in `volatile/made.json`.
 
-An output in S3 is made in `work.path`, a folder here, and follows into S3 while the work goes on (`storage.mirror`).
+An output in S3 is made in `work.path`, a folder here; what is committed is sent at once (`artifact.mirror`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -32,13 +32,12 @@ from typing import Any
 from cliprd import files, storage
 from cliprd.artifact import identity, manifest
 from cliprd.artifact.manifest import Manifest
-from cliprd.artifact.mirror import LOCK, MARKER, Mirror
+from cliprd.artifact.mirror import ASIDE, LOCK, MARKER, Mirror
 from cliprd.errors import EnvironmentError_, InputError, of_system
 from cliprd.reading import read_json
 from cliprd.storage import Location
 
 MADE = f"{manifest.VOLATILE_DIR}/made.json"
-ASIDE = ".aside"  # unfinished work of another identity
 
 
 class Workspace:
@@ -49,8 +48,9 @@ class Workspace:
             other (`cliprd.artifact.identity`).
         way: how files are made, beside what each is made of; with `keep`, which is asked before other work begins in a
             folder of files made in this way, and names those of its entries that are to outlive it.
-        resume_files: hidden entries that only an interrupted run needs; they are removed once the manifest stands, by
-            the next run where a kill came between.
+        resume_files: hidden entries that only an interrupted run needs (checkpoints); they are removed once the
+            manifest stands, by the next run where a kill came between. Unfinished work of another identity that has
+            some is set aside until one of this work's is committed (not with `keep`, which decides instead).
 
     Attributes:
         path: where to write: `output` itself, or the folder here whose files follow to it.
@@ -111,46 +111,22 @@ class Workspace:
         return self._whole(self._mirror.url if self._mirror else self.path)
 
     def __enter__(self) -> Workspace:
+        self._lock = contextlib.ExitStack()
         try:
-            self._lock = self._locked()
+            self._lock.enter_context(files.alone(self.path / LOCK, self._busy))
         except OSError as error:
             raise _translated(error, self.path) from error
         try:
             return self._begin()
         except BaseException:
-            self._release()  # whoever tries again in this process must not meet our own lock
+            self._lock.close()  # whoever tries again in this process must not meet our own lock
             raise
 
-    def _locked(self) -> int:
-        """The lock on the file that is at the path now.
-
-        Another process may have removed the file between our opening and locking it: then ours locks nothing that a
-        third would meet, and we begin again.
-        """
-        while True:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in {errno.EACCES, errno.EAGAIN}:
-                    os.close(lock)
-                    raise EnvironmentError_(
-                        f"{self.path} is being written by another cliprd process.",
-                        "Wait for it, or give another --output.",
-                    ) from error
-                return lock  # a file system without locks (network mounts)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(lock), os.stat(self.path / LOCK)):
-                    return lock
-            os.close(lock)
-
-    def _release(self) -> None:
-        """Remove the lock's file while it is ours, so that nobody else's is removed; see `_locked`."""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if os.path.samestat(os.fstat(self._lock), os.stat(self.path / LOCK)):
-                (self.path / LOCK).unlink(missing_ok=True)
-        os.close(self._lock)
+    def _busy(self, holder: str) -> Exception:
+        return EnvironmentError_(
+            f"{self.path} is being written by another cliprd process ({holder}).",
+            "Wait for it, or give another --output.",
+        )
 
     def _begin(self) -> Workspace:
         try:
@@ -159,7 +135,7 @@ class Workspace:
                 self._mirror.tidy()
                 return self
             if self._mirror:
-                self._mirror.open(self.identity)
+                self._report(self._mirror.open(self.identity, () if self._keep else self._resume_files))
             self.finished = self._whole(self.path)
             if self.finished is not None:
                 self._tidy()
@@ -207,11 +183,17 @@ class Workspace:
         for entry in sorted(self.path.iterdir(), key=lambda path: path.name == MARKER):  # last: with it, all is there
             if entry.name not in (LOCK, ASIDE):
                 os.replace(entry, aside / entry.name)
-        print(
-            f"cliprd: {self.path}: {difference(marker, self.identity)}: the work is restarted; what was unfinished "
-            f"stays in {ASIDE} until there is a checkpoint, and is resumed if the change is taken back.",
-            file=sys.stderr,
-        )
+        self._report(marker)
+
+    def _report(self, before: Mapping[str, Any] | None) -> None:
+        """Print why unfinished work, if any, was set aside."""
+        if before:
+            print(
+                f"cliprd: {self._mirror.url if self._mirror else self.path}: {difference(before, self.identity)}: the "
+                f"work is restarted; what was unfinished stays in {ASIDE} until there is a checkpoint, and is resumed "
+                "if the change is taken back.",
+                file=sys.stderr,
+            )
 
     def _restored(self) -> bool:
         """Whether what was set aside is this work, which is then resumed."""
@@ -262,6 +244,20 @@ class Workspace:
             else:
                 entry.unlink()
 
+    def commit(self, *names: str) -> None:
+        """Files, or all in folders, are finished: an output in S3 gets them in this order, in the background.
+
+        Commit what a rerun resumes from, a note or checkpoint behind the files that it speaks of. Every file of the
+        folder is sent by `finish` at the latest.
+
+        Raises:
+            TakenOverError: another process has begun to write the same output.
+        """
+        if self._mirror:
+            self._mirror.commit(*names)
+        if any(name.split("/")[0] in self._resume_files for name in names):
+            shutil.rmtree(self.path / ASIDE, ignore_errors=True)
+
     def finish(self, *, facts: Mapping[str, Any] | None = None) -> Manifest:
         """Write the manifest over all files in the folder; the work is then done."""
         files.sweep_below(self.path)
@@ -289,7 +285,7 @@ class Workspace:
             self._mirror.close(last=isinstance(error, Exception))
             if self.finished and error is None:
                 self._mirror.discard()
-        self._release()
+        self._lock.close()
         if isinstance(error, OSError):
             raise _translated(error, self.path) from error
 

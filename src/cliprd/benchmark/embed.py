@@ -6,10 +6,10 @@ float32 and in an order that depends on the task alone, so equal inputs give equ
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections import deque
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from cliprd.errors import InputError
 from cliprd.files import atomic_write, digest
 from cliprd.machine import cores
 from cliprd.models.image_spec import ImageSpec
+from cliprd.parallel import ordered_map
 
 Embeddings = dict[str, NDArray[np.float32]]
 
@@ -76,22 +77,11 @@ def _batches(task: Task, spec: ImageSpec, size: int, bar: Any) -> Iterator[Tenso
                 f"Repair or remove it in {task.folder}; a score over fewer images would be of another test set.",
             ) from error
 
-    def collected(views: Sequence[Future[NDArray[np.uint8]]]) -> Tensor:
-        batch = torch.from_numpy(np.stack([view.result() for view in views]))
-        bar.update(len(views))
-        return batch
-
-    waiting: deque[Future[NDArray[np.uint8]]] = deque()
-    with ThreadPoolExecutor(max_workers=min(8, cores())) as pool:
-        try:
-            for number, data in task.images():
-                waiting.append(pool.submit(view, number, data))
-                if len(waiting) == 2 * size:
-                    yield collected([waiting.popleft() for _ in range(size)])
-            while waiting:
-                yield collected([waiting.popleft() for _ in range(min(size, len(waiting)))])
-        finally:
-            pool.shutdown(cancel_futures=True)
+    ahead = ordered_map(lambda image: view(*image), task.images(), workers=min(8, cores()), ahead=size)
+    with contextlib.closing(ahead) as views:
+        while batch := list(itertools.islice(views, size)):
+            bar.update(len(batch))
+            yield torch.from_numpy(np.stack(batch))
 
 
 def _text_batches(texts: Sequence[str], size: int, what: str) -> Iterator[tuple[int, Sequence[str]]]:

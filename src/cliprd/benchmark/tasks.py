@@ -14,7 +14,8 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+import tarfile
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
@@ -22,9 +23,9 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprd.benchmark.tar import members
 from cliprd.benchmark.task_folders import CLASSES, SPLIT, TEMPLATES, TYPE, fingerprint
 from cliprd.data.endings import EXTENSIONS
+from cliprd.data.tar import Member, entries
 from cliprd.errors import InputError
 
 Kind = Literal["classification", "multilabel", "retrieval", "image_caption_selection"]
@@ -219,7 +220,7 @@ def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, Place, bytes]]:
         key = ""
         parts: dict[str, Any] = {}
         seen: set[str] = set()
-        for info, data in members(path):
+        for info, data in _members(path):
             name = _NAME.match(info.name)
             if name is None or info.name.rpartition("/")[2].startswith((".", "__")):  # WebDataset's metadata: __x__
                 continue
@@ -242,6 +243,32 @@ def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, Place, bytes]]:
         if parts:
             samples.append(_sample(path, key, parts, kind))
     return samples
+
+
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:
+    """The regular files of an uncompressed tar, in order, each with a function that reads it now."""
+    remedy = "Fetch or pack the task again."
+    try:
+        with path.open("rb") as file:
+            start = file.read(6)
+            for mark, program in _COMPRESSED.items():
+                if start.startswith(mark):
+                    raise InputError(
+                        f"{path} is compressed by {program}.", f"Unpack it ({program} -d) under the same name."
+                    )
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:", tarinfo=Member) as tar:
+                for info in entries(tar, str(path)):
+                    if info.issparse() or info.islnk() or info.issym():
+                        what = "is stored as a sparse file" if info.issparse() else f"points to {info.linkname}"
+                        raise InputError(f"{path} is damaged: {info.name} {what}.", remedy)
+                    if info.isreg():
+                        yield info, lambda info=info: tar.extractfile(info).read()  # type: ignore[misc, union-attr]
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(f"{path} is damaged: {error}.", remedy) from error
 
 
 def _sample(path: Path, key: str, parts: dict[str, Any], kind: str) -> tuple[str, Place, bytes]:

@@ -16,23 +16,11 @@ from typing import TypeVar
 
 from cliprd import storage
 from cliprd.data.raw import APART, Part, Raw, assembled, is_companion, shown, split_name
+from cliprd.data.tar import Member, entries
 from cliprd.data.unpacking import DAMAGED, unpacked
 from cliprd.errors import InputError
 
 T = TypeVar("T")
-
-
-class _Member(tarfile.TarInfo):
-    """Raises on a damaged header, where `tarfile` would take it as the end of the archive."""
-
-    @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> _Member:
-        try:
-            return super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the two zero blocks that end an archive
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"{error} at byte {tar.offset}") from error
 
 
 def samples(url: str) -> Iterator[Raw]:
@@ -44,12 +32,11 @@ def samples(url: str) -> Iterator[Raw]:
     with storage.open_stream(url) as file:
         try:
             plain = unpacked(url, file)
-            with tarfile.open(fileobj=plain, mode="r|", tarinfo=_Member) as tar:
+            with tarfile.open(fileobj=plain, mode="r|", tarinfo=Member) as tar:
                 yield from _with_apart(
                     assembled(f"{url}:{key}", key, parts, ("skipped",) * skipped)
-                    for key, parts, skipped in _groups(tar, functools.partial(_part, tar))
+                    for key, parts, skipped in _groups(url, tar, functools.partial(_part, tar))
                 )
-                _refuse_more(url, tar)
         except (tarfile.TarError, *DAMAGED) as error:
             raise _damaged(url, error) from error
 
@@ -64,25 +51,16 @@ def names(url: str) -> Iterator[dict[str, bool]]:
         try:
             plain = unpacked(url, file)
             seekable = plain is file and not storage.is_s3(url)
-            with tarfile.open(fileobj=plain, mode="r:" if seekable else "r|", tarinfo=_Member) as tar:
-                for _, parts, _ in _groups(tar, lambda entry, name: entry.isfile()):
+            with tarfile.open(fileobj=plain, mode="r:" if seekable else "r|", tarinfo=Member) as tar:
+                for _, parts, _ in _groups(url, tar, lambda entry, name: entry.isfile()):
                     yield parts
         except (tarfile.TarError, *DAMAGED) as error:
             raise _damaged(url, error) from error
 
 
-def _refuse_more(url: str, tar: tarfile.TarFile) -> None:
-    """Read to the end of the file: only zeros may follow the archive; checks a compressed file's checksum."""
-    while block := tar.fileobj.read(1 << 20):
-        if block.strip(b"\0"):
-            raise InputError(
-                f"{url} has data after the end of the archive.",
-                "If tars were joined with `cat`, join them with `tar --concatenate` or name them one by one; else "
-                "download it again.",
-            )
-
-
-def _groups(tar: tarfile.TarFile, read: Callable[[tarfile.TarInfo, str], T]) -> Iterator[tuple[str, dict[str, T], int]]:
+def _groups(
+    url: str, tar: tarfile.TarFile, read: Callable[[tarfile.TarInfo, str], T]
+) -> Iterator[tuple[str, dict[str, T], int]]:
     """WebDataset's rule: consecutive files with the same name up to the first dot of the base name are one sample.
 
     Args:
@@ -92,8 +70,7 @@ def _groups(tar: tarfile.TarFile, read: Callable[[tarfile.TarInfo, str], T]) -> 
         Name; lower-case ending → what was read; number of skipped companion files of macOS or Windows.
     """
     key, parts, skipped = None, dict[str, T](), 0
-    for entry in tar:
-        tar.members.clear()  # type: ignore[attr-defined]  # `tarfile` keeps every entry: a gigabyte for a million samples
+    for entry in entries(tar, url):
         if entry.isdir():
             continue
         if is_companion(entry.name):

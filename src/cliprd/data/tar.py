@@ -1,4 +1,4 @@
-"""The files of a shard, in order. The standard `tarfile` does far more than a shard needs, at ten times the time.
+"""Reading tars: those of others by `tarfile`, made to notice damage; our own shards at ten times the speed.
 
 A shard is a plain USTAR archive of regular files (`shards.write_shard`): 512 bytes of header, then the content, filled
 up to whole blocks; a block of zeros closes it. Whatever is otherwise is damaged.
@@ -6,6 +6,7 @@ up to whole blocks; a block of zeros closes it. Whatever is otherwise is damaged
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,38 @@ from cliprd.errors import InputError
 _BLOCK = 512
 _SUM_FROM, _SUM_TO = 148, 156  # the header's checksum, itself counted as spaces
 _REGULAR = (ord("0"), 0)
+
+
+class Member(tarfile.TarInfo):
+    """A header that is broken or cut ends `tarfile`'s iteration as if the archive ended there; here it is an error."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Member:
+        """The next header, as `tarfile` asks for it."""
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the two zero blocks: a proper end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tar.offset}") from error
+
+
+def entries(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
+    """All entries of an archive that was opened with `Member`; behind the mark that ends it only zeros may follow.
+
+    Raises:
+        InputError: more follows. tarfile.TarError: it is damaged or cut short.
+    """
+    for entry in tar:
+        tar.members.clear()  # type: ignore[attr-defined]  # it remembers every entry: a gigabyte for a million samples
+        yield entry
+    while block := tar.fileobj.read(1 << 20):  # of a compressed file up to its checksum
+        if block.strip(b"\0"):
+            raise InputError(
+                f"{where} has data after the end of the archive.",
+                "If tars were joined with `cat`, join them with `tar --concatenate` or name them one by one; else "
+                "download it again.",
+            )
 
 
 def tar_files(path: Path, *, only: str = "") -> Iterator[tuple[str, bytes]]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from cliprd import files
+from cliprd import storage
 from cliprd.errors import EnvironmentError_
 from cliprd.extras import optional
 
@@ -73,7 +73,7 @@ class EfficientNetLite0:
 
     def __init__(self, device: torch.device) -> None:
         path = weights_file()
-        self.sha256 = files.sha256_file(path)
+        self.sha256 = storage.sha256(path)
         self.module = load_module(path).to(device)
         self.device = device
         self._session: onnxruntime.InferenceSession | None = None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cliprd import files
+from cliprd import files, storage
 from cliprd.errors import EnvironmentError_
 from cliprd.extras import optional
 
@@ -129,7 +129,7 @@ class MiniLM:
             self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self.module = load_network(folder / "model.safetensors").to(device)
             self.sha256 = files.digest(
-                [files.sha256_file(folder / name) for name in ("model.safetensors", "tokenizer.json")]
+                [storage.sha256(folder / name) for name in ("model.safetensors", "tokenizer.json")]
             )
         except Exception as error:  # whatever a damaged file makes them raise
             raise EnvironmentError_(

@@ -18,7 +18,6 @@ from cliprd import files, progress
 from cliprd.artifact import manifest
 from cliprd.data.augment import eval_view, to_tensor
 from cliprd.data.images import decode
-from cliprd.data.parallel import ordered_map
 from cliprd.data.shards import Sample, Shard, ShardSet
 from cliprd.demo_teacher import aligned
 from cliprd.demo_teacher.aligned import AlignedTeacher, Backbones
@@ -28,6 +27,7 @@ from cliprd.files import atomic_write
 from cliprd.models.encoder import state_sha256
 from cliprd.models.image_spec import ImageSpec
 from cliprd.models.plugin import RESUME
+from cliprd.parallel import ordered_map
 from cliprd.params import Aligned
 
 BATCH = 64

@@ -8,8 +8,7 @@ that a damaged one costs `checkpoint_every` steps and not the training.
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from cliprd import files
-from cliprd.artifact.workspace import ASIDE
+from cliprd.artifact import manifest
+from cliprd.distill.history import HISTORY
 from cliprd.distill.optimizer import named_parameters
 from cliprd.distill.order import Position
 from cliprd.errors import InputError
@@ -72,11 +72,13 @@ class Checkpoints:
         output: the student's folder.
         identity: digest of what makes two trainings the same. The stage's Workspace clears the folder when parameters,
             inputs or code differ; this catches whoever calls `train` directly.
+        commit: called with the names of a new checkpoint's files and, before them, of those that it relies on.
     """
 
-    def __init__(self, output: Path, identity: str = "") -> None:
+    def __init__(self, output: Path, identity: str = "", commit: Callable[..., None] = lambda *names: None) -> None:
         self.folder = output / FOLDER
         self._identity = identity
+        self._commit = commit
 
     def save(self, state: State, *, step: int, position: Position) -> None:
         """Write the checkpoint of `step`, then forget all but the last two."""
@@ -94,10 +96,11 @@ class Checkpoints:
             "sha256": hashlib.sha256(data).hexdigest(),
         }
         files.write_json(path.with_suffix(".json"), {**body, "digest": files.digest(body)})
-        shutil.rmtree(self.folder.parent / ASIDE, ignore_errors=True)
         for old in self._steps()[KEPT:]:
             self._path(old).with_suffix(".json").unlink()  # first, so that what is left is no checkpoint
             self._path(old).unlink(missing_ok=True)
+        names = (f"{FOLDER}/{path.name}", f"{FOLDER}/{path.with_suffix('.json').name}")
+        self._commit(HISTORY, manifest.VOLATILE_DIR, *names)
 
     def load(self, state: State) -> tuple[int, Position] | None:
         """Restore the newest checkpoint into `state`; None if there is none. Returns its step and data position.

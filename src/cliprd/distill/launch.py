@@ -25,6 +25,7 @@ from cliprd.distill.distributed import LostContactError
 from cliprd.distill.machines import MEET, Nodes
 from cliprd.errors import CliprdError, RetryableError
 from cliprd.reading import read_json
+from cliprd.storage.content import verified
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 GRACE = 10  # seconds from SIGTERM to SIGKILL for the ranks that are left
@@ -52,7 +53,7 @@ def launch(module: str, task: Mapping[str, Any], processes: int, nodes: Nodes | 
     caught = None
     with tempfile.TemporaryDirectory(prefix="cliprd-ranks-") as folder, _handlers_kept(), _torchrun_silent():
         file = Path(folder) / "task.json"
-        files.write_json(file, task)
+        files.write_json(file, {**task, "verified": verified()})  # the ranks need not read the inputs to verify them
         config = LaunchConfig(
             nproc_per_node=processes,
             rdzv_backend="c10d",

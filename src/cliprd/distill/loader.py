@@ -6,10 +6,10 @@ every sample once an epoch, on any number of ranks and workers.
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import Any
 
@@ -21,6 +21,7 @@ from cliprd.distill.order import Position, epoch_order
 from cliprd.distill.rows import Batch, Preparer, Row
 from cliprd.errors import InputError
 from cliprd.models.image_spec import ImageSpec
+from cliprd.parallel import ordered_map
 from cliprd.params import Params
 from cliprd.teacher_cache import TeacherCache
 
@@ -71,28 +72,21 @@ class Loader:
 
     def batches(self, start: Position) -> Generator[Batch, None, None]:
         """From `start` to the end of the last epoch, in order; `distill.workers` threads make them ahead."""
-        jobs = self._jobs(start)
-        if self._d.workers == 0:
-            for rows, epoch in jobs:
-                begun = time.perf_counter()
-                batch = self._prepare.batch(rows, epoch)
-                self.waited += time.perf_counter() - begun
-                yield batch
-            return
-        pending: collections.deque[Future[Batch]] = collections.deque()
-        pool = ThreadPoolExecutor(self._d.workers, thread_name_prefix="loader")
-        try:
+        with contextlib.closing(self._prepared(start)) as ahead:
             while True:
                 begun = time.perf_counter()
-                for rows, epoch in islice(jobs, 2 * self._d.workers + 1 - len(pending)):
-                    pending.append(pool.submit(self._prepare.batch, rows, epoch))
-                if not pending:
-                    return
-                batch = pending.popleft().result()
+                batch = next(ahead, None)
                 self.waited += time.perf_counter() - begun
+                if batch is None:
+                    return
                 yield batch
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _prepared(self, start: Position) -> Generator[Batch, None, None]:
+        workers, jobs = self._d.workers, self._jobs(start)
+        if workers == 0:
+            yield from (self._prepare.batch(*job) for job in jobs)
+        else:
+            yield from ordered_map(lambda job: self._prepare.batch(*job), jobs, workers=workers, ahead=2 * workers + 1)
 
     def _jobs(self, start: Position) -> Iterator[tuple[list[Row], int]]:
         step = start.step

@@ -62,6 +62,7 @@ def train(
     output: Path,
     report: Report | None = None,
     world: World = World(),  # noqa: B008 (frozen)
+    commit: Callable[..., None] = lambda *names: None,
 ) -> Trained:
     """Train a student, or go on from the newest checkpoint in `output`.
 
@@ -74,6 +75,7 @@ def train(
         report: called with a record every `distill.log_every` steps and after the last; after a resume, records since
             the checkpoint come a second time. Only the leader's is.
         world: the processes that train together; all call this with the same parameters and inputs.
+        commit: called with the names of files that a resumed training relies on (`Workspace.commit`).
 
     Raises:
         ParamsError: the set is too small (see `Division.check`), or the student or the loss cannot be built.
@@ -82,7 +84,7 @@ def train(
         EnvironmentError_: no such device.
     """
     job = _Job(params, shards, cache, world)
-    checkpoints = Checkpoints(output, _identity(params, shards, cache))
+    checkpoints = Checkpoints(output, _identity(params, shards, cache), commit)
     done, position = _resume(checkpoints, job.state, world)
     if done and world.leads:
         print(f"cliprd: the training {job.name} goes on from step {done} of {job.total}", file=sys.stderr)

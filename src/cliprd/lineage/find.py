@@ -12,6 +12,7 @@ from cliprd.artifact import manifest
 from cliprd.artifact.pointer import resolve
 from cliprd.errors import InputError
 from cliprd.lineage.common import NAME, SCHEMA
+from cliprd.lineage.record import with_code
 from cliprd.reading import parse_json
 from cliprd.storage import Location
 
@@ -81,4 +82,4 @@ def _read(folder: Location) -> dict[str, Any] | None:
         raise InputError(f"{path} is no lineage: {error!r}.", remedy) from error
     if schema != SCHEMA or not known:
         raise InputError(f"{path} has schema {schema}; this cliprd reads schema {SCHEMA} of students.", remedy)
-    return dict(tree)
+    return with_code(folder, tree)

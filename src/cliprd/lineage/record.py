@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from cliprd import storage
 from cliprd.artifact import identity, manifest
 from cliprd.artifact.manifest import Manifest
 from cliprd.errors import InputError
-from cliprd.lineage.common import ELSEWHERE, SCHEMA
+from cliprd.files import write_json
+from cliprd.lineage.common import ELSEWHERE, NAME, SCHEMA
 from cliprd.models.plugin import code_in
+from cliprd.reading import parse_json, read_json
 from cliprd.storage import Location
 
+CODE = f"{manifest.VOLATILE_DIR}/lineage-code.json"
 PARTS = {
     "data": "cliprd.stages.prepare",
     "models": "cliprd.stages.teacher",
@@ -100,3 +105,32 @@ def with_scores(tree: Mapping[str, Any], scores: Mapping[str, Any], tasks: Mappi
         scores: task → protocol → metric → value. tasks: task → fingerprint (`benchmark.task_folders.versions`).
     """
     return {**tree, "scores": dict(scores), "tasks": dict(tasks)}
+
+
+def write(folder: Path, tree: Mapping[str, Any]) -> None:
+    """Write `lineage.json`, and beside it what of the tree changes with the code alone."""
+    plain = {name: value for name, value in tree.items() if name not in ("code", "code_parts")}
+    inputs = {name: {key: value for key, value in entry.items() if key != "code"} for name, entry in _inputs(tree)}
+    code = {"code": tree.get("code", ""), "code_parts": tree.get("code_parts", {})}
+    codes = {name: {"code": entry.get("code", "")} for name, entry in _inputs(tree)}
+    write_json(folder / CODE, {**code, "inputs": codes})
+    write_json(folder / NAME, {**plain, "inputs": inputs})
+
+
+def with_code(folder: Location, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a folder's `lineage.json`, joined with the code versions beside it; older ones hold them."""
+    try:
+        beside = parse_json(storage.read_bytes(storage.join(folder, CODE)) or b"{}")
+        codes = {name: {**beside.get("inputs", {}).get(name, {}), **entry} for name, entry in _inputs(tree)}
+        return {"code": "", "code_parts": {}, **beside, **tree, "inputs": codes}
+    except (ValueError, AttributeError, TypeError):
+        return {"code": "", "code_parts": {}, **tree}
+
+
+def load(folder: Path) -> dict[str, Any] | None:
+    """The lineage in a folder that was checked; None where it has none."""
+    return with_code(folder, read_json(folder / NAME)) if (folder / NAME).is_file() else None
+
+
+def _inputs(tree: Mapping[str, Any]) -> Any:
+    return tree.get("inputs", {}).items()

@@ -16,7 +16,7 @@ from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
 
-from cliprd import files, params
+from cliprd import files, params, storage
 from cliprd.errors import CliprdError, InputError, ParamsError
 from cliprd.files import atomic_write
 from cliprd.models import config as configs
@@ -266,7 +266,7 @@ def load_student(folder: str | Path, *, device: torch.device | None = None) -> S
             f"{folder / WEIGHTS_FILE} is damaged or belongs to another config: {_first_line(error)}", remedy
         ) from error
     set_model_preprocess_cfg(model, preprocess)
-    sha = files.sha256_file(folder / WEIGHTS_FILE)
+    sha = storage.sha256(folder / WEIGHTS_FILE)
     return StudentEncoder(model.to(device or torch.device("cpu")), model_cfg, image, sha, folder)
 
 

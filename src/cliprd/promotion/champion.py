@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import getpass
 import importlib
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cliprd import lineage
 from cliprd.errors import InputError, ParamsError
 from cliprd.params import Params
 from cliprd.promotion import package as packages
@@ -62,7 +62,7 @@ def current(place: str, params: Params) -> Champion | None:
             return None
         benchmarks, marks = store.benchmarks(pointer), store.marks(pointer)
         withdrawn = [mark for entry in pointer["withdrawn"] for mark in store.marks(entry)]
-    version, lineage = pointer["version"], benchmarks[0] / packages.LINEAGE
+    version = pointer["version"]
 
     def student() -> Path:
         with _opened(place, params, write=False) as store:
@@ -71,7 +71,7 @@ def current(place: str, params: Params) -> Champion | None:
     return Champion(
         version=version,
         benchmarks=benchmarks,
-        lineage=json.loads(lineage.read_text(encoding="utf-8")) if lineage.is_file() else None,
+        lineage=lineage.load(benchmarks[0]),
         student=student,
         withdrawn=tuple(mark for mark in withdrawn if mark not in marks),
     )

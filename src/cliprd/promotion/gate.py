@@ -36,7 +36,6 @@ from cliprd.params import Params
 from cliprd.promotion import champion as champions
 from cliprd.promotion.guards import guards
 from cliprd.promotion.package import marks_of
-from cliprd.reading import read_json
 from cliprd.report import decision as report
 from cliprd.report import verdicts
 from cliprd.report.runs import Run
@@ -167,13 +166,12 @@ def _recipe(run: Run) -> list[Any]:
 
 def _training(run: Run) -> Any:
     """What the training was made of but for its seed, as far as the folder knows: parameters, data, cache, code."""
-    file = run.folder / lineage.NAME
-    if not file.is_file():
+    tree = lineage.load(run.folder)
+    if tree is None:
         return None
-    tree = read_json(file)
     section = {name: value for name, value in tree["params"].get("distill", {}).items() if name != "seed"}
     inputs = {name: entry["fingerprint"] for name, entry in tree["inputs"].items()}
-    code = {part: sha for part, sha in tree.get("code_parts", {}).items() if part != "benchmark"}
+    code = {part: sha for part, sha in tree["code_parts"].items() if part != "benchmark"}
     return [{**tree["params"], "distill": section}, inputs, code]
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cliprd import files
+from cliprd import files, lineage
 from cliprd.artifact import manifest
 from cliprd.errors import InputError
 from cliprd.storage import Location
-
-LINEAGE = "lineage.json"
 
 
 @dataclass(frozen=True)
@@ -54,10 +51,9 @@ def marks_of(benchmark: Path) -> tuple[str, ...]:
     The latter is equal for a repetition of its training that did not give the same bytes, as on GPUs.
     """
     marks = [manifest.read(benchmark, stage="benchmark").inputs.get("model", "")]
-    if (file := benchmark / LINEAGE).is_file():
-        tree = json.loads(file.read_text(encoding="utf-8"))
+    if (tree := lineage.load(benchmark)) is not None:
         inputs = {name: entry["fingerprint"] for name, entry in tree["inputs"].items()}
-        code = {name: value for name, value in tree.get("code_parts", {}).items() if name != "benchmark"}
+        code = {name: value for name, value in tree["code_parts"].items() if name != "benchmark"}
         marks.append(files.digest([tree["params"], inputs, code]))
     return tuple(marks)
 

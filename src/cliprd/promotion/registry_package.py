@@ -13,7 +13,6 @@ import contextlib
 import importlib.metadata
 import io
 import json
-import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,13 +20,13 @@ from typing import Any
 
 import yaml
 
-from cliprd import files, storage
+from cliprd import files, lineage, storage
 from cliprd.artifact import manifest
 from cliprd.artifact.folder import put_folder
 from cliprd.errors import InputError
 from cliprd.params import Params
 from cliprd.promotion.mlflow_client import unless_missing
-from cliprd.promotion.package import LINEAGE, Package, benchmark_names
+from cliprd.promotion.package import Package, benchmark_names
 from cliprd.report.card import model_card
 from cliprd.report.decision import markdown as decision_markdown
 from cliprd.tracking.runs import run_of
@@ -100,8 +99,8 @@ def write(package: Package, params: Params, decision: Mapping[str, Any], folder:
     names = benchmark_names(len(package.benchmarks))
     for name, source in zip(names, package.benchmarks, strict=True):
         put_folder(source, folder / "artifacts" / name)
-    if (lineage := package.benchmarks[0] / LINEAGE).is_file():
-        shutil.copyfile(lineage, folder / "artifacts" / LINEAGE)
+    if (tree := lineage.load(package.benchmarks[0])) is not None:
+        files.write_json(folder / "artifacts" / lineage.NAME, tree)
     (folder / CARD).write_text(card, encoding="utf-8")
     return card
 
@@ -175,7 +174,6 @@ def _example() -> Any:
 
 def _card(package: Package, params: Params, decision: Mapping[str, Any]) -> str:
     trained, scored = manifest.read(package.student), package.benchmarks[0]
-    lineage = scored / LINEAGE
     return model_card(
         title=trained.facts.get("run") or "Student",
         trained={
@@ -185,7 +183,7 @@ def _card(package: Package, params: Params, decision: Mapping[str, Any]) -> str:
             "code": trained.code,
         },
         results=json.loads((scored / "results.json").read_text(encoding="utf-8")),
-        lineage=json.loads(lineage.read_text(encoding="utf-8")) if lineage.is_file() else None,
+        lineage=lineage.load(scored),
         decision=decision_markdown(decision),
         licence=_licence(params.promote.licence),
     )

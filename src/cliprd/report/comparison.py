@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from cliprd.artifact import identity
 from cliprd.report import verdicts
 from cliprd.report.results import TEACHER
 from cliprd.report.runs import Grid, Run
@@ -119,7 +118,6 @@ def build(grid: Grid, *, reference: str, protocol: str) -> dict[str, Any]:
         "resamples": settings.resamples,
         "bootstrap_seed": settings.seed,
         "interval_covers": SEEDS if seeded else EXAMPLES,
-        "code": identity.digest("cliprd.stages.compare"),
         "tasks": {name: _task(task) for name, task in facts.items()},
         "left_out": {name: why for run in grid.runs for name, why in run.results.get("left_out", {}).items()},
         "protocols": blocks,

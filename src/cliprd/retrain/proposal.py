@@ -68,7 +68,8 @@ def plan(params: Params) -> Plan:
         return Plan(reigning, (), inputs, judged_as, False, why)
     refusal = champion.noted(place, params, note(judged_as))
     if refusal and refusal["champion"] == reigning.version:
-        why = f"the same inputs were trained already, and the gate refused them: {refusal['reason']}"
+        verdict = "gave the champion" if refusal.get("version") == reigning.version else "the gate refused them"
+        why = f"the same inputs were trained already, and {verdict}: {refusal['reason']}"
         return Plan(reigning, changes, inputs, judged_as, False, why)
     return Plan(reigning, changes, inputs, judged_as, True, _kinds(changes))
 

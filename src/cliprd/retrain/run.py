@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cliprd.errors import CliprdError
-from cliprd.files import atomic_write, sweep_beside, write_json
+from cliprd.errors import CliprdError, EnvironmentError_
+from cliprd.files import alone, atomic_write, sweep_beside, write_json
 from cliprd.names import visible
 from cliprd.params import Params
 from cliprd.promotion import champion
 from cliprd.retrain import report as reports
-from cliprd.retrain.lock import alone
 from cliprd.retrain.proposal import Plan, note, plan
 from cliprd.retrain.scores import side_by_side
 
 JSON, TEXT = "report.json", "report.md"
+LOCK = Path(".cliprd/retrain.lock")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def retrain(
         EnvironmentError_: a retraining is running already. Others: of the training, the gate or the promotion; the
         report then has the error too, and the champion is as it was.
     """
-    with alone():
+    with _alone():
         for name in (JSON, TEXT):
             sweep_beside(output / name)
             (output / name).unlink(missing_ok=True)  # of an earlier run: where this one is killed, none is left
@@ -117,6 +118,26 @@ def retrain(
         return _written(output, {**report, **outcome})
 
 
+def _busy(holder: str) -> EnvironmentError_:
+    return EnvironmentError_(f"A retraining is running here already: {holder}.", "Wait for its end.")
+
+
+@contextlib.contextmanager
+def _alone(file: Path = LOCK) -> Iterator[None]:
+    """One retraining at a time in a repository; across machines that is for CI's concurrency group to see to.
+
+    Raises:
+        EnvironmentError_: another process is retraining here, or the lock cannot be made.
+    """
+    try:
+        with alone(file, _busy):
+            yield
+    except OSError as error:
+        if error.filename != str(file):
+            raise
+        raise EnvironmentError_(f"{file} cannot be made: {error.strerror}.", "Fix its permissions.") from error
+
+
 def dry_run(
     params: Params, runner: Runner, *, asked_by: Mapping[str, str], facts: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -144,6 +165,10 @@ def settle(
     place = params.promote.champion
     if decision["verdict"] == "champion":
         champion.tidy(place, params)
+        reason = {"champion": decision["champion"], "reason": decision["reason"], "version": decision["champion"]}
+        champion.note(
+            place, params, note(planned.judged_as), reason
+        )  # an edit of code that changes no byte trains once
         return str(decision["champion"])
     if decision["passed"]:
         return champion.publish(place, params, student, benchmarks, decision, asked_by)

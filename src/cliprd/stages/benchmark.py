@@ -114,6 +114,7 @@ def _write(
     entries, tensors = {}, {}
     for task in tasks:
         entries[task.name], tensors[task.name] = score_task(task, towers, section, reference, work.path)
+        work.commit(f"embeddings/{task.name}.safetensors")
     stands = _standing(entries, tensors, section)
     results = {
         "schema": 2,
@@ -144,7 +145,7 @@ def _write(
         )
     if lineage.NAME in model.files:
         versions = task_versions(section)
-        files.write_json(work.path / lineage.NAME, lineage.with_scores(lineage.of(folder), scores, versions))
+        lineage.write(work.path, lineage.with_scores(lineage.of(folder), scores, versions))
     facts: dict[str, Any] = {"model": encoder.id, "tasks": [task.name for task in tasks]}
     if found.left_out:
         facts["left_out"] = left_out(found.left_out)

@@ -56,7 +56,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, par
         if work.finished:
             return work.finished
         encoder = load_encoder(teacher, params)
-        facts = teacher_cache.build(shards, encoder, params, work.path)
+        facts = teacher_cache.build(shards, encoder, params, work.path, commit=work.commit)
         return work.finish(facts={**facts, "made_with": lineage.of_teacher(made_with)})
 
 

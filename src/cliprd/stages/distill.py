@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from cliprd import files, lineage, signals, storage
+from cliprd import lineage, signals, storage
 from cliprd import params as parameters
 from cliprd.artifact import manifest
 from cliprd.artifact.manifest import Manifest
@@ -29,8 +30,9 @@ from cliprd.distill.distributed import World
 from cliprd.distill.division import Division
 from cliprd.distill.effective import effective
 from cliprd.distill.error_file import record_exception
-from cliprd.distill.history import last_row
+from cliprd.distill.history import HISTORY, last_row
 from cliprd.distill.launch import launch
+from cliprd.distill.record import Record
 from cliprd.distill.train import Report, Trained, train
 from cliprd.errors import CliprdError
 from cliprd.files import atomic_write
@@ -40,9 +42,11 @@ from cliprd.models.onnx import export_onnx
 from cliprd.models.student import save_student, student_config
 from cliprd.params import Params, parse_method
 from cliprd.storage import Location
+from cliprd.storage.content import learn
 from cliprd.teacher_cache import TeacherCache
 
 LOSS_FILE = "loss.safetensors"
+COMMIT_EVERY = 60.0  # seconds
 
 
 def run_id(params: Params) -> str:
@@ -72,17 +76,18 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
     """
     with record_exception():
         terms.functions(params.distill)  # first: it may refuse
-        shards = ShardSet.open(inputs["shards"])
-        cache = TeacherCache.open(inputs["cache"], shards, params.augmentation)
-        fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
-        work = Workspace(
-            output,
-            stage="distill",
-            code=sections.code(params),
-            params=sections.sections(params),
-            inputs=fingerprints,
-            resume_files=[CHECKPOINTS],
-        )  # fmt: skip
+        if distributed.launched():
+            with distributed.join(device.resolve(params.distill).device) as world:
+                shards, cache = world.share(_open(params, inputs) if world.leads else None)
+                work = _workspace(params, output, shards, cache)
+                if not world.leads:
+                    return _follow(params, shards, cache, work.path, world)
+                with work:
+                    if finished := world.share(work.finished):
+                        return finished
+                    return world.share(_make(work, params, shards, cache, report, world))
+        shards, cache = _open(params, inputs)
+        work = _workspace(params, output, shards, cache)
         if group := machines.among():
             if whole := work.look():  # one that comes back when the others have finished would wait for them in vain
                 if group.rank == 0:
@@ -91,14 +96,6 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
                 return whole
             _launch(params, inputs, output, device.processes(params.distill), group)
             return manifest.read(output, stage="distill")
-        if distributed.launched():
-            with distributed.join(device.resolve(params.distill).device) as world:
-                if not world.leads:
-                    return _follow(params, shards, cache, work.path, world)
-                with work:
-                    if finished := world.share(work.finished):
-                        return finished
-                    return world.share(_make(work, params, shards, cache, report, world))
         with work:
             if work.finished:
                 return work.finished
@@ -112,6 +109,23 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
         return manifest.read(output, stage="distill")
 
 
+def _open(params: Params, inputs: Mapping[str, Location]) -> tuple[ShardSet, TeacherCache]:
+    """Both inputs, every file verified: once in a command, by the process that is started first."""
+    shards = ShardSet.open(inputs["shards"])
+    return shards, TeacherCache.open(inputs["cache"], shards, params.augmentation)
+
+
+def _workspace(params: Params, output: Location, shards: ShardSet, cache: TeacherCache) -> Workspace:
+    return Workspace(
+        output,
+        stage="distill",
+        code=sections.code(params),
+        params=sections.sections(params),
+        inputs={"shards": shards.fingerprint, "cache": cache.fingerprint},
+        resume_files=[CHECKPOINTS],
+    )
+
+
 def _make(
     work: Workspace, params: Params, shards: ShardSet, cache: TeacherCache, report: Report | None, world: World
 ) -> Manifest:
@@ -121,15 +135,30 @@ def _make(
         params.distill, samples=shards.samples, student_dim=int(student_config(params.student)["embed_dim"]),
         teacher_dim=cache.dim, runtime=device.resolve(params.distill),
     )  # fmt: skip
-    trained = train(params, shards, cache, output, report, world)
+    trained = train(params, shards, cache, output, _committing(work, report), world, work.commit)
     save_student(trained.model, params.student, output)
     with atomic_write(output / LOSS_FILE) as file:
         state = {name: tensor.contiguous() for name, tensor in trained.loss.state_dict().items()}
         file.write(safetensors.torch.save(state))
     export_onnx(trained.model, output)
     facts = _facts(params, trained, output, work.inputs, in_force)
-    files.write_json(output / lineage.NAME, lineage.of_student(work.params, facts, made_of, work.code))
+    lineage.write(output, lineage.of_student(work.params, facts, made_of, work.code))
     return work.finish(facts=facts)  # until its manifest stands, a rerun starts from the checkpoints
+
+
+def _committing(work: Workspace, report: Report | None) -> Report:
+    """Commits the history between checkpoints too, so that whoever waits for this training sees that it lives."""
+    last = time.monotonic()
+
+    def both(record: Record) -> None:
+        nonlocal last
+        if report is not None:
+            report(record)
+        if time.monotonic() - last > COMMIT_EVERY:
+            last = time.monotonic()
+            work.commit(HISTORY)
+
+    return both
 
 
 def _follow(params: Params, shards: ShardSet, cache: TeacherCache, output: Path, world: World) -> Manifest:
@@ -161,6 +190,7 @@ def _main(file: Path) -> int:
     """One of the processes that `_launch` has started; why it fails is told by the one that started it."""
     end_with_parent()
     task = json.loads(file.read_text(encoding="utf-8"))
+    learn(task["verified"])
     tree = parameters.validate(task["params"], where=str(file))
     try:
         inputs = {name: storage.parse(path) for name, path in task["inputs"].items()}

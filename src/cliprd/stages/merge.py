@@ -37,7 +37,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
     first = parts[folders[0]]
     sections = {name: value for name, value in first.params.items() if name != "part"}
     with Workspace(output, stage="cache", code="cliprd.stages.merge", params=sections, inputs=first.inputs) as work:
-        return work.finished or work.finish(facts=teacher_cache.merge(shards, parts, work.path))
+        return work.finished or work.finish(facts=teacher_cache.merge(shards, parts, work.path, work.commit))
 
 
 def _folders(place: Location) -> list[Location]:

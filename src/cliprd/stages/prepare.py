@@ -25,13 +25,13 @@ from cliprd.data import sources
 from cliprd.data.keys import KeySet
 from cliprd.data.naming import Naming, Refusal, mark
 from cliprd.data.packing import Rejection, pack
-from cliprd.data.parallel import ordered_map
 from cliprd.data.raw import APART
 from cliprd.data.shards import INDEX, Sample, Shard, read_keys, read_shard, write_index, write_shard
 from cliprd.data.sources import Source
 from cliprd.errors import InputError
 from cliprd.files import atomic_write
 from cliprd.names import visible
+from cliprd.parallel import ordered_map
 from cliprd.params import Data, Params
 from cliprd.reading import read_json
 from cliprd.storage import Location
@@ -103,7 +103,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
         if work.finished:
             return work.finished
         folder = work.path
-        packed = _pack_all(data, folder, found)
+        packed = _pack_all(data, work, found)
         shards = [shard for part in packed for shard in part.shards]
         rejected = _with_apart([entry for part in packed for entry in part.rejected])
         kept = sum(part.samples for part in packed)
@@ -140,9 +140,9 @@ def _told(source: Source, part: _Packed) -> dict[str, Any]:
     return told | ({"notes": dict(sorted(part.notes.items()))} if part.notes else {})
 
 
-def _pack_all(data: Data, output: Path, found: list[Source]) -> list[_Packed]:
+def _pack_all(data: Data, work: Workspace, found: list[Source]) -> list[_Packed]:
     packed: list[_Packed] = []
-    kept = 0
+    kept, output = 0, work.path
 
     def samples(number: int) -> Iterator[Sample]:
         return (sample for shard in packed[number].shards for sample in read_shard(output / shard.name))
@@ -159,7 +159,7 @@ def _pack_all(data: Data, output: Path, found: list[Source]) -> list[_Packed]:
             kept += part.whole
             bar.update(part.records)
             if not part.whole:
-                _pack_rest(data, output, source, part, partial(naming.admit, source=number), bar)
+                _pack_rest(data, work, source, part, partial(naming.admit, source=number), bar)
             packed.append(part)
     if kept:
         print(f"cliprd: prepare: {kept} sources kept as they were, {len(found) - kept} packed", file=sys.stderr)
@@ -167,7 +167,7 @@ def _pack_all(data: Data, output: Path, found: list[Source]) -> list[_Packed]:
 
 
 def _pack_rest(
-    data: Data, output: Path, source: Source, part: _Packed, admit: Callable[[Sample], Sample | Refusal], bar: Any
+    data: Data, work: Workspace, source: Source, part: _Packed, admit: Callable[[Sample], Sample | Refusal], bar: Any
 ) -> None:
     samples: list[Sample] = []
     recorded = len(part.rejected)
@@ -186,30 +186,35 @@ def _pack_rest(
             continue
         samples.append(item)
         if len(samples) == data.samples_per_shard:
-            recorded = _close_shard(output, source, part, samples, recorded)
+            recorded = _close_shard(work, source, part, samples, recorded)
             samples = []
     if samples:
-        recorded = _close_shard(output, source, part, samples, recorded)
+        recorded = _close_shard(work, source, part, samples, recorded)
     part.whole = True
-    _note(output, source, part, f"{source.stem}-end", part.rejected[recorded:])
+    work.commit(_note(work.path, source, part, f"{source.stem}-end", part.rejected[recorded:]))
 
 
 def _shard_name(stem: str, number: int) -> str:
     return f"{stem}-{number:05d}.tar"
 
 
-def _close_shard(output: Path, source: Source, part: _Packed, samples: list[Sample], recorded: int) -> int:
+def _close_shard(work: Workspace, source: Source, part: _Packed, samples: list[Sample], recorded: int) -> int:
     """Write a shard, then the note that lets a later run begin behind it. Returns how many rejections are noted."""
+    output = work.path
     name = _shard_name(source.stem, len(part.shards))
     write_shard(output / name, samples)
     part.shards.append(Shard(name, len(samples), (output / name).stat().st_size, files.sha256_file(output / name)))
     part.captions += sum(len(sample.captions) for sample in samples)
-    _note(output, source, part, name, part.rejected[recorded:])
+    work.commit(name, _note(output, source, part, name, part.rejected[recorded:]))
     return len(part.rejected)
 
 
-def _note(output: Path, source: Source, part: _Packed, name: str, rejected: list[Rejection]) -> None:
-    """State behind a shard, or at the end of a source; `rejected` are those since the note before."""
+def _note(output: Path, source: Source, part: _Packed, name: str, rejected: list[Rejection]) -> str:
+    """Write the state behind a shard, or at the end of a source; `rejected` are those since the note before.
+
+    Returns:
+        The file's name in `output`.
+    """
     note = {
         "source": _identity(source),
         "shards": len(part.shards),
@@ -221,6 +226,7 @@ def _note(output: Path, source: Source, part: _Packed, name: str, rejected: list
         "whole": part.whole,
     }
     files.write_json(output / PROGRESS / f"{name}.json", note)
+    return f"{PROGRESS}/{name}.json"
 
 
 def _left(output: Path, source: Source) -> _Packed:

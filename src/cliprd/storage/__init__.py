@@ -4,7 +4,7 @@ Callers name a `Location` and get local files: `local_file` downloads what is in
 endpoint, region and credentials. What is kept on this machine lies under `scratch()`.
 """
 
-from cliprd.storage.content import fingerprints
+from cliprd.storage.content import fingerprints, sha256
 from cliprd.storage.downloads import fetch_file, fetch_tree, local_file
 from cliprd.storage.listing import NoFiles, expand_braces, list_files, literal_part
 from cliprd.storage.paths import SCHEME, BadAddress, Location, is_s3, join, parse, scratch
@@ -38,6 +38,7 @@ __all__ = [
     "read_bytes",
     "remove",
     "scratch",
+    "sha256",
     "swap",
     "upload",
     "versions",

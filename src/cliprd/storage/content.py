@@ -3,6 +3,9 @@
 A file is hashed once. Its sha256 is then believed while inode, size, time of change (mtime) and time of the inode's
 change (ctime) are as they were; nobody can set the ctime back, so a file of the same size whose mtime was restored is
 hashed again. A ctime younger than `SETTLED` seconds is not believed yet: another change may get the same one.
+
+`fingerprints` remembers across commands. What every command must verify, `sha256` remembers within one, its child
+processes included (`verified`, `learn`).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,31 @@ SETTLED = 2.0  # seconds; the coarsest time stamps of file systems in use
 KEPT = 60  # days that the sha256 of a file is remembered after it was last asked for
 _ATTEMPTS = 3  # at a file that is written meanwhile
 _FLUSH = 1.0  # seconds of hashing that a killed process loses
+_VERIFIED: dict[str, tuple[str, str]] = {}  # absolute path → stamp and sha256, of this command
+
+
+def sha256(path: Path) -> str:
+    """sha256 (hex) of a file here, which is read once in a command while its stamp stays the same.
+
+    Raises:
+        InputError: it cannot be read. RetryableError: it is written all the while.
+    """
+    place = os.path.abspath(path)
+    known = _VERIFIED.get(place)
+    if known is None or known[0] != _stamp(place):
+        digest, stamp = _hashed(place)
+        known = _VERIFIED[place] = (stamp, digest)
+    return known[1]
+
+
+def verified() -> dict[str, tuple[str, str]]:
+    """What `sha256` has found, for a child process to `learn`."""
+    return dict(_VERIFIED)
+
+
+def learn(known: Mapping[str, Sequence[str]]) -> None:
+    """Believe what a parent process of the same command has `verified`, while the files stay the same."""
+    _VERIFIED.update({place: (stamp, digest) for place, (stamp, digest) in known.items()})
 
 
 def fingerprints(places: Iterable[str], *, absent: bool = False) -> dict[str, str]:

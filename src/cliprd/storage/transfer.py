@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import errno
 import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cliprd.errors import CliprdError, EnvironmentError_, InputError, RetryableError
+from cliprd.parallel import ordered_map
 from cliprd.storage import s3
 from cliprd.storage.paths import label, split
 from cliprd.storage.streams import ObjectReader
@@ -289,17 +288,7 @@ def _blocks(url: str, version: str, start: int, stop: int) -> Iterator[bytearray
                 place += count
         return block
 
-    pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="cliprd-s3")
-    pending: collections.deque[Future[bytearray]] = collections.deque()
-    try:
-        for begin in range(start, stop, PART):
-            pending.append(pool.submit(fetch, begin))
-            if len(pending) > PARALLEL:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    yield from ordered_map(fetch, range(start, stop, PART), workers=PARALLEL, ahead=PARALLEL + 1)
 
 
 def _config(*, use_threads: bool = True) -> Any:

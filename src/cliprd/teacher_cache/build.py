@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,12 @@ from cliprd import files, progress
 from cliprd.artifact import manifest
 from cliprd.data.augment import crop_box, to_tensor, train_view
 from cliprd.data.images import BadImage, decode
-from cliprd.data.parallel import ordered_map
 from cliprd.data.shards import Sample, Shard, ShardSet
 from cliprd.errors import InputError
 from cliprd.machine import cores
 from cliprd.models.encoder import Encoder
 from cliprd.models.linear import few_sizes
+from cliprd.parallel import ordered_map
 from cliprd.params import Params
 from cliprd.teacher_cache import fingerprint
 from cliprd.teacher_cache.captions import BUDGET, CaptionRows, digest, digest_of, replay
@@ -42,7 +42,13 @@ _CHECKED_BY_PREPARE = 2**62  # the shards hold no image that `data.max_pixels` r
 
 
 def build(
-    shards: ShardSet, encoder: Encoder, params: Params, folder: Path, *, caption_budget: int = BUDGET
+    shards: ShardSet,
+    encoder: Encoder,
+    params: Params,
+    folder: Path,
+    *,
+    caption_budget: int = BUDGET,
+    commit: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Any]:
     """Write one file a shard into `folder`; those already whole and made in the same way are kept (see `reuse`).
 
@@ -52,6 +58,7 @@ def build(
         params: `cache` and `augmentation` are used.
         folder: owned by the caller. `volatile/throughput.json` tells the speed, and how many shards were embedded.
         caption_budget: bytes of memory for caption rows that may come again.
+        commit: called, in a thread, with the name of each file that is finished.
 
     Returns:
         The facts for the manifest.
@@ -62,7 +69,7 @@ def build(
     facts = fingerprint.facts(shards, encoder, params.augmentation, params.cache.views)
     # The set as a whole is no part of a file's identity: its own shard's sha256 stands in the file.
     identity = files.digest({name: value for name, value in facts.items() if name not in ("shards", "samples")})
-    return facts | {"captions": _Builder(shards, encoder, params, folder, identity, caption_budget).run()}
+    return facts | {"captions": _Builder(shards, encoder, params, folder, identity, caption_budget, commit).run()}
 
 
 @dataclass
@@ -76,8 +83,16 @@ class _Crops:
 
 class _Builder:
     def __init__(
-        self, shards: ShardSet, encoder: Encoder, params: Params, folder: Path, identity: str, caption_budget: int
+        self,
+        shards: ShardSet,
+        encoder: Encoder,
+        params: Params,
+        folder: Path,
+        identity: str,
+        caption_budget: int,
+        commit: Callable[[str], None],
     ) -> None:
+        self._commit = commit
         self._shards, self._encoder, self._folder, self._identity = shards, encoder, folder, identity
         self._views, self._batch_size = params.cache.views, params.cache.batch_size
         self._augmentation = params.augmentation
@@ -225,6 +240,7 @@ class _Builder:
                 f"Teacher {self._encoder.id} gave NaN or Inf for a sample of {shard.name}.", "Check its weights."
             )
         write_rows(self._folder / file_name(shard), image, text, counts, shard, self._identity, new)
+        self._commit(file_name(shard))
 
     def _replay(self, shards: Sequence[Shard]) -> None:
         """Bring the remembered captions to where an undisturbed build would have them behind these finished shards."""

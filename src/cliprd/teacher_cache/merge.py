@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,16 @@ def check_parts(shards: ShardSet, parts: Mapping[Location, Manifest]) -> None:
         raise InputError(f"{len(missing)} shards are in no part: {named}.", _REMEDY)
 
 
-def merge(shards: ShardSet, parts: Mapping[Location, Manifest], folder: Path) -> dict[str, Any]:
+def merge(
+    shards: ShardSet,
+    parts: Mapping[Location, Manifest],
+    folder: Path,
+    commit: Callable[[str], None] = lambda name: None,
+) -> dict[str, Any]:
     """Bring the files of checked parts into `folder`, linked where the disk can do that, else copied.
+
+    Args:
+        commit: called with the name of each file that is there.
 
     Returns:
         The facts for the manifest, those of a cache built in one piece.
@@ -59,6 +67,7 @@ def merge(shards: ShardSet, parts: Mapping[Location, Manifest], folder: Path) ->
         entry = parts[part].files[name]
         with storage.local_file(part, name, size=entry["size"], sha256=entry["sha256"]) as path:
             _link(path, folder / name)
+        commit(name)
         captions += len(read_text(folder / name))
     facts = {name: value for name, value in next(iter(parts.values())).facts.items() if name not in OF_A_PART}
     of_all = {shard.name: shard.sha256 for shard in shards.shards}

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from cliprd.data.parallel import cores, ordered_map
+from cliprd.parallel import cores, ordered_map
 
 
 def test_order_and_laziness():
