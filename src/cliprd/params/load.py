@@ -83,7 +83,8 @@ def _unregistered(params: Params) -> tuple[list[Fault], str]:
     for name in params.distill.weights.of_terms():
         if name not in plugins.terms:
             unknown = plugins.terms.unknown(name)
-            faults.append(Fault(("distill", "weights", "extra", name), "distill.weights.extra: " + unknown.problem.rstrip(".")))
+            text = "distill.weights.extra: " + unknown.problem.rstrip(".")
+            faults.append(Fault(("distill", "weights", "extra", name), text))
             remedy = remedy or unknown.remedy
     return faults, remedy
 
