@@ -1,4 +1,4 @@
-"""A container's CPU limit is seen, in both versions of cgroups, and threads keep to it; the collector is spared."""
+"""A container's CPU limit is seen, in both versions of cgroups, and threads obey it; objects are frozen for the collector."""
 
 import gc
 import os
