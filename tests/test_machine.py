@@ -1,4 +1,4 @@
-"""A container's CPU limit is seen, in both versions of cgroups, and threads keep to it; the collector is spared."""
+"""A container's CPU limit is obeyed, in both versions of cgroups; objects are frozen for the garbage collector."""
 
 import gc
 import os

@@ -58,5 +58,7 @@ def test_too_few_samples_are_refused():
     Division(2, 8).check(2)
     with pytest.raises(ParamsError, match=r"The set holds 1 sample: a contrastive loss needs two\. Give more data\."):
         Division(1, 8).check(1)
-    with pytest.raises(ParamsError, match=r"cuts 5 samples into batches of 2, fewer than the 4 processes\. .* to 2 at"):
+    with pytest.raises(
+        ParamsError, match=r"divides 5 samples into batches of 2, fewer than the 4 processes\. .* to 2 at"
+    ):
         Division(5, 4).check(4)

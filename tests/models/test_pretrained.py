@@ -111,7 +111,7 @@ def test_parameters_for_a_file_win_over_what_its_tags_agree_on(file):
         ({"name": "open_clip:ViT-B-32:laion2b_e16", "quickgelu": True}, r"is true, but tag .*laion2b_e16 says false"),
         (
             {"name": "open_clip:ViT-L-14:openai", "preprocess": "laion2b_s32b_b82k"},
-            r"says mean 0.5.*openai says mean 0.48",
+            r"is mean 0.5.*openai says mean 0.48",
         ),
     ],
 )

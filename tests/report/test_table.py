@@ -99,7 +99,7 @@ def test_notes_have_protocol_confidence_examples_and_number_of_differences():
 @pytest.mark.parametrize(
     ("seeds", "covers", "said"),
     [
-        ([3], "examples", "of these trainings, not of methods"),
+        ([3], "examples", "about these trainings, not methods"),
         ([0, 1], "examples", "training noise is unknown"),
         ([0, 1], "examples and seeds", "Student's t"),
     ],

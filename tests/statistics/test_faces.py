@@ -161,7 +161,7 @@ def agree(found, count):
         assert "clear" not in badge
         assert difference["covers"] == "examples"
         for face in ("page", "table", "terminal"):
-            assert "these trainings, not of methods" in found[face].lower().replace("\n", " ")
+            assert "these trainings, not methods" in found[face].lower().replace("\n", " ")
         assert "training against the champion in use" in decision["reason"] or not above
         assert not re.match(rf"({REFERENCE}|{OTHER}) (beats|is ahead)", block["headline"])
 

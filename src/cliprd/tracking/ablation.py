@@ -270,7 +270,7 @@ def _methods(metrics: Mapping[str, float], verdicts: Mapping[str, Any]) -> Itera
 def _about(verdicts: Mapping[str, Any]) -> str:
     if not verdicts:
         return ""
-    speak = "" if verdicts["covers"] == SEEDS else ": they speak of these trainings, not of methods"
+    speak = "" if verdicts["covers"] == SEEDS else ": they are about these trainings, not methods"
     by = f"Protocol {verdicts['protocol']}; " if "protocol" in verdicts else ""
     return f"{by}{100 * verdicts['confidence']:g}% intervals over {verdicts['covers']}{speak}."
 
