@@ -20,7 +20,6 @@ from cliprd import files
 from cliprd.errors import EnvironmentError_
 from cliprd.extras import optional
 
-
 FEATURES = 1280
 CLASSES = 1000
 MEAN = STD = (0.5, 0.5, 0.5)
