@@ -13,6 +13,8 @@ import pytest
 
 from cliprd import cli
 
+pytestmark = pytest.mark.slow
+
 CASES = [
     ("cliprd pipel", "pipeline"),
     ("cliprd pipeline sched", "schedule"),

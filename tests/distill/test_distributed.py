@@ -21,6 +21,8 @@ from cliprd.models.student import student_config
 from tests.distill.ranks import BATCH, CASES, SAVE, STOP
 from tests.distill.rooms import SAMPLES, make_params, open_rooms
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PLAIN = {  # what these are to be equal to
     "micro": "clip_rd",

@@ -21,6 +21,8 @@ from cliprd.models.student import build_student, student_config, student_spec
 from cliprd.params import Params
 from tests.distill.rooms import STUDENT, make_params, open_rooms
 
+pytestmark = pytest.mark.slow
+
 DROPPING = {**STUDENT, "vision_cfg": {**STUDENT["vision_cfg"], "image_size": 32, "patch_dropout": 0.5}}
 
 

@@ -19,6 +19,8 @@ from cliprd.stages import distill
 from tests.distill.rooms import make_params
 from tests.distill.test_distributed import assert_near, history
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CLI = [sys.executable, "-m", "cliprd.cli"]
 RANK = "tests.distill.rank"

@@ -15,6 +15,8 @@ from cliprd.errors import EnvironmentError_, RetryableError
 from tests.distill.test_distributed import assert_near, history
 from tests.distill.test_launch import MINUTE, ROOT, command, wait_for
 
+pytestmark = pytest.mark.slow
+
 CLI = [sys.executable, "-m", "cliprd.cli"]
 SET = {"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": "29500"}
 

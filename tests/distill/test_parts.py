@@ -19,6 +19,8 @@ from cliprd.models.student import build_student
 from cliprd.params import Distill, Params, Weights
 from tests.distill.rooms import STUDENT
 
+pytestmark = pytest.mark.slow
+
 
 def test_schedule_warms_up_and_ends_near_zero():
     rates = [learning_rate(step, base=2.0, warmup=10, total=110) for step in range(110)]

@@ -19,6 +19,8 @@ from cliprd.models.student import load_student
 from cliprd.stages import distill
 from tests.distill.rooms import SAMPLES, make_params
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FILES = {
     "lineage.json",

@@ -82,7 +82,7 @@ def installed(tmp_path_factory):
 
 def test_the_core_is_a_library_and_names_the_extra_of_all_that_it_lacks(installed, tmp_path):
     installed.run("python", "-c", f"import {', '.join(LIBRARY)}")
-    assert "(missing" not in installed.run("cliprd", "doctor").partition("devices")[0]
+    assert "missing" not in installed.run("cliprd", "doctor").partition("devices")[0]
     installed.run("cliprd", "plan", "--samples", "1000", "--set", "tracking.uri=", "--set", "student.arch=ViT-T-16")
     for extra, command in {
         "mlflow": ["plan", "--samples", "1000"],
@@ -128,7 +128,7 @@ def test_a_users_project_works_and_an_upgrade_that_reaches_no_stage_runs_nothing
 
     installed.run("dvc", "repro", folder=mine)
     assert (mine / "reports" / "index.html").is_file()
-    assert "version" in installed.run("cliprd", "retrain", folder=mine)
+    installed.run("cliprd", "retrain", folder=mine)
     assert (tmp_path / "champion" / "champion.json").is_file()
     installed.run("cliprd", "pipeline", "compile", "ablation", "--image", IMAGE, "--output", "a.yaml", folder=mine)
     assert IMAGE in (mine / "a.yaml").read_text()

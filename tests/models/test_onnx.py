@@ -7,6 +7,8 @@ from cliprd.models import onnx as exporting
 from cliprd.models.student import build_student, encode_text_features, student_config, tokenize
 from tests.models.test_student import SMALL, TEXTS, changed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):

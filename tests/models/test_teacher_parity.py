@@ -23,6 +23,8 @@ from cliprd.params import Teacher
 from tests.data.pictures import noise
 from tests.models import hub_files
 
+pytestmark = pytest.mark.slow
+
 TAGS = [(arch, tag) for arch, tags in pretrained._PRETRAINED.items() for tag in tags]
 FAMILIES = [  # every kind of tower, text tower, pooling, tokenizer, activation and preprocessing
     ("RN50", "openai"),

@@ -20,11 +20,6 @@ from cliprd import storage
 from cliprd.errors import EnvironmentError_
 from cliprd.extras import optional
 
-with optional():
-    import onnx
-    import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
-
 FEATURES = 1280
 CLASSES = 1000
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -76,8 +71,10 @@ class EfficientNetLite0:
         self.sha256 = storage.sha256(path)
         self.module = load_module(path).to(device)
         self.device = device
-        self._session: onnxruntime.InferenceSession | None = None
+        self._session: Any = None
         if device.type == "cpu":
+            with optional():
+                import onnxruntime
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
             # Threads that spin between two layers hold the cores that decoding and torch's half of a teacher want.
@@ -120,13 +117,17 @@ class _Conv(Protocol):
     groups: int
 
 
-def to_onnx(module: Any) -> onnx.ModelProto:
+def to_onnx(module: Any) -> Any:
     """The network as ONNX: input `image` [B, S, S, 3], outputs `pooled` [B, 1280] and `logits` [B, 1000].
 
     Written by hand (convolutions, clips, additions), as tracing takes 10 s and leaves the paddings as separate nodes.
     The channels come last, as batches lie in memory: the runtime turns them in its threads, NumPy would in one.
     """
-    nodes: list[onnx.NodeProto] = []
+    with optional():
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+
+    nodes: list[Any] = []
     initializers = [
         numpy_helper.from_array(np.float32(0), "zero"),
         numpy_helper.from_array(np.float32(6), "six"),
