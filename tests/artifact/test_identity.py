@@ -87,7 +87,7 @@ def test_a_tree_counts_for_the_stages_that_reach_it(copy):
     known = closures(copy)
     assert changed("losses/relational.py") == {"distill": {"cliprd.losses.relational"}}
     assert changed("report/svg.py").keys() == {"benchmark", "compare"}
-    assert changed("cli.py") == {}
+    assert changed("cli/main.py") == {}
     assert changed("tracking/follow.py") == {}
     assert changed("__init__.py") == {}
     assert changed("data/shards.py").keys() == {"prepare", "teacher", "cache", "distill"}
@@ -148,7 +148,7 @@ def test_a_killed_training_outlives_comments_and_other_code_does_not_take_it_awa
     for path in (copy / "cliprd").rglob("*.py"):
         path.write_text(path.read_text() + "\n# a comment\n")
     alter(copy, "report/svg.py")
-    alter(copy, "cli.py")
+    alter(copy, "cli/main.py")
     code, said = train(copy, room, output, "record:2")
     assert (code, "restarted" in said) == (0, False), said
 
