@@ -27,8 +27,8 @@ def main(rooms: Path, output: Path, moment: str) -> None:
                 die()
 
     elif kind == "checkpoint":  # the tensors are in place, their JSON is not
-        write = checkpoint.manifest.write_json
-        checkpoint.manifest.write_json = lambda path, value: (
+        write = checkpoint.files.write_json
+        checkpoint.files.write_json = lambda path, value: (
             die() if value.get("step") == int(step) else write(path, value)
         )
     elif kind == "exported":  # all but the manifest
