@@ -31,6 +31,7 @@ sys.addaudithook(hook)
 @pytest.fixture(autouse=True)
 def _settled(monkeypatch):
     monkeypatch.setattr(content, "SETTLED", 0.0)
+    monkeypatch.setattr(content, "_VERIFIED", {})  # of other tests in this process
 
 
 def opened(tmp_path, rooms, *arguments) -> dict[str, list[int]]:

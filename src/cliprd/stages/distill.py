@@ -156,7 +156,7 @@ def _committing(work: Workspace, report: Report | None) -> Report:
             report(record)
         if time.monotonic() - last > COMMIT_EVERY:
             last = time.monotonic()
-            work.commit(HISTORY)
+            work.commit(HISTORY, manifest.VOLATILE_DIR)
 
     return both
 
