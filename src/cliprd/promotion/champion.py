@@ -238,7 +238,7 @@ def _read(store: Store) -> tuple[Pointer | None, Any]:
             pointer, state = store.read()  # a first promotion that ended meanwhile has written both
             if pointer is None:
                 raise LostPointer(
-                    f"{store.place} names no champion, but {len(promotions)} of its versions were promoted.",
+                    f"{store.pointer} is missing, but {len(promotions)} of the versions there were promoted.",
                     state=state,
                 )
         return pointer, state

@@ -57,18 +57,18 @@ class FolderStore:
 
     def __init__(self, place: str) -> None:
         self.place = place
-        self._pointer = storage.join(place, POINTER)
+        self.pointer = storage.join(place, POINTER)
 
     def read(self) -> tuple[Pointer | None, bytes | None]:
         """See `Store`."""
-        if not storage.is_s3(self._pointer):
-            _check_kind(Path(self._pointer))
-        data = storage.read_bytes(self._pointer)
-        return (None if data is None else pointers.parse(self._pointer, data)), data
+        if not storage.is_s3(self.pointer):
+            _check_kind(Path(self.pointer))
+        data = storage.read_bytes(self.pointer)
+        return (None if data is None else pointers.parse(self.pointer, data)), data
 
     def swap(self, pointer: Pointer, instead_of: bytes | None) -> bool:
         """See `Store`."""
-        return storage.swap(self._pointer, pointers.encode(pointer), instead_of=instead_of)
+        return storage.swap(self.pointer, pointers.encode(pointer), instead_of=instead_of)
 
     def settle(self, pointer: Pointer) -> bool:
         """See `Store`: the champion's decision."""

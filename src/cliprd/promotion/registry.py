@@ -65,6 +65,7 @@ class Registry:
 
     def __init__(self, place: str, params: Params) -> None:
         self.place, self._params = place, params
+        self.pointer = f"{place}: tag {POINTER}"
         self._name, self._uri = place.removeprefix(SCHEME), params.tracking.uri
         if not self._uri:
             raise ParamsError(f"promote.champion = {place} needs tracking.uri.", "Name MLflow's server there.")
@@ -81,7 +82,7 @@ class Registry:
         """See `Store`."""
         self._look()
         text, alias = self._tags.get(POINTER), self._alias
-        pointer = self._by_alias(alias) if text is None else pointers.parse(f"{self.place}: tag {POINTER}", text)
+        pointer = self._by_alias(alias) if text is None else pointers.parse(self.pointer, text)
         if pointer is None:
             return None, text
         champion = pointer["version"]

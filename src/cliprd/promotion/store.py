@@ -29,9 +29,15 @@ class Promotion:
 
 
 class Store(Protocol):
-    """A place. Each method raises RetryableError where the store or server failed."""
+    """A place. Each method raises RetryableError where the store or server failed.
+
+    Attributes:
+        place: its address.
+        pointer: what messages call the pointer.
+    """
 
     place: str
+    pointer: str
 
     def read(self) -> tuple[Pointer | None, Any]:
         """The pointer, and what `swap` recognises this state by; None where there is no pointer.
