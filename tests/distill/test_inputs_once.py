@@ -39,7 +39,8 @@ def opened(tmp_path, rooms, *arguments) -> dict[str, list[int]]:
     (tmp_path / "watch").mkdir()
     (tmp_path / "watch/sitecustomize.py").write_text(WATCH)
     log = tmp_path / "opened"
-    environment = {"PYTHONPATH": f"{tmp_path / 'watch'}:{ROOT}", "OMP_NUM_THREADS": "1", "WATCHED": f"{rooms}/"}
+    path = f"{tmp_path / 'watch'}:{ROOT}:{os.environ.get('PYTHONPATH', '')}"
+    environment = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "WATCHED": f"{rooms}/"}
     ended = subprocess.run(
         [sys.executable, "-m", "cliprd.cli", *map(str, arguments)],
         env={**os.environ, **environment, "OPENED": str(log)}, capture_output=True, text=True,
