@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cliprd import extras
-from cliprd.errors import EnvironmentError_
+from cliprd.errors import MachineError
 
 ROOT = Path(__file__).parents[1]
 CORE = {
@@ -37,7 +37,7 @@ def test_every_extra_that_an_error_names_is_declared():
 
 def test_a_missing_module_of_an_extra_is_one_line_and_any_other_is_a_defect():
     line = r"'kfp' is not installed.*pip install 'cliprd\[kubeflow\]'"
-    with pytest.raises(EnvironmentError_, match=line), extras.optional():
+    with pytest.raises(MachineError, match=line), extras.optional():
         raise ModuleNotFoundError("No module named 'kfp.dsl'", name="kfp.dsl")
     with pytest.raises(ModuleNotFoundError), extras.optional():
         raise ModuleNotFoundError("No module named 'nothing'", name="nothing")

@@ -6,7 +6,7 @@
 | 2         | ParamsError          | no     | params.yaml, an override or a command line is wrong  |
 | 3         | InputError           | no     | data, cache, weights or a manifest are wrong         |
 | 4         | DivergedError        | no     | training gave NaN/Inf, or a scale left its limits    |
-| 5         | EnvironmentError_    | no     | disk full, folder not writable, package missing      |
+| 5         | MachineError    | no     | disk full, folder not writable, package missing      |
 | 75        | RetryableError       | yes    | network, preemption: the same call may succeed later |
 """
 
@@ -52,7 +52,7 @@ class DivergedError(CliprdError):
     exit_code = 4
 
 
-class EnvironmentError_(CliprdError):
+class MachineError(CliprdError):
     """The machine lacks something: disk full, folder not writable, an optional package not installed."""
 
     exit_code = 5
@@ -100,5 +100,5 @@ def of_system(error: OSError, place: object = None) -> CliprdError | None:
     shown_name = where.decode(errors="replace") if isinstance(where, bytes) else where
     path = str(shown_name) if len(str(shown_name)) < 300 else f"{str(shown_name)[:300]}…"
     problem = f"{path}: {error.strerror}." if shown_name is not None else f"{error.strerror}."
-    kind = InputError if error.errno in _OF_INPUT else EnvironmentError_
+    kind = InputError if error.errno in _OF_INPUT else MachineError
     return kind(problem, _REMEDIES.get(error.errno, ""))

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cliprd.errors import EnvironmentError_
+from cliprd.errors import MachineError
 
 # Modules that cliprd imports, by the extra of pyproject.toml that brings them. Where two bring one, the first is named.
 MODULES = {
@@ -26,13 +26,13 @@ def install(extra: str) -> str:
     return f"pip install 'cliprd[{extra}]'"
 
 
-def missing(error: BaseException) -> EnvironmentError_ | None:
+def missing(error: BaseException) -> MachineError | None:
     """One line for a module of an extra that could not be imported; None for any other error."""
     name = str(getattr(error, "name", None) or "").partition(".")[0]
     extra = next((extra for extra, modules in MODULES.items() if name in modules), None)
     if not isinstance(error, ModuleNotFoundError) or extra is None:
         return None
-    return EnvironmentError_(f"The package '{name}' is not installed.", f"Install it: {install(extra)}")
+    return MachineError(f"The package '{name}' is not installed.", f"Install it: {install(extra)}")
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def optional() -> Iterator[None]:
     """For a block of imports of an extra's modules.
 
     Raises:
-        EnvironmentError_: one of them is not installed.
+        MachineError: one of them is not installed.
     """
     try:
         yield
@@ -58,9 +58,9 @@ def need(extra: str, what: str) -> None:
         what: what needs it, for the message: "The command `cliprd pipeline`".
 
     Raises:
-        EnvironmentError_: it is not installed.
+        MachineError: it is not installed.
     """
     module = MODULES[extra][0]
     if importlib.util.find_spec(module) is None:
         problem = f"{what} needs the package '{module}', which is not installed."
-        raise EnvironmentError_(problem, f"Install it: {install(extra)}")
+        raise MachineError(problem, f"Install it: {install(extra)}")

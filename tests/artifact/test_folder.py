@@ -178,10 +178,10 @@ def test_names_that_lead_out_of_a_folder_are_refused(made, tmp_path):
 
 
 def test_scratch_that_cannot_be_made_is_one_line(monkeypatch, tmp_path):
-    from cliprd.errors import EnvironmentError_
+    from cliprd.errors import MachineError
 
     (tmp_path / "file").touch()
     monkeypatch.setenv("CLIPRD_SCRATCH", str(tmp_path / "file/x"))
-    with pytest.raises(EnvironmentError_, match="CLIPRD_SCRATCH"):
+    with pytest.raises(MachineError, match="CLIPRD_SCRATCH"):
         storage.scratch()
     shutil.rmtree(tmp_path, ignore_errors=True)

@@ -9,7 +9,7 @@ import pytest
 from cliprd import storage
 from cliprd.artifact import manifest, mirror
 from cliprd.artifact.workspace import Workspace
-from cliprd.errors import EnvironmentError_, InputError, RetryableError
+from cliprd.errors import InputError, MachineError, RetryableError
 from cliprd.files import atomic_write
 from tests.artifact.test_folder import tree
 
@@ -164,7 +164,7 @@ def test_killed_while_it_was_sent_at_the_end(url, scratch, monkeypatch):
 
 
 def test_of_two_writers_the_last_to_begin_goes_on(url, scratch, tmp_path, monkeypatch):
-    with pytest.raises(EnvironmentError_, match="another cliprd process, which began after"), work(url) as first:
+    with pytest.raises(MachineError, match="another cliprd process, which began after"), work(url) as first:
         put(first.path, "a", "1")
         first.commit("a")
         until(lambda: "a" in there(url))
@@ -257,7 +257,7 @@ def test_what_hidden_files_speak_of_is_sent_before_them(url, monkeypatch):
 
 
 def test_one_that_was_taken_over_hears_of_it_at_its_next_commit(url, scratch, tmp_path, monkeypatch):
-    with pytest.raises(EnvironmentError_, match="another cliprd process, which began after"), work(url) as first:
+    with pytest.raises(MachineError, match="another cliprd process, which began after"), work(url) as first:
         monkeypatch.setenv("CLIPRD_SCRATCH", str(tmp_path / "second"))
         with work(url):
             for number in range(500):

@@ -12,7 +12,7 @@ import pytest
 from cliprd import files
 from cliprd.artifact import manifest
 from cliprd.artifact.workspace import Workspace
-from cliprd.errors import CliprdError, EnvironmentError_, InputError
+from cliprd.errors import CliprdError, InputError, MachineError
 
 
 def work(path, **changes):
@@ -123,7 +123,7 @@ def test_two_writers_of_one_folder_cannot_mix(tmp_path):
     )
     try:
         assert holder.stdout.readline() == "in\n"
-        with pytest.raises(EnvironmentError_, match="another cliprd process"), work(tmp_path):
+        with pytest.raises(MachineError, match="another cliprd process"), work(tmp_path):
             pass
     finally:
         holder.kill()
@@ -134,13 +134,13 @@ def test_two_writers_of_one_folder_cannot_mix(tmp_path):
 
 def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(EnvironmentError_, match="is a file where a folder is needed"), work(tmp_path / "file"):
+    with pytest.raises(MachineError, match="is a file where a folder is needed"), work(tmp_path / "file"):
         pass
 
 
 def test_full_disk_and_read_only_are_one_clear_line(tmp_path):
     for code, words in [(errno.ENOSPC, "No space left"), (errno.EACCES, "cannot be written")]:
-        with pytest.raises(EnvironmentError_, match=words), work(tmp_path):
+        with pytest.raises(MachineError, match=words), work(tmp_path):
             raise OSError(code, os.strerror(code), str(tmp_path / "x"))
     with pytest.raises(OSError, match="strange"), work(tmp_path):
         raise OSError("strange")
@@ -166,7 +166,7 @@ def test_a_folder_where_a_file_of_ours_should_be(tmp_path, name):
 CONTENDER = """
 import fcntl, os, random, sys, time
 from pathlib import Path
-from cliprd.errors import EnvironmentError_
+from cliprd.errors import MachineError
 from cliprd.artifact.workspace import Workspace
 room, inside, rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 flock = fcntl.flock
@@ -185,7 +185,7 @@ while entered < rounds:
             time.sleep(0.001)
             os.unlink(inside)
             entered += 1
-    except EnvironmentError_:
+    except MachineError:
         pass
 """
 

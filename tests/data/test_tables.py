@@ -168,7 +168,7 @@ def test_compressed_tables_and_other_containers(tmp_path):
 
 @pytest.mark.parametrize("separator", ["", ",,", '"', "\n", "\r", "\0"])
 def test_invalid_separators_are_refused(separator):
-    with pytest.raises(ValidationError, match="one character is needed"):
+    with pytest.raises(ValidationError, match="must be one character"):
         Data(csv_separator=separator)
 
 

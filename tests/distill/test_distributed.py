@@ -15,7 +15,7 @@ from cliprd.distill.division import Division
 from cliprd.distill.loader import Loader
 from cliprd.distill.order import Position
 from cliprd.distill.train import sections, train
-from cliprd.errors import EnvironmentError_, ParamsError
+from cliprd.errors import MachineError, ParamsError
 from cliprd.models.image_spec import ImageSpec
 from cliprd.models.student import student_config
 from tests.distill.ranks import BATCH, CASES, SAVE, STOP
@@ -179,11 +179,11 @@ def test_the_number_of_processes_is_resolved_and_checked(rooms, monkeypatch):
     assert count(device="auto") == 2
     assert count(device="cpu") == 1
     assert count(device="cuda", processes=1) == 1
-    with pytest.raises(EnvironmentError_, match=r"processes = 3, but torch sees 2 GPUs\."):
+    with pytest.raises(MachineError, match=r"processes = 3, but torch sees 2 GPUs\."):
         count(device="auto", processes=3)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(EnvironmentError_, match="Process 2 of this machine has no GPU"), join(CUDA):
+    with pytest.raises(MachineError, match="Process 2 of this machine has no GPU"), join(CUDA):
         pass
 
 

@@ -11,7 +11,7 @@ import pytest
 from cliprd.artifact import manifest
 from cliprd.distill import machines
 from cliprd.distill.machines import Nodes
-from cliprd.errors import EnvironmentError_, RetryableError
+from cliprd.errors import MachineError, RetryableError
 from tests.distill.test_distributed import assert_near, history
 from tests.distill.test_launch import MINUTE, ROOT, command, wait_for
 
@@ -56,7 +56,7 @@ def test_half_of_it_or_a_number_that_may_change_is_refused(monkeypatch, change):
     for name, value in {**SET, **change}.items():
         if value is not None:
             monkeypatch.setenv(name, value)
-    with pytest.raises(EnvironmentError_, match="Set all four"):
+    with pytest.raises(MachineError, match="Set all four"):
         machines.among()
 
 

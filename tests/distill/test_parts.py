@@ -13,7 +13,7 @@ from cliprd.distill.objective import build_loss, resolve_weights
 from cliprd.distill.optimizer import build_optimizer, named_parameters
 from cliprd.distill.record import Record
 from cliprd.distill.schedule import learning_rate
-from cliprd.errors import DivergedError, EnvironmentError_, ParamsError
+from cliprd.errors import DivergedError, MachineError, ParamsError
 from cliprd.losses import LossWeights, method_weights
 from cliprd.models.student import build_student
 from cliprd.params import Distill, Params, Weights
@@ -74,7 +74,7 @@ def test_projections_follow_the_seed():
 
 def test_a_missing_gpu_is_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(EnvironmentError_, match="sees no GPU"):
+    with pytest.raises(MachineError, match="sees no GPU"):
         device.resolve(Distill(device="cuda"))
     assert device.resolve(Distill()) == device.Runtime(torch.device("cpu"), bf16=False)
     assert device.resolve(Distill(precision="bf16")).bf16

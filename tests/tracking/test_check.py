@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from cliprd import params
 from cliprd.cli import main
-from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError
+from cliprd.errors import CliprdError, InputError, MachineError, ParamsError
 from cliprd.kubeflow import checks
 from cliprd.tracking import check, follow, runs
 from cliprd.tracking.check import check_start
@@ -56,12 +56,12 @@ def here(tmp_path, monkeypatch):
         ("http://localhost:99999", ParamsError, "Port out of range"),
         ("sqlite://", ParamsError, "names no file"),
         ("sqlite:///:memory:", ParamsError, "names no file"),
-        ("sqlite:///file/mlflow.db", EnvironmentError_, r"file/mlflow\.db cannot be written \(Not a directory"),
-        ("sqlite:////proc/none/mlflow.db", EnvironmentError_, r"cannot be written \(.*: /proc\)"),
+        ("sqlite:///file/mlflow.db", MachineError, r"file/mlflow\.db cannot be written \(Not a directory"),
+        ("sqlite:////proc/none/mlflow.db", MachineError, r"cannot be written \(.*: /proc\)"),
         ("sqlite:///folder", InputError, r"folder is no file\. Name a file in it"),
         ("sqlite:///text.db", InputError, "file is not a database"),
         ("sqlite+none:///x.db", ParamsError, "sqlite.none"),
-        ("mysql+pymysql://user:secret@localhost/x", EnvironmentError_, "://…@localhost/x needs a driver .*pymysql"),
+        ("mysql+pymysql://user:secret@localhost/x", MachineError, "://…@localhost/x needs a driver .*pymysql"),
         ("postgresql+asyncpgx://localhost/x", ParamsError, "postgresql.asyncpgx"),
     ],
 )  # fmt: skip
@@ -185,9 +185,7 @@ def test_a_database_here(here):
 def test_artifacts_that_cannot_be_written(here, location):
     uri = f"sqlite:///{here / 'mlflow.db'}"
     MlflowClient(uri).create_experiment("cliprd", artifact_location=location.format(here=here))
-    with pytest.raises(
-        EnvironmentError_, match=r"keeps artifacts in a folder of the client's own, .* cannot be written"
-    ):
+    with pytest.raises(MachineError, match=r"keeps artifacts in a folder of the client's own, .* cannot be written"):
         check(tree(uri))
 
 

@@ -33,7 +33,7 @@ from cliprd import files, storage
 from cliprd.artifact import identity, manifest
 from cliprd.artifact.manifest import Manifest
 from cliprd.artifact.mirror import ASIDE, LOCK, MARKER, Mirror
-from cliprd.errors import EnvironmentError_, InputError, of_system
+from cliprd.errors import InputError, MachineError, of_system
 from cliprd.reading import read_json
 from cliprd.storage import Location
 
@@ -58,7 +58,7 @@ class Workspace:
         resumed: whether leftovers of the same work are in `path`.
 
     Raises:
-        EnvironmentError_: the folder cannot be made or written, the disk is full, or another process owns it.
+        MachineError: the folder cannot be made or written, the disk is full, or another process owns it.
         RetryableError: the output is in S3, and the network or the store failed.
     """
 
@@ -123,7 +123,7 @@ class Workspace:
             raise
 
     def _busy(self, holder: str) -> Exception:
-        return EnvironmentError_(
+        return MachineError(
             f"{self.path} is being written by another cliprd process ({holder}).",
             "Wait for it, or give another --output.",
         )
@@ -312,18 +312,18 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _translated(error: OSError, path: Path) -> Exception:
     """An OS refusal as one line that says what to do; any other OSError as it is."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return EnvironmentError_(f"No space left on the disk of {path}.", "Free some, then run the same command again.")
+        return MachineError(f"No space left on the disk of {path}.", "Free some, then run the same command again.")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return EnvironmentError_(
+        return MachineError(
             f"{error.filename or path} cannot be written: {error.strerror}.",
             "Fix its permissions or give another --output.",
         )
     if error.errno in {errno.ENOTDIR, errno.EEXIST}:
-        return EnvironmentError_(
+        return MachineError(
             f"{error.filename or path} is a file where a folder is needed.", "Remove it or give another --output."
         )
     if error.errno == errno.EISDIR:
-        return EnvironmentError_(
+        return MachineError(
             f"{error.filename or path} is a folder where a file is needed.", "Remove it or give another --output."
         )
     return of_system(error, path) or error

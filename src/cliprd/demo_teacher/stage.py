@@ -42,7 +42,7 @@ def train(
         The teacher, and facts of its training.
 
     Raises:
-        InputError: too few pairs. DivergedError: the loss became NaN. EnvironmentError_: a package is not installed.
+        InputError: too few pairs. DivergedError: the loss became NaN. MachineError: a package is not installed.
     """
     if not shards.samples:
         raise InputError(f"{shards.folder} holds no pairs to train the teacher on.", "Look into its rejected.jsonl.")

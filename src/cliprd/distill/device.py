@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cliprd.errors import EnvironmentError_
+from cliprd.errors import MachineError
 from cliprd.machine import cores
 from cliprd.params import Distill
 
@@ -28,17 +28,17 @@ def resolve(distill: Distill) -> Runtime:
     """`auto`: a GPU if there is one, in bf16 if it supports it.
 
     Raises:
-        EnvironmentError_: the requested device or precision is not available.
+        MachineError: the requested device or precision is not available.
     """
     cuda = torch.cuda.is_available()
     if distill.device == "cuda" and not cuda:
-        raise EnvironmentError_(
+        raise MachineError(
             "distill.device = cuda, but torch sees no GPU.", "Set distill.device to auto or cpu; see `cliprd doctor`."
         )
     device = torch.device("cuda" if cuda and distill.device != "cpu" else "cpu")
     supports_bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported()
     if distill.precision == "bf16" and not supports_bf16:
-        raise EnvironmentError_("distill.precision = bf16, but this GPU has no bf16.", "Set distill.precision to fp32.")
+        raise MachineError("distill.precision = bf16, but this GPU has no bf16.", "Set distill.precision to fp32.")
     bf16 = distill.precision == "bf16" or (distill.precision == "auto" and device.type == "cuda" and supports_bf16)
     return Runtime(device, bf16)
 
@@ -55,13 +55,13 @@ def processes(distill: Distill) -> int:
     """How many processes share a batch on this machine; `auto`: one a visible GPU.
 
     Raises:
-        EnvironmentError_: more than there are GPUs; or as `resolve`.
+        MachineError: more than there are GPUs; or as `resolve`.
     """
     gpus = torch.cuda.device_count() if resolve(distill).device.type == "cuda" else 0
     if distill.processes == "auto":
         return max(1, gpus)
     if gpus and distill.processes > gpus:
-        raise EnvironmentError_(
+        raise MachineError(
             f"distill.processes = {distill.processes}, but torch sees {gpus} GPU{'s' * (gpus > 1)}.",
             f"Set distill.processes to auto or to {gpus} at most.",
         )

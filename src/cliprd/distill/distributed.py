@@ -26,7 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 from cliprd.distill.division import piece
 from cliprd.distill.error_file import end_at_once
 from cliprd.distill.heartbeat import EVERY, MISSED, Heartbeat
-from cliprd.errors import EnvironmentError_, ParamsError, RetryableError
+from cliprd.errors import MachineError, ParamsError, RetryableError
 
 # Longer than the leader's longest work between two collectives, a checkpoint or the student's export. Dead ranks are
 # noticed at once by their closed connections, hanging ones by `heartbeat`.
@@ -165,7 +165,7 @@ def join(device: torch.device) -> Iterator[World]:
     """Join the process group that the environment describes; NCCL between GPUs, gloo between CPUs.
 
     Raises:
-        EnvironmentError_: there is no GPU for this process.
+        MachineError: there is no GPU for this process.
         LostContactError: another rank died or hangs; that rank reports the cause.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -175,7 +175,7 @@ def join(device: torch.device) -> Iterator[World]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
-            raise EnvironmentError_(
+            raise MachineError(
                 f"Process {local} of this machine has no GPU: torch sees {torch.cuda.device_count()}.",
                 "Give torchrun --nproc-per-node as many as there are.",
             )

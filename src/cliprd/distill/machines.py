@@ -12,7 +12,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from cliprd.errors import EnvironmentError_, RetryableError
+from cliprd.errors import MachineError, RetryableError
 
 MEET = 600  # seconds that a machine waits for the others, which may still be pulling the image
 VARIABLES = ("PET_NNODES", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT")
@@ -61,7 +61,7 @@ def among() -> Nodes | None:
     """The configuration in the environment; None for a single machine, and in processes that torchrun started.
 
     Raises:
-        EnvironmentError_: a variable is missing, or the number of machines is not fixed.
+        MachineError: a variable is missing, or the number of machines is not fixed.
     """
     if _CHILD in os.environ or VARIABLES[0] not in os.environ:
         return None
@@ -70,7 +70,7 @@ def among() -> Nodes | None:
         return Nodes(int(count), int(rank), host, int(port))
     except (KeyError, ValueError) as error:
         values = ", ".join(f"{name}={os.environ.get(name, '')}" for name in VARIABLES)
-        raise EnvironmentError_(
+        raise MachineError(
             f"The variables of a multi-node training are incomplete or invalid: {values}.",
             "Set all four, with a fixed number of machines, or none.",
         ) from error

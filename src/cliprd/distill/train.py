@@ -81,7 +81,7 @@ def train(
         ParamsError: the set is too small (see `Division.check`), or the student or the loss cannot be built.
         InputError: a checkpoint is damaged.
         DivergedError: a term, the gradient or a scale is no finite number, or a scale ran away.
-        EnvironmentError_: no such device.
+        MachineError: no such device.
     """
     job = _Job(params, shards, cache, world)
     checkpoints = Checkpoints(output, _identity(params, shards, cache), commit)

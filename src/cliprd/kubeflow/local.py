@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cliprd.errors import CliprdError, EnvironmentError_
+from cliprd.errors import CliprdError, MachineError
 from cliprd.kubeflow.compile import build
 from cliprd.kubeflow.observe import Observer
 from cliprd.params import Params
@@ -56,7 +56,7 @@ def run_locally(
 
     Raises:
         StepFailed: a step failed, or KFP reported SUCCESS though its output is not complete.
-        EnvironmentError_: no Docker engine, or it lacks the image.
+        MachineError: no Docker engine, or it lacks the image.
     """
     from kfp import local
 
@@ -104,11 +104,9 @@ def _containers(params: Params, image: str) -> Any:
     try:
         docker.from_env().images.get(image)
     except docker.errors.ImageNotFound as error:
-        raise EnvironmentError_(f"The Docker engine has no image {image}.", "Build it: make images.") from error
+        raise MachineError(f"The Docker engine has no image {image}.", "Build it: make images.") from error
     except docker.errors.DockerException as error:
-        raise EnvironmentError_(
-            f"No Docker engine: {_first_line(error)}", "Start one, or use --local process."
-        ) from error
+        raise MachineError(f"No Docker engine: {_first_line(error)}", "Start one, or use --local process.") from error
     passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED) and name not in NOT_PASSED}
     environment = {**params.kubernetes.environment, **_credentials(params), **passed}
     addresses = [params.tracking.uri, *(value for name, value in environment.items() if "ENDPOINT" in name)]

@@ -21,7 +21,7 @@ from cliprd.artifact import identity
 from cliprd.benchmark.task_folders import versions
 from cliprd.data.sources import inventory
 from cliprd.distill import sections
-from cliprd.errors import EnvironmentError_
+from cliprd.errors import MachineError
 from cliprd.files import atomic_write, digest, write_json
 from cliprd.models.identity import weights_version
 from cliprd.models.plugin import code_of
@@ -79,7 +79,7 @@ def write(params: Params, folder: Path) -> list[str]:
     """Write `files` into `folder`; returns the names, without `.json`, of those that changed.
 
     Raises:
-        EnvironmentError_: the folder cannot be written. Else as `look`.
+        MachineError: the folder cannot be written. Else as `look`.
     """
     changed: list[str] = []
     contents = files(params)
@@ -95,5 +95,5 @@ def write(params: Params, folder: Path) -> list[str]:
                     file.write(content)
     except OSError as error:
         problem = f"{error.filename or folder} cannot be written: {error.strerror}."
-        raise EnvironmentError_(problem, "Give another --output.") from error
+        raise MachineError(problem, "Give another --output.") from error
     return changed

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from huggingface_hub.utils import logging
 
-from cliprd.errors import CliprdError, EnvironmentError_, InputError, RetryableError
+from cliprd.errors import CliprdError, InputError, MachineError, RetryableError
 from cliprd.extras import install
 
 _FINAL = {  # errors of huggingface_hub that a retry does not fix
@@ -41,7 +41,7 @@ def fetching(what: str, remedy: str = "") -> Iterator[None]:
     """For a block that loads something from a hub or its cache: converts its errors, silences its retries.
 
     Raises:
-        RetryableError, InputError, EnvironmentError_: see `unreachable`.
+        RetryableError, InputError, MachineError: see `unreachable`.
     """
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -58,16 +58,16 @@ def unreachable(what: str, error: BaseException, remedy: str = "") -> CliprdErro
 
     Returns:
         RetryableError: the network or the hub failed. InputError: the environment forbids the hub, or the hub does
-        not have it. EnvironmentError_: a package is missing, or the cache cannot be written.
+        not have it. MachineError: a package is missing, or the cache cannot be written.
     """
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     causes = list(_chain(error))
     if any(isinstance(cause, ImportError) for cause in causes):
-        return EnvironmentError_(
+        return MachineError(
             f"{what} cannot be loaded: {reason}", f"Install the package that it needs: {install('transformers')}"
         )
     if any(isinstance(cause, PermissionError) or getattr(cause, "errno", 0) == errno.ENOSPC for cause in causes):
-        return EnvironmentError_(
+        return MachineError(
             f"{what} cannot be stored: {reason}", "Free some disk space, or set HF_HOME to a writable folder."
         )
     remedy = remedy or "Download it once with network access; it stays in the Hugging Face cache."

@@ -32,7 +32,7 @@ def load_encoder(folder: Path, params: Params, *, device: torch.device | None = 
         InputError: the folder is unfinished, damaged or of another stage; or a teacher's weights are not those that
             the folder was made with, or its plug-in is not registered here.
         RetryableError: an open_clip teacher's weights could not be downloaded.
-        EnvironmentError_: the teacher's packages are not installed.
+        MachineError: the teacher's packages are not installed.
     """
     found = manifest.verify(folder)
     place = device or resolve_device(params.distill.device)

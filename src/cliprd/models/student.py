@@ -62,7 +62,7 @@ def build_model(model_cfg: Config, *, where: str) -> open_clip.CLIP:
 
     Raises:
         ParamsError: open_clip cannot build it.
-        RetryableError, InputError, EnvironmentError_: the config of its Hugging Face text tower cannot be loaded.
+        RetryableError, InputError, MachineError: the config of its Hugging Face text tower cannot be loaded.
     """
     kwargs = deepcopy(model_cfg)
     if kwargs["vision_cfg"].get("timm_model_name"):

@@ -105,7 +105,7 @@ def build_teacher(teacher: Teacher, *, device: torch.device | None = None) -> Op
         InputError: the file is missing, damaged, or holds other weights; or the machine is set to offline and the
             weights or the tokenizer are not in its cache.
         RetryableError: weights or tokenizer could not be downloaded.
-        EnvironmentError_: a package that the architecture needs is not installed.
+        MachineError: a package that the architecture needs is not installed.
     """
     source, model = untrained(teacher)
     path = _download(source) if source.tag else storage.fetch_file(source.weights)

@@ -89,7 +89,7 @@ def tokenize(model_cfg: Mapping[str, Any], texts: Sequence[str], *, folder: Path
         folder: where a Hugging Face tokenizer's files are, for configs that name one.
 
     Raises:
-        RetryableError, InputError, EnvironmentError_: a Hugging Face tokenizer cannot be had; see `hub.unreachable`.
+        RetryableError, InputError, MachineError: a Hugging Face tokenizer cannot be had; see `hub.unreachable`.
     """
     tokens: Tensor = tokenizer_of(model_cfg, folder=folder)(list(texts))
     text = model_cfg["text_cfg"]

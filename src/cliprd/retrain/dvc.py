@@ -24,7 +24,7 @@ import yaml
 
 from cliprd import storage
 from cliprd.artifact import manifest
-from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError, RetryableError
+from cliprd.errors import CliprdError, InputError, MachineError, ParamsError, RetryableError
 from cliprd.extras import install
 from cliprd.files import atomic_write, sweep_beside
 from cliprd.lineage import inputs
@@ -48,7 +48,7 @@ class Repository:
     """The DVC repository in the present folder: a `Runner`.
 
     Raises:
-        EnvironmentError_: DVC is not installed. InputError: there is no repository here.
+        MachineError: DVC is not installed. InputError: there is no repository here.
         ParamsError: `dvc repro` would train something else than these parameters say.
     """
 
@@ -57,7 +57,7 @@ class Repository:
     def __init__(self, params: Params) -> None:
         self.params = params
         if shutil.which("dvc") is None:
-            raise EnvironmentError_(
+            raise MachineError(
                 "dvc is not on the PATH.", f"Activate the environment it is in, or install it: {install('dvc')}"
             )
         if not Path("dvc.yaml").is_file():
@@ -327,7 +327,7 @@ def _stage_failure(lines: Sequence[str]) -> CliprdError:
     code = next((int(match[1]) for line in reversed(lines) if (match := _EXITED.search(line))), 1)
     messages = [line.partition("cliprd: error: ")[2] for line in lines if "cliprd: error: " in line]
     if not messages and (lost := [line for line in lines if "Unable to acquire lock" in line]):
-        return EnvironmentError_(f"dvc repro: {lost[-1]}", "Wait for the other dvc command.")
+        return MachineError(f"dvc repro: {lost[-1]}", "Wait for the other dvc command.")
     error = next((kind for kind in CliprdError.__subclasses__() if kind.exit_code == code), CliprdError)
     return error(f"dvc repro: {messages[-1] if messages else _last(lines)}", "The champion stays as it was.")
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cliprd.errors import CliprdError, EnvironmentError_
+from cliprd.errors import CliprdError, MachineError
 from cliprd.files import alone, atomic_write, sweep_beside, write_json
 from cliprd.names import visible
 from cliprd.params import Params
@@ -81,7 +81,7 @@ def retrain(
         The report (see `cliprd.retrain.report`).
 
     Raises:
-        EnvironmentError_: a retraining is running already. Others: of the training, the gate or the promotion; the
+        MachineError: a retraining is running already. Others: of the training, the gate or the promotion; the
         report then has the error too, and the champion is as it was.
     """
     with _alone():
@@ -118,8 +118,8 @@ def retrain(
         return _written(output, {**report, **outcome})
 
 
-def _busy(holder: str) -> EnvironmentError_:
-    return EnvironmentError_(f"A retraining is running here already: {holder}.", "Wait for its end.")
+def _busy(holder: str) -> MachineError:
+    return MachineError(f"A retraining is running here already: {holder}.", "Wait for its end.")
 
 
 @contextlib.contextmanager
@@ -127,7 +127,7 @@ def _alone(file: Path = LOCK) -> Iterator[None]:
     """One retraining at a time in a repository; across machines that is for CI's concurrency group to see to.
 
     Raises:
-        EnvironmentError_: another process is retraining here, or the lock cannot be made.
+        MachineError: another process is retraining here, or the lock cannot be made.
     """
     try:
         with alone(file, _busy):
@@ -135,7 +135,7 @@ def _alone(file: Path = LOCK) -> Iterator[None]:
     except OSError as error:
         if error.filename != str(file):
             raise
-        raise EnvironmentError_(f"{file} cannot be made: {error.strerror}.", "Fix its permissions.") from error
+        raise MachineError(f"{file} cannot be made: {error.strerror}.", "Fix its permissions.") from error
 
 
 def dry_run(

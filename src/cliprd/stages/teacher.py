@@ -28,7 +28,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
 
     Raises:
         ParamsError, InputError, RetryableError: the teacher is unknown, damaged or cannot be fetched.
-        EnvironmentError_: the teacher's packages are not installed.
+        MachineError: the teacher's packages are not installed.
     """
     teacher = params.teacher
     plugin = None if teacher.of_open_clip else plugin_of(teacher.name)

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TypeGuard
 
-from cliprd.errors import EnvironmentError_, InputError
+from cliprd.errors import InputError, MachineError
 
 SCHEME = "s3://"
 Location = Path | str
@@ -100,7 +100,7 @@ def scratch(*parts: str) -> Path:
     """A folder for copies of what is in S3: under `$CLIPRD_SCRATCH`, else `$XDG_CACHE_HOME/cliprd`, `~/.cache/cliprd`.
 
     Raises:
-        EnvironmentError_: it cannot be made.
+        MachineError: it cannot be made.
     """
     base = os.environ.get("CLIPRD_SCRATCH")
     folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cliprd"
@@ -108,7 +108,7 @@ def scratch(*parts: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EnvironmentError_(
+        raise MachineError(
             f"{folder} cannot be made: {error.strerror}.", "Set CLIPRD_SCRATCH to a folder on a local disk."
         ) from error
     return folder

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from cliprd.errors import EnvironmentError_, InputError, RetryableError
+from cliprd.errors import InputError, MachineError, RetryableError
 
 ATTEMPTS = 5
 FIRST_PAUSE = 0.5  # seconds, doubled each time; the pause is drawn between nothing and that
@@ -56,7 +56,7 @@ class Missing(InputError):
     """There is no such file or object."""
 
 
-class TakenOverError(EnvironmentError_):
+class TakenOverError(MachineError):
     """Another process has begun to write the same place after this one, and goes on with it."""
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cliprd.errors import CliprdError, EnvironmentError_, InputError, RetryableError
+from cliprd.errors import CliprdError, InputError, MachineError, RetryableError
 from cliprd.parallel import ordered_map
 from cliprd.storage import s3
 from cliprd.storage.paths import label, split
@@ -265,7 +265,7 @@ def download(
             except OSError as error:
                 if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                     raise
-                raise EnvironmentError_(
+                raise MachineError(
                     f"No space left on the disk of {path.parent}.",
                     "Free some, or set CLIPRD_SCRATCH to another disk or CLIPRD_CACHE_BYTES to less.",
                 ) from error

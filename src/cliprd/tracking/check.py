@@ -19,7 +19,7 @@ from typing import Any
 from cliprd import storage
 from cliprd.artifact import manifest
 from cliprd.distill.sections import sections
-from cliprd.errors import CliprdError, EnvironmentError_, InputError, ParamsError
+from cliprd.errors import CliprdError, InputError, MachineError, ParamsError
 from cliprd.extras import install, need
 from cliprd.params import Params
 from cliprd.storage import Location
@@ -78,7 +78,7 @@ def check(params: Params, *, begin: bool = False) -> str:
     Raises:
         ParamsError: the address or the experiment's name cannot be right, or what it names refuses.
         InputError: the experiment was deleted, or the file is no database.
-        EnvironmentError_: a folder cannot be written, or a driver is not installed.
+        MachineError: a folder cannot be written, or a driver is not installed.
     """
     uri, name = params.tracking.uri, params.tracking.experiment
     if not uri:
@@ -160,7 +160,7 @@ def _look_at_database(uri: str) -> bool:
             f"tracking.uri = {server.shown(uri)}: {server.clean(str(error))[:200]}", "For example sqlite:///mlflow.db."
         ) from error
     except ModuleNotFoundError as error:
-        raise EnvironmentError_(
+        raise MachineError(
             f"tracking.uri = {server.shown(uri)} needs a driver that is not installed: {error}.",
             f"Install it: pip install {DRIVERS.get(str(error.name), error.name)}. Or write another driver into the "
             "address, as postgresql+psycopg2://, or give an MLflow server's.",
@@ -187,7 +187,7 @@ def _look_at_file(uri: str, name: str | None) -> bool:
     if not file.exists():
         return False
     if not os.access(file, os.W_OK):
-        raise EnvironmentError_(f"tracking.uri = {uri} cannot be written (it is read-only).", CURE)
+        raise MachineError(f"tracking.uri = {uri} cannot be written (it is read-only).", CURE)
     return file.stat().st_size > 0
 
 
@@ -212,7 +212,7 @@ def _experiment(uri: str, name: str, begin: bool) -> Any:
             raise AwayError(text) from error
         raise _refusal(uri, f"cannot be used: {text}") from error
     except ModuleNotFoundError as error:
-        raise EnvironmentError_(
+        raise MachineError(
             f"tracking.uri = {server.shown(uri)}: {error}.", f"Install it: {install('mlflow')}"
         ) from error
     except OSError as error:  # among them what `requests` raises
@@ -253,14 +253,14 @@ def _check_folder(path: Path, what: str, cure: str) -> None:
     """That a folder, or what is there of the path to it, can be written.
 
     Raises:
-        EnvironmentError_: it cannot.
+        MachineError: it cannot.
     """
     there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise EnvironmentError_(f"{what} cannot be written ({error.strerror}: {there}).", cure) from error
+        raise MachineError(f"{what} cannot be written ({error.strerror}: {there}).", cure) from error
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from kubernetes import client
 
 from cliprd import params
-from cliprd.errors import DivergedError, EnvironmentError_, InputError, RetryableError
+from cliprd.errors import DivergedError, InputError, MachineError, RetryableError
 from cliprd.kubeflow.trainjob import watch
 from cliprd.kubeflow.trainjob.cluster import PODS, Cluster
 from cliprd.kubeflow.trainjob.spec import job_objects
@@ -173,7 +173,7 @@ def test_a_signal_to_end_removes_the_job(start, host):
 
 
 def test_without_rights_it_says_which_are_needed(host):
-    with pytest.raises(EnvironmentError_, match="needs the right to create, get and delete trainjobs"):
+    with pytest.raises(MachineError, match="needs the right to create, get and delete trainjobs"):
         watch.run_job(Cluster(clusters.connect(host, clusters.NO_RIGHTS), "default"), manifests(seed=60))
 
 
@@ -182,7 +182,7 @@ def test_an_engine_that_is_not_there_and_an_api_that_is_away(monkeypatch, start,
         pytest.skip("of the stand-in only")
     server = clusters.server(host)
     server.unknown = {"trainjobs", "trainingruntimes"}
-    with pytest.raises(EnvironmentError_, match="knows no such jobs"):
+    with pytest.raises(MachineError, match="knows no such jobs"):
         watch.run_job(Cluster(clusters.connect(host), "default"), manifests(seed=70))
     server.unknown = set()
     ran, engine = start(manifests(seed=71))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cliprd.errors import EnvironmentError_, InputError, RetryableError
+from cliprd.errors import InputError, MachineError, RetryableError
 
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 SECONDS = (10, 60)  # to connect, to answer
@@ -34,7 +34,7 @@ class Cluster:
         """The cluster and namespace of the pod that this process runs in.
 
         Raises:
-            EnvironmentError_: this is no pod, or it has no token.
+            MachineError: this is no pod, or it has no token.
         """
         from kubernetes import client as api
         from kubernetes import config
@@ -43,7 +43,7 @@ class Cluster:
             config.load_incluster_config()
             return cls(api.ApiClient(), NAMESPACE.read_text(encoding="utf-8").strip())
         except (config.ConfigException, OSError) as error:
-            raise EnvironmentError_(
+            raise MachineError(
                 f"This process runs in no cluster: {error}.", "Jobs on many nodes start from a pod of one."
             ) from error
 
@@ -85,12 +85,12 @@ class Cluster:
                 return None
             status = f"({error.status} {error.reason})"
             if error.status in (401, 403):
-                raise EnvironmentError_(
+                raise MachineError(
                     f"The cluster forbids this in namespace {self.namespace} {status}.",
                     f"The pod's service account needs the right to {RIGHTS}.",
                 ) from None
             if error.status == 404:
-                raise EnvironmentError_(
+                raise MachineError(
                     f"The cluster knows no such jobs {status}.", "Install Kubeflow Trainer, or choose the other form."
                 ) from None
             if error.status in (400, 422):

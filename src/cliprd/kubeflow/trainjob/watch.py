@@ -52,7 +52,7 @@ def run_job(cluster: Cluster, objects: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         CliprdError: the job failed: of the class and with the message of its pod's error; a non-retryable one ends the
             job at once. RetryableError: somebody else removed the job, its engine gave up, or the API was away for
-            long. EnvironmentError_: no such engine, or no right to use it.
+            long. MachineError: no such engine, or no right to use it.
     """
     with _ended_by_signal():
         try:
