@@ -22,11 +22,11 @@ COST_MODEL = ROOT / "benchmarks" / "results" / "cost_model.json"
 
 
 def commands(text: str) -> list[str]:
-    """Lines of fenced shell blocks, continuation lines joined, comments and prompts cut."""
+    """Lines of fenced shell blocks, continuation lines joined; comments, prompts and redirections cut."""
     lines = []
     for block in re.findall(r"```(?:sh|bash|console)?\n(.*?)```", text, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
-            lines.append(line.split("  #")[0].strip())
+            lines.append(line.split("  #")[0].split(" > ")[0].strip())
     return [line for line in lines if line]
 
 

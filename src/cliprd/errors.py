@@ -6,7 +6,7 @@
 | 2         | ParamsError          | no     | params.yaml, an override or a command line is wrong  |
 | 3         | InputError           | no     | data, cache, weights or a manifest are wrong         |
 | 4         | DivergedError        | no     | training gave NaN/Inf, or a scale left its limits    |
-| 5         | MachineError    | no     | disk full, folder not writable, package missing      |
+| 5         | MachineError         | no     | disk full, folder not writable, package missing      |
 | 75        | RetryableError       | yes    | network, preemption: the same call may succeed later |
 """
 
