@@ -105,7 +105,7 @@ def test_quiet_and_whole_as_a_program(server, tmp_path):
         ("distill={epoch: 3}", "did you mean 'distill.epochs'?"),
         ("distill={epochs: 0}", "'distill.epochs' = 0"),
         ("data={kind: webdatset}", "'data.kind'"),
-        ("teacher={name: openclip}", "'teacher.name'"),
+        ("teacher={name: openclip}", "teacher.name: No teacher is called"),
         ("distill={clip_grad_norm: null}", "carries no null"),
         ("method", "expected NAME=VALUE"),
         ("method={", "not valid YAML"),

@@ -45,6 +45,7 @@ def check_pipeline(
             for method in methods
         ]
         first = trees[0]
+        params.check_registered(first, where="plan")
         reference = sections["compare"]["reference"] if len(methods) > 1 else first.distill.method
         grid = {"methods": list(methods), "seeds": list(seeds)}
         compared = {**sections, "ablation": grid, "compare": {**sections["compare"], "reference": reference}}

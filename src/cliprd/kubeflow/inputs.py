@@ -11,7 +11,7 @@ from cliprd.document import DocumentError
 from cliprd.errors import ParamsError
 from cliprd.kubeflow.values import whole_numbers
 from cliprd.names import shortened
-from cliprd.params import Params, check_runs, parse_method, validate
+from cliprd.params import Params, check_registered, check_runs, parse_method, validate
 
 # KFP's type → Python's, its name in messages, and an example of a value.
 KINDS: dict[str, tuple[type | tuple[type, ...], str, str]] = {
@@ -91,7 +91,9 @@ def _checked(name: str, value: Any, definition: Mapping[str, Any]) -> Any:
 def _section(where: str, name: str, value: dict[str, Any]) -> dict[str, Any]:
     """Without nulls, which KFP cannot carry."""
     bare: dict[str, Any] = _without_nulls(value)
-    if validate({name: value}, where=where) != validate({name: bare}, where=where):
+    params = validate({name: bare}, where=where)
+    check_registered(params, where=where)
+    if validate({name: value}, where=where) != params:
         raise ParamsError(f"{where}: a key is null whose default is not, and KFP carries no null.", "Leave it out.")
     return bare
 

@@ -13,6 +13,7 @@ from cliprd.params.distill import Weights as Weights
 from cliprd.params.distill import parse_method as parse_method
 from cliprd.params.kubernetes import Kubernetes as Kubernetes
 from cliprd.params.kubernetes import Resources as Resources
+from cliprd.params.load import check_registered as check_registered
 from cliprd.params.load import check_runs as check_runs
 from cliprd.params.load import dump as dump
 from cliprd.params.load import load as load

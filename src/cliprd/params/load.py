@@ -89,6 +89,17 @@ def _unregistered(params: Params) -> tuple[list[Fault], str]:
     return faults, remedy
 
 
+def check_registered(params: Params, *, where: str) -> None:
+    """Refuse a teacher or a loss term that is not registered on this machine; `where` names the origin in messages.
+
+    Raises:
+        ParamsError: it names them.
+    """
+    faults, remedy = _unregistered(params)
+    if faults:
+        raise ParamsError(f"{where}: {_several([fault.text for fault in faults])}.", remedy)
+
+
 def without_effect(tree: Mapping[str, Any], params: Params) -> list[str]:
     """A line for each key that `tree` sets to a non-default value although it has no effect."""
     teacher = params.teacher
