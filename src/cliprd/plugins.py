@@ -68,8 +68,8 @@ class Registry:
         known = ", ".join(self.names()) or "none"
         return ParamsError(
             f"No {self.kind} is called '{shortened(name)}'; registered: {known}.",
-            f"Install a package with an entry point `{shortened(name)}` in the group {self.group}; what a script registers "
-            "is known to its own process only, not to those that are launched (distill.processes).",
+            f"Install a package with an entry point `{shortened(name)}` in the group {self.group}. What a script "
+            "registers is known to its own process only, not to those that are launched (distill.processes).",
         )
 
     def code(self, name: str) -> tuple[str, ...]:
