@@ -1,5 +1,7 @@
 """The benchmarks' own arithmetic: the guard that compares results, and the cost model."""
 
+import ast
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -187,3 +189,17 @@ def test_a_figure_that_was_not_measured_is_an_error(measured):
     (measured / "x.json").write_text(json.dumps(result([])))
     with pytest.raises(SystemExit, match=r"x\.json has no row"):
         standing.table()
+
+
+SCRIPTS = sorted([*BENCHMARKS.glob("*.py"), *BENCHMARKS.with_name("tools").rglob("*.py")])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_what_a_script_imports_of_cliprd_is_there(script):
+    """Most scripts run for minutes, so a moved name would be noticed only at the next measurement."""
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("cliprd", "pipelines", "tests"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
