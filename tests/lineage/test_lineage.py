@@ -25,6 +25,7 @@ def tree(root, **sections):
         "distill": {"method": "baseline", "epochs": 1, "batch_size": 6, "warmup_steps": 0, "device": "cpu"},
         "benchmark": {"tasks": str(root / "tasks"), "protocols": ["standard"], "bootstrap": 40, "speed": False},
         "tracking": {"uri": ""},
+        "teacher": {"name": "open_clip:ViT-B-32:openai"},  # no plug-in, as the folder's teacher is none
     }
     return params.validate(
         {key: {**found.get(key, {}), **sections.get(key, {})} for key in {*found, *sections}}, where="test"
@@ -192,8 +193,8 @@ def test_every_change_is_named(house, tmp_path):
 
 
 def test_teachers_are_compared_by_name_weights_and_settings(house):
-    aligned = lineage_now(tree(house))
-    other = lineage_now(tree(house, teacher={"aligned": {"epochs": 3}}))
+    aligned = lineage_now(tree(house, teacher={"name": "aligned"}))
+    other = lineage_now(tree(house, teacher={"name": "aligned", "aligned": {"epochs": 3}}))
     (change,) = lineage.changes(aligned, other)
     assert (change.kind, change.what, change.before, change.after) == ("teacher", "aligned.epochs", 24, 3)
     weights = house / "weights.safetensors"

@@ -1,13 +1,11 @@
 """The report: what a comment shows, for every ending, and nothing that comes alive in one."""
 
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 
 from cliprd.report.charts.forest import spread
-from cliprd.retrain import pictures
+from cliprd.retrain import comment, pictures
 from cliprd.retrain.report import ENDINGS, render
 from tests.hostile import check_dead
 
@@ -154,9 +152,6 @@ def test_the_diagram_holds_what_can_be_compared():
 
 @pytest.mark.parametrize("name", ["birds", "a ``` b", "```````"])
 def test_a_comment_that_is_cut_within_a_block_of_code_ends_it(name, monkeypatch):
-    spec = importlib.util.spec_from_file_location("comment", Path(__file__).parents[2] / "tools" / "ci" / "comment.py")
-    comment = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(comment)
     told = report()
     told["decision"]["tasks"] = {f"{name} {n}": interval(0.05, 0.03, 0.07) for n in range(40)}
     whole = render(told)

@@ -197,7 +197,7 @@ def test_a_student_compared_with_itself_is_wholly_faithful(house, tmp_path):
     for task in SCORES:
         for value in read(tmp_path / "self", "scores.json")[task]["fidelity"].values():
             assert value == pytest.approx(1, abs=1e-5)
-    assert not (tmp_path / "self" / "volatile").exists()
+    assert not (tmp_path / "self" / "volatile" / "speed.json").exists()
 
 
 def test_a_finished_folder_is_left_alone_and_a_killed_run_goes_on(house, tmp_path, monkeypatch):
