@@ -2,7 +2,6 @@
 
 import csv
 import functools
-import json
 
 import pytest
 import torch
@@ -115,7 +114,7 @@ def test_it_trains_and_stands_beside_the_others(tmp_path):
     assert [row["distance"] for row in rows] == [row["fd"] for row in rows]
     assert made.facts["weights"]["distance"] == 0.5
     assert made.facts["final"]["distance"] == pytest.approx(made.facts["final"]["fd"])
-    told = json.loads((tmp_path / "student/lineage.json").read_text())
+    told = lineage.of(tmp_path / "student")
     assert told["params"]["distill"]["weights"]["extra"] == {"distance": 0.5}
     plain = lineage.code_parts((), ("cliprd.stages.distill",))
     assert {part for part in plain if plain[part] != told["code_parts"][part]} == {"losses", "distill"}
