@@ -76,7 +76,8 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
     """
     with record_exception():
         terms.functions(params.distill)  # first: it may refuse
-        if distributed.launched():
+        group = machines.among()
+        if group is None and distributed.launched():
             with distributed.join(device.resolve(params.distill).device) as world:
                 shards, cache = world.share(_open(params, inputs) if world.leads else None)
                 work = _workspace(params, output, shards, cache)
@@ -88,7 +89,7 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location, *, rep
                     return world.share(_make(work, params, shards, cache, report, world))
         shards, cache = _open(params, inputs)
         work = _workspace(params, output, shards, cache)
-        if group := machines.among():
+        if group:
             if whole := work.look():  # one that comes back when the others have finished would wait for them in vain
                 if group.rank == 0:
                     with work:  # removes what a kill after the manifest has left
