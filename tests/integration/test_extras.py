@@ -77,13 +77,14 @@ class Installed:
 def installed(tmp_path_factory):
     env = Installed(tmp_path_factory.mktemp("wheel"))
     env.install(str(env.build()))
+    (env.folder / "params.yaml").write_text("student: {arch: ViT-T-16}\n")
     return env
 
 
 def test_the_core_is_a_library_and_names_the_extra_of_all_that_it_lacks(installed, tmp_path):
     installed.run("python", "-c", f"import {', '.join(LIBRARY)}")
     assert "missing" not in installed.run("cliprd", "doctor").partition("devices")[0]
-    installed.run("cliprd", "plan", "--samples", "1000", "--set", "tracking.uri=", "--set", "student.arch=ViT-T-16")
+    installed.run("cliprd", "plan", "--samples", "1000", "--set", "tracking.uri=")
     for extra, command in {
         "mlflow": ["plan", "--samples", "1000"],
         "kubeflow": ["pipeline", "compile", "distill", "--image", IMAGE],

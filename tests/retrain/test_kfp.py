@@ -71,7 +71,7 @@ def test_a_run_that_let_it_pass_and_promoted_nobody_is_not_believed(here, server
     says(here, server, {**REFUSED, "passed": True, "verdict": "first", "reason": "there is no champion yet"})
     code, _, err = retrain(server, capsys)
     assert code == 3
-    assert "the champion is the one from before" in err
+    assert "the champion is unchanged" in err
     assert report(here)["ending"] == "failed"
 
 

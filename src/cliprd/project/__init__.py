@@ -17,8 +17,8 @@ from cliprd.files import atomic_write
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILES = {
-    "params.yaml": "params.yaml",
-    "dvc.yaml": "dvc.yaml",
+    "params.yaml": "params.yaml.in",  # DVC reads every params.yaml and dvc.yaml below a repository
+    "dvc.yaml": "dvc.yaml.in",
     "requirements.txt": "requirements.txt",
     "README.md": "README.md",
     ".gitignore": "gitignore",
