@@ -83,7 +83,7 @@ def installed(tmp_path_factory):
 
 def test_the_core_is_a_library_and_names_the_extra_of_all_that_it_lacks(installed, tmp_path):
     installed.run("python", "-c", f"import {', '.join(LIBRARY)}")
-    assert "missing" not in installed.run("cliprd", "doctor").partition("devices")[0]
+    assert "missing" not in installed.run("cliprd", "doctor", folder=tmp_path).partition("devices")[0]
     installed.run("cliprd", "plan", "--samples", "1000", "--set", "tracking.uri=")
     for extra, command in {
         "mlflow": ["plan", "--samples", "1000"],
