@@ -7,10 +7,12 @@ import pytest
 import torch
 
 import cliprd
-from cliprd import lineage, params, plugins
+from cliprd import files, lineage, params, plugins
 from cliprd.distill.objective import build_loss
 from cliprd.errors import ParamsError
 from cliprd.losses import DistillationLoss, LossWeights
+from cliprd.stages import distill as stage
+from cliprd.tracking import follow
 from tests.distill import rooms
 from tests.library import my_terms
 from tests.losses.test_combined import batch
@@ -118,3 +120,17 @@ def test_it_trains_and_stands_beside_the_others(tmp_path):
     assert told["params"]["distill"]["weights"]["extra"] == {"distance": 0.5}
     plain = lineage.code_parts((), ("cliprd.stages.distill",))
     assert {part for part in plain if plain[part] != told["code_parts"][part]} == {"losses", "distill"}
+
+
+def test_an_edited_term_gets_a_run_of_its_own_in_mlflow(tmp_path):
+    """A run is found again by its training's identity, which the code of a user's term belongs to."""
+    rooms.build(tmp_path)
+    cliprd.register_term("distance", my_terms.feature)
+    inputs = {"shards": tmp_path / "shards", "cache": tmp_path / "cache"}
+    for weights in ({}, {"extra": {"distance": 0.5}}):
+        tree = rooms.make_params(tmp_path, method="clip_kd", weights=weights)
+        shards, cache = stage._open(tree, inputs)
+        work = stage._workspace(tree, tmp_path / "student", shards, cache)
+        reader = object.__new__(follow._Reader)
+        reader._params, reader._inputs, reader._output, reader._nodes = tree, inputs, tmp_path / "student", None
+        assert reader._describe().training.key == files.digest([work.place, work.identity])

@@ -166,9 +166,8 @@ def settle(
     if decision["verdict"] == "champion":
         champion.tidy(place, params)
         reason = {"champion": decision["champion"], "reason": decision["reason"], "version": decision["champion"]}
-        champion.note(
-            place, params, note(planned.judged_as), reason
-        )  # an edit of code that changes no byte trains once
+        # An edit of code that changes no byte trains once, and not every night.
+        champion.note(place, params, note(planned.judged_as), reason)
         return str(decision["champion"])
     if decision["passed"]:
         return champion.publish(place, params, student, benchmarks, decision, asked_by)

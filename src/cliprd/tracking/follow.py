@@ -21,7 +21,7 @@ from cliprd.artifact.pointer import resolve
 from cliprd.artifact.workspace import Workspace
 from cliprd.distill import machines
 from cliprd.distill.history import HISTORY, THROUGHPUT
-from cliprd.distill.sections import sections
+from cliprd.distill.sections import code, sections
 from cliprd.names import visible
 from cliprd.params import Params
 from cliprd.storage import Location
@@ -165,7 +165,7 @@ class _Reader:
         d, runtime = self._params.distill, device.resolve(self._params.distill)
         shards, cache = (manifest.read(resolve(self._inputs[name])) for name in ("shards", "cache"))
         work = Workspace(
-            self._output, stage="distill", code="cliprd.stages.distill", params=sections(self._params),
+            self._output, stage="distill", code=code(self._params), params=sections(self._params),
             inputs={"shards": shards.fingerprint, "cache": cache.fingerprint},
         )  # fmt: skip
         processes = (self._nodes.count if self._nodes else 1) * device.processes(d)
