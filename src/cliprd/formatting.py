@@ -1,8 +1,10 @@
-"""Formats numbers: three or four digits, thousands separated, no exponents."""
+"""Formats values for people: numbers of three or four digits without exponents, sizes, durations, leaves of a tree."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 
 def figure(value: float, digits: int = 4) -> str:
@@ -42,3 +44,12 @@ def duration(seconds: float) -> str:
         return f"{figure(seconds, 2)} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings, each with its path: `a.b.c`. An empty mapping is a leaf."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -34,6 +34,7 @@ from cliprd.artifact import identity, manifest
 from cliprd.artifact.manifest import Manifest
 from cliprd.artifact.mirror import ASIDE, LOCK, MARKER, Mirror
 from cliprd.errors import InputError, MachineError, of_system
+from cliprd.formatting import flat
 from cliprd.reading import read_json
 from cliprd.storage import Location
 
@@ -294,19 +295,11 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """In words, the first of what makes two works different: a parameter, an input or a module of the code."""
     kinds = {"params": "parameter", "inputs": "input", "code": "code of"}
     for kind, word in kinds.items():
-        old, new = (flat(tree.get(kind) or {}) for tree in (before, now))
+        old, new = (dict(flat(tree.get(kind) or {})) for tree in (before, now))
         if changed := sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             return f"{word} {changed[0]} has changed{more}"
     return "it is of another stage" if before.get("stage") != now.get("stage") else "nothing that shapes it has changed"
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` → `{"a.b": 1}`."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
-    return found
 
 
 def _translated(error: OSError, path: Path) -> Exception:

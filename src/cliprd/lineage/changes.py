@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cliprd.lineage.common import flat, short
+from cliprd.formatting import flat
+from cliprd.lineage.common import short
 
 
 @dataclass(frozen=True)

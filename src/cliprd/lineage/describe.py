@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cliprd.artifact import manifest
-from cliprd.lineage.common import flat, short
+from cliprd.formatting import flat
+from cliprd.lineage.common import short
 from cliprd.names import visible
 
 SHOWN = 50  # sources in the text

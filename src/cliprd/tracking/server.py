@@ -9,7 +9,6 @@ import socket
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cliprd.names import one_line, visible
@@ -87,15 +86,6 @@ def experiment_id(client: Any, name: str) -> str:
             if found is None:
                 raise
     return str(found.experiment_id)
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested mappings under joined keys; what is None is left out."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}{separator}", separator)
-        elif value is not None:
-            yield prefix + key, value
 
 
 def quoted(text: str) -> str:

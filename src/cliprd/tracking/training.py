@@ -13,13 +13,14 @@ from cliprd import files
 from cliprd.artifact import manifest
 from cliprd.artifact.manifest import Manifest
 from cliprd.distill.sections import sections
+from cliprd.formatting import flat
 from cliprd.names import key as mlflow_key
 from cliprd.names import visible
 from cliprd.params import Params
 from cliprd.report import markdown
 from cliprd.tracking import election
 from cliprd.tracking.provenance import revisions
-from cliprd.tracking.server import BATCH, experiment_id, flat
+from cliprd.tracking.server import BATCH, experiment_id
 
 TRAINING = "cliprd.training"  # tag of a training's run: digest of the work and of where it is done
 ABLATION = "cliprd.ablation"  # tag of a parent run: digest of what its children share
@@ -79,7 +80,8 @@ def describe(
     fingerprints = {"shards": shards.fingerprint, "cache": cache.fingerprint}
     before = {**cache.params, "data": shards.params}  # how data and cache were made their manifests know best
     tree = {**before, **shared, "distill": common_distill}
-    common = {mlflow_key(name): visible(value)[:6000] for name, value in flat(tree)}  # 6000: MLflow's limit
+    leaves = ((name, value) for name, value in flat(tree) if value is not None)
+    common = {mlflow_key(name): visible(value)[:6000] for name, value in leaves}  # 6000: MLflow's limit
     arm = {name: str(in_force[name]) for name in _ARM if name in in_force}
     arm |= {f"distill.{name}": str(value) for name, value in own.items()}
     arm |= {mlflow_key(f"weight/{term}"): f"{weight:g}" for term, weight in weights.items()}
