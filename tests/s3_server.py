@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 KEY, SECRET = "cliprd", "cliprd-test-secret"
 
 
@@ -30,9 +32,7 @@ def _program() -> str:
 def running(folder: Path) -> Iterator[dict[str, str]]:
     """Serve `folder`, a bucket a subfolder, on a free port here; gives the clients' environment."""
     program = _program()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = (folder.parent / f"{folder.name}.log").open("wb")
     server = subprocess.Popen(
         [program, "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(folder)],
@@ -49,9 +49,12 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
     finally:
+        ended = server.poll()
         server.kill()  # asked to end, it waits for idle connections
         server.wait()
         log.close()
+        if ended is not None:
+            pytest.fail(f"versitygw ended by itself with {ended}: {Path(log.name).read_text()}")
 
 
 def _wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:

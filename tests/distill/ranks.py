@@ -5,7 +5,6 @@ Usage: python -m tests.distill.ranks ROOMS OUTPUT
 """
 
 import os
-import socket
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from cliprd.distill.order import Position
 from cliprd.distill.train import train
 from cliprd.models.student import build_student, student_config, student_spec
 from tests.distill.rooms import make_params, open_rooms
+from tests.ports import free_port
 
 BATCH = 11  # 48 samples: batches of 9 and 10, uneven parts
 STOP, SAVE = 8, 6  # a step between two checkpoints, and their distance: in the middle of an epoch
@@ -44,9 +44,7 @@ class Stop(Exception):
 
 def in_world(size, call):
     """`call(world)` in `size` forked ranks; their exit codes, 0 for a call that came back and 9 for one that raised."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     children = []
     for rank in range(size):
         if pid := os.fork():

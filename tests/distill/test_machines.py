@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -14,6 +13,7 @@ from cliprd.distill.machines import Nodes
 from cliprd.errors import MachineError, RetryableError
 from tests.distill.test_distributed import assert_near, history
 from tests.distill.test_launch import MINUTE, ROOT, command, wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -34,12 +34,6 @@ def start(arguments, rank: int, port: int, **more: str) -> subprocess.Popen:
     return subprocess.Popen(
         [*CLI, *arguments], env={**os.environ, **said}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_alone_without_the_variables_and_in_what_torchrun_has_started(monkeypatch):

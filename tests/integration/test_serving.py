@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 
 from cliprd.promotion import champion
-from tests.mlflow_server import free_port, mlflow_server  # noqa: F401 (a fixture)
+from tests.mlflow_server import mlflow_server  # noqa: F401 (a fixture)
+from tests.ports import free_port
 from tests.promotion import candidates
 from tests.promotion.candidates import ASKED
 

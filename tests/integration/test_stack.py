@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -17,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cliprd.tracking import scores
+from tests.ports import free_port
 from tests.report import folders
 from tests.tracking.trainings import inputs, record, training, tree
 
@@ -53,23 +53,13 @@ def compose() -> list[str]:
     return ["docker-compose"]
 
 
-def free_ports(count: int) -> list[str]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [str(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 class Stack:
     """A stack of its own name, ports and secrets."""
 
     def __init__(self, folder: Path):
         self.project = f"cliprd-test-{uuid.uuid4().hex[:8]}"
         self.folder = folder
-        self.mlflow_port, self.s3_port = free_ports(2)
+        self.mlflow_port, self.s3_port = str(free_port()), str(free_port())
         self.env = {
             **clean(),
             "STACK_PROJECT": self.project,

@@ -12,6 +12,7 @@ from cliprd.kubeflow import client
 from cliprd.kubeflow.compile import compile_pipeline
 from tests.kubeflow import kfp_server
 from tests.kubeflow.paths import IMAGE, ROOT
+from tests.ports import free_port
 
 DIGEST = "registry.example/cliprd@sha256:" + "1" * 64
 
@@ -277,9 +278,7 @@ def test_a_host_that_drops_packets_is_given_up(fails, monkeypatch):
 
 
 def test_nobody_there(fails):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     assert "Connection refused" in fails(75, "submit", "distill", "--host", f"http://127.0.0.1:{port}")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -26,6 +25,8 @@ from typing import Any
 import pytest
 import urllib3
 from kubernetes import client
+
+from tests.ports import free_port
 
 TOKEN = "s3cret-token"
 NO_RIGHTS = "weak-token"
@@ -119,7 +120,7 @@ def real(folder: Path) -> Iterator[str]:
     programs = [shutil.which(name) for name in ("etcd", "kube-apiserver")]
     if None in programs:
         pytest.skip("no etcd and kube-apiserver on the PATH")
-    ports = [_free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(3)]
     key = folder / "key.pem"
     subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
     (folder / "tokens.csv").write_text(f"{TOKEN},admin,1,system:masters\n{NO_RIGHTS},weak,2\n")
@@ -145,12 +146,6 @@ def real(folder: Path) -> Iterator[str]:
             for process in reversed(started):
                 process.kill()
                 process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _prepare(api: client.ApiClient) -> None:

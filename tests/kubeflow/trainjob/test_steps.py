@@ -23,9 +23,9 @@ from components.distill import distill_nodes
 from tests import s3_server
 from tests.distill import rooms
 from tests.distill.test_distributed import assert_near, history
-from tests.distill.test_machines import free_port
 from tests.kubeflow.paths import IMAGE, ROOT
 from tests.kubeflow.trainjob import clusters
+from tests.ports import free_port
 
 
 def compiled(*overrides: str, name: str = "distill") -> dict:
