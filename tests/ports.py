@@ -1,4 +1,4 @@
-"""Ports for the servers of tests that run beside each other: below the kernel's own, which any connection may be given."""
+"""Ports for tests' servers: below the range from which the kernel gives ports to connections."""
 
 from __future__ import annotations
 
