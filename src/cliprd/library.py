@@ -14,6 +14,7 @@ from cliprd import params as parameters
 from cliprd import plugins, storage
 from cliprd.artifact.folder import fetch_folder
 from cliprd.artifact.manifest import Manifest
+from cliprd.benchmark.score import score_task
 from cliprd.benchmark.task_set import fetch_tasks
 from cliprd.benchmark.towers import Towers
 from cliprd.data.shards import ShardSet
@@ -129,8 +130,6 @@ def evaluate(
     Raises:
         ParamsError: an unknown task or protocol. InputError: a task or the model is missing or damaged.
     """
-    from cliprd.stages.benchmark import score_task
-
     section = {"tasks": str(tasks), "names": None if names is None else list(names), "protocols": [protocol]}
     settings = parameters.validate({"benchmark": section}, where="evaluate").benchmark
     encoder = load_encoder(fetch_folder(storage.parse(str(model))), Params()) if isinstance(model, Folder) else model

@@ -1,5 +1,6 @@
 """Task folders that CLIP_benchmark's own converter has written, scored here and by CLIP_benchmark itself."""
 
+import base64
 import io
 import json
 
@@ -143,9 +144,7 @@ def test_every_task_has_outcomes_examples_and_guessing_rates(scored):
         examples = json.loads((scored / "out" / "examples" / f"{name}.json").read_text())
         for entry in examples["protocols"]["standard"]["images"]:
             assert entry["correct"] == entry["predicted"][0]["correct"]
-            with Image.open(
-                io.BytesIO((scored / "out" / examples["pictures"][str(entry["image"])]).read_bytes())
-            ) as image:
+            with Image.open(io.BytesIO(base64.b64decode(examples["pictures"][str(entry["image"])]))) as image:
                 assert image.format == "WEBP"
     kitti = json.loads((scored / "out" / "examples" / "wds_kitti.json").read_text())
     assert "(class 3, no name)" in {entry["label"] for entry in kitti["protocols"]["standard"]["images"]}

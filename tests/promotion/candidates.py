@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -33,7 +32,6 @@ def write(root: Path, method: str, seed: int) -> tuple[Path, Path]:
     save_student(build_student(tree, seed=seed), tree, student)
     sealed = manifest.write(student, stage=sealed.stage, params=sealed.params, inputs=sealed.inputs, facts=sealed.facts)
     folders.write_benchmark(benchmark, method, seed, sealed, only=TASKS)
-    shutil.rmtree(benchmark / "examples")  # a hundred small files
     files.write_json(benchmark / "lineage.json", lineage(sealed, method, seed))
     scored = manifest.read(benchmark)
     manifest.write(benchmark, stage=scored.stage, params=scored.params, inputs=scored.inputs)

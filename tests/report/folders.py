@@ -6,7 +6,9 @@ drawn: a student's are the teacher's, turned, with the more noise the weaker its
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import math
 import zlib
@@ -275,10 +277,9 @@ def write_benchmark(
         )
         pictures = {}
         for index in sorted(needed):
-            path = folder / "examples" / task.name / f"{index}.webp"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture(task, index).save(path, lossless=True)
-            pictures[str(index)] = path.relative_to(folder).as_posix()
+            buffer = io.BytesIO()
+            picture(task, index).save(buffer, "WEBP", lossless=True)
+            pictures[str(index)] = base64.b64encode(buffer.getvalue()).decode()
         files.write_json(
             folder / "examples" / f"{task.name}.json", {"kind": task.kind, "pictures": pictures, "protocols": blocks}
         )

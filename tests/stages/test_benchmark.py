@@ -1,5 +1,7 @@
 """The benchmark stage whole, on a random student and small tasks: results, fidelity, resuming, refusals."""
 
+import base64
+import io
 import json
 import shutil
 
@@ -158,8 +160,8 @@ def test_examples_have_their_pictures_and_agree_with_the_outcomes(house):
         folder = house / "benchmark" / model
         flags, captions = read(folder, "examples/flags.json"), read(folder, "examples/captions.json")
         for examples in (flags, captions):
-            for name in examples["pictures"].values():
-                with Image.open(folder / name) as image:
+            for data in examples["pictures"].values():
+                with Image.open(io.BytesIO(base64.b64decode(data))) as image:
                     assert (image.format, max(image.size) <= 128) == ("WEBP", True)
         outcomes = load_file(folder / "outcomes" / "flags.safetensors")
         for entry in flags["protocols"]["standard"]["images"]:
@@ -189,6 +191,8 @@ def test_equal_inputs_give_equal_bytes(house, tmp_path):
     assert again.fingerprint == first.fingerprint
     assert set(first.files) >= {"scores.json", "results.json", "outcomes/flags.safetensors"}
     assert not [name for name in first.files if name.startswith("volatile")]
+    per_task = {name for name in first.files if "/" in name}
+    assert len(per_task) == 3 * len(SCORES)  # each file is a request where folders travel by S3
 
 
 def test_a_student_compared_with_itself_is_wholly_faithful(house, tmp_path):

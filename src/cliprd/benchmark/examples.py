@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from cliprd.benchmark.prompts import Protocol, counted_captions, first_captions
 from cliprd.benchmark.retrieval import nearest
 from cliprd.benchmark.tasks import Task
 from cliprd.data.images import decode
-from cliprd.files import atomic_write, write_json
+from cliprd.files import write_json
 from cliprd.report.results import shown_classnames
 from cliprd.statistics.outcomes import Outcomes
 
@@ -27,7 +28,7 @@ COUNT, TOP, SIDE = 24, 5, 128
 def write_examples(
     folder: Path, task: Task, embeddings: Embeddings, outcomes: Mapping[Protocol, Outcomes], *, seed: int
 ) -> None:
-    """Write `examples/<task>.json` and its pictures; every model gets the same examples. Format: docs/formats.md."""
+    """Write `examples/<task>.json`, its pictures inside; every model gets the same (docs/formats.md)."""
     chosen = sample(len(task), COUNT, seed)
     shown = set(chosen.tolist())
     protocols: dict[str, Any] = {}
@@ -42,12 +43,7 @@ def write_examples(
             protocols[protocol] = _retrieved(task, protocol, embeddings, result, chosen)
             for queries in protocols[protocol].values():
                 shown |= {entry["image"] for query in queries for entry in query["retrieved"]}
-    pictures = {}
-    for number, data in task.images(shown):
-        name = f"examples/{task.name}/{number}.webp"
-        with atomic_write(folder / name) as file:
-            file.write(_picture(data))
-        pictures[str(number)] = name
+    pictures = {str(number): base64.b64encode(_picture(data)).decode() for number, data in task.images(shown)}
     write_json(
         folder / "examples" / f"{task.name}.json", {"kind": task.kind, "pictures": pictures, "protocols": protocols}
     )

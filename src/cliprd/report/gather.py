@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from cliprd import document, files
 from cliprd.artifact import manifest
@@ -260,5 +259,5 @@ def _captions(examples: Mapping[str, Any]) -> dict[int, str]:
 def _picture(
     run: Run, examples: Mapping[str, Any], image: int, captions: Mapping[int, str], *, right: bool = True
 ) -> Picture:
-    with Image.open(run.folder / examples["pictures"][str(image)]) as file:
+    with run.picture(examples, image) as file:
         return Picture(uri=data_uri(file), caption=captions.get(image, f"picture {image}"), right=right)

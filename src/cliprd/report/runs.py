@@ -5,6 +5,8 @@ Their formats are described in docs/formats.md.
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from safetensors.numpy import load_file
 
 from cliprd import storage
@@ -49,6 +52,13 @@ class Run:
     def examples(self, task: str) -> dict[str, Any]:
         """The content of examples/<task>.json."""
         return dict(read_json(self.folder / "examples" / f"{task}.json"))
+
+    def picture(self, examples: Mapping[str, Any], image: int) -> Image.Image:
+        """A picture of a task's `examples`."""
+        stored = examples["pictures"][str(image)]
+        in_a_file = stored.startswith("examples/")  # until 0.1
+        data = (self.folder / stored).read_bytes() if in_a_file else base64.b64decode(stored)
+        return Image.open(io.BytesIO(data))
 
     def volatile(self, name: str) -> Path | None:
         """A timing file of the benchmark (`speed.json`) or the student (`throughput.csv`); None if it is missing or
