@@ -20,7 +20,7 @@ def cache(
         settings: section `cache` of params.yaml.
         augmentation: section `augmentation` of params.yaml: which crops teacher and student see.
         store: s3:// prefix where the embeddings stay; empty: in the artifact.
-        part: `2/8` is the third of eight runs of shards.
+        part: `2/8` is the third of eight runs of shards; empty: all of them.
         shards: pairs to embed.
         teacher: the model that embeds them.
 
@@ -30,7 +30,7 @@ def cache(
     from cliprd.kubeflow import component
 
     sections, inputs = {"cache": settings, "augmentation": augmentation}, {"shards": shards, "teacher": teacher}
-    component.run("cache", sections, inputs, embeddings, store=store, keep=bool(store), part=part)
+    component.run("cache", sections, inputs, embeddings, store=store, keep=bool(store), part=part or None)
 
 
 def merge(

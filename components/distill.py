@@ -15,7 +15,7 @@ def distill(
     cache: Input[Dataset],
     model: Output[Model],
     training: Output[Metrics],
-) -> None:
+) -> str:
     """Train a student with one method and seed from shards and teacher cache.
 
     Args:
@@ -30,6 +30,7 @@ def distill(
         cache: the teacher's embeddings of them.
 
     Returns:
+        Output: the student's folder in the store, or empty.
         model: the student: a folder that open_clip loads, with ONNX of both towers and the loss history.
         training: the last values of every loss term.
     """
@@ -37,7 +38,7 @@ def distill(
 
     sections = {"student": student, "augmentation": augmentation, "tracking": tracking}
     sections["distill"] = {**settings, "method": method, "seed": seed}
-    component.distill(sections, shards, cache, model, training, store=store)
+    return component.distill(sections, shards, cache, model, training, store=store)
 
 
 def distill_nodes(
@@ -54,7 +55,7 @@ def distill_nodes(
     cache: Input[Dataset],
     model: Output[Model],
     training: Output[Metrics],
-) -> None:
+) -> str:
     """Train a student on many nodes: submit a job to Kubeflow's Trainer, follow it, and end with its result.
 
     Args:
@@ -71,6 +72,7 @@ def distill_nodes(
         cache: the teacher's embeddings of them.
 
     Returns:
+        Output: the student's folder in the store, or empty.
         model: the student: a folder that open_clip loads, with ONNX of both towers and the loss history.
         training: the last values of every loss term.
     """
@@ -78,4 +80,4 @@ def distill_nodes(
 
     sections = {"student": student, "augmentation": augmentation, "tracking": tracking, "kubernetes": kubernetes}
     sections["distill"] = {**settings, "method": method, "seed": seed}
-    component.distill(sections, shards, cache, model, training, store=store, image=image)
+    return component.distill(sections, shards, cache, model, training, store=store, image=image)

@@ -23,6 +23,7 @@ def plan(
     seed: int = 0,
     promote: dict = {},  # noqa: B006
     champion: str = "",
+    in_store: bool = False,
 ) -> NamedTuple("Outputs", [("source", str), ("tasks", str), ("weights", str)]):  # type: ignore[valid-type]
     """Check all parameters before any work is done, and fingerprint the data and the tasks as they are now.
 
@@ -43,6 +44,7 @@ def plan(
         seed: of the one training.
         promote: section of params.yaml.
         champion: models:/<name>, or the champion's folder as s3:// prefix.
+        in_store: the comparison takes the trainings' folders from the store.
 
     Returns:
         text: shapes, parameters and cost.
@@ -59,4 +61,4 @@ def plan(
         "promote": {**promote, "champion": champion},
     }  # fmt: skip
     runs = runs or [{"method": method, "seed": seed}]
-    return checks.check_pipeline(sections, runs, text.path, store=store)
+    return checks.check_pipeline(sections, runs, text.path, store=store, in_store=in_store)

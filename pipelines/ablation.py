@@ -5,8 +5,8 @@ from typing import Any
 from kfp import dsl
 
 from cliprd.params import Params
-from pipelines.builder import Inputs, build_pipeline
-from pipelines.steps import Steps
+from pipelines.builder import build_pipeline
+from pipelines.steps import Inputs, Steps
 
 DESCRIPTION = "Distil a student for every method and seed, and compare them."
 
@@ -18,13 +18,19 @@ def build(params: Params, image: str) -> Any:
 
 
 def _dag(steps: Steps, inputs: Inputs) -> None:
-    teacher = steps.teacher_side(inputs)
+    teacher = steps.teacher_side(inputs, many=True)
     with dsl.ParallelFor(inputs["runs"], parallelism=steps.kubernetes.parallelism) as run:
-        trained, scored = steps.student_side(inputs, teacher, method=run.method, seed=run.seed)
-    steps.compare(
+        made = steps.student_side(inputs, teacher, method=run.method, seed=run.seed)
+    # Artifacts ride on the command line of the step that collects them, which Linux limits; addresses are short.
+    compare, students, benchmarks = (
+        (steps.compare_stored, made.student, made.benchmark)
+        if steps.stored
+        else (steps.compare, made.model, made.results)
+    )
+    compare(
         settings=inputs["compare"],
         tracking=inputs["tracking"],
-        students=dsl.Collected(trained.outputs["model"]),
-        benchmarks=dsl.Collected(scored.outputs["results"]),
-        teacher=teacher["benchmark"].outputs["results"],
+        students=dsl.Collected(students),
+        benchmarks=dsl.Collected(benchmarks),
+        teacher=teacher.scores,
     )

@@ -1,17 +1,15 @@
 """The one builder of all pipelines: typed, described inputs with defaults from params.yaml, around a DAG of steps."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kfp import dsl
 
 from cliprd.errors import ParamsError
 from cliprd.params import Params, validate
-from pipelines.steps import Steps
+from pipelines.steps import Inputs, Steps
 
-Inputs = Mapping[str, Any]
-"""Input's name → KFP's channel."""
 SECTIONS = ("data", "teacher", "augmentation", "cache", "student", "distill", "benchmark", "compare", "tracking")
 DESCRIPTIONS = {
     "method": "baseline, clip_kd, vrd, xrd or clip_rd, with -raw or -exp for the scale mode.",
@@ -52,7 +50,7 @@ def build_pipeline(
     defaults = {
         **{section: tree[section] for section in sections},
         "store": params.kubernetes.store,
-        "cache_parts": params.kubernetes.cache_parts,
+        **({} if params.kubernetes.fuse else {"cache_parts": params.kubernetes.cache_parts}),
         **inputs,
     }
     steps = Steps(image, params.kubernetes)

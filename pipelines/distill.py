@@ -3,8 +3,8 @@
 from typing import Any
 
 from cliprd.params import Params
-from pipelines.builder import Inputs, build_pipeline
-from pipelines.steps import Steps
+from pipelines.builder import build_pipeline
+from pipelines.steps import Inputs, Steps
 
 DESCRIPTION = "Distil one student from a teacher and benchmark both."
 
@@ -16,11 +16,15 @@ def build(params: Params, image: str) -> Any:
 
 def _dag(steps: Steps, inputs: Inputs) -> None:
     teacher = steps.teacher_side(inputs)
-    trained, scored = steps.student_side(inputs, teacher, method=inputs["method"], seed=inputs["seed"])
+    model = steps.distilled(inputs, teacher, method=inputs["method"], seed=inputs["seed"]).outputs["model"]
+    evaluation = steps.evaluation(inputs, teacher, model)
+    if steps.kubernetes.fuse:
+        steps.benchmark_report(**evaluation, comparing=inputs["compare"])
+        return
     steps.report(
         settings=inputs["compare"],
         tracking=inputs["tracking"],
-        student=trained.outputs["model"],
-        benchmark=scored.outputs["results"],
-        teacher=teacher["benchmark"].outputs["results"],
+        student=model,
+        benchmark=steps.benchmark(**evaluation).outputs["results"],
+        teacher=teacher.scores,
     )

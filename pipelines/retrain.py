@@ -5,8 +5,8 @@ from typing import Any
 from kfp import dsl
 
 from cliprd.params import Params
-from pipelines.builder import SECTIONS, Inputs, build_pipeline
-from pipelines.steps import Steps
+from pipelines.builder import SECTIONS, build_pipeline
+from pipelines.steps import Inputs, Steps
 
 DESCRIPTION = "Distil a student and promote it if it is better than the champion."
 
@@ -22,10 +22,10 @@ def _dag(steps: Steps, inputs: Inputs) -> None:
     common = {"tracking": inputs["tracking"], "champion": inputs["champion"], "run": run}
     with dsl.ExitHandler(steps.record(**common)):
         teacher = steps.teacher_side(inputs)
-        trained, scored = steps.student_side(inputs, teacher, method=inputs["method"], seed=inputs["seed"])
-        candidate = {**common, "settings": inputs["promote"], "results": scored.outputs["results"]}
+        made = steps.student_side(inputs, teacher, method=inputs["method"], seed=inputs["seed"])
+        candidate = {**common, "settings": inputs["promote"], "results": made.results}
         gate = steps.gate(**candidate, compare=inputs["compare"], publish=inputs["publish"])
-        candidate |= {"model": trained.outputs["model"], "decision": gate.outputs["decision"]}
+        candidate |= {"model": made.model, "decision": gate.outputs["decision"]}
         with dsl.If(inputs["publish"] == True):  # noqa: E712 (an expression of the pipeline)
             with dsl.If(gate.outputs["Output"] == True):  # noqa: E712
                 steps.promote(**candidate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp import dsl
 
@@ -11,8 +11,9 @@ from cliprd.errors import ParamsError
 from cliprd.params import Kubernetes
 from components.benchmark import benchmark, benchmark_teacher
 from components.cache import cache, merge
-from components.compare import compare, report
+from components.compare import compare, compare_stored, report
 from components.distill import distill, distill_nodes
+from components.fused import benchmark_report, distill_benchmark, prepare_teacher
 from components.plan import plan
 from components.prepare import prepare
 from components.promote import gate, promote, refuse
@@ -20,12 +21,34 @@ from components.record import record
 from components.teacher import teacher
 
 FUNCTIONS = (
-    plan, prepare, teacher, cache, merge, distill, distill_nodes, benchmark_teacher, benchmark, compare, report, gate,
-    promote, refuse, record,
+    plan, prepare, teacher, cache, merge, distill, distill_nodes, benchmark_teacher, benchmark, compare, compare_stored,
+    report, gate, promote, refuse, record, prepare_teacher, distill_benchmark, benchmark_report,
 )  # fmt: skip
 # Argo counts the longest back-off from the first attempt's start: a step that runs for longer is not repeated at all.
 MOST_BACKOFF = f"{30 * 24 * 3600}s"
 UNCACHED = {"plan", "gate", "promote", "refuse", "record"}  # these read the state of the world, or change or report it
+
+
+Inputs = Mapping[str, Any]
+"""Input's name → KFP's channel."""
+
+
+class TeacherSide(NamedTuple):
+    """Channels that every student needs."""
+
+    shards: Any
+    cache: Any
+    scores: Any
+    tasks: Any
+
+
+class StudentSide(NamedTuple):
+    """Channels of one student: its artifacts, and their folders in the store."""
+
+    model: Any
+    results: Any
+    student: Any
+    benchmark: Any
 
 
 class Steps:
@@ -51,6 +74,11 @@ class Steps:
             for function in FUNCTIONS
         }
 
+    @property
+    def stored(self) -> bool:
+        """Whether the trainings of an ablation are compared by their folders in the store."""
+        return bool(self.kubernetes.store)
+
     def __getattr__(self, name: str) -> Any:
         try:
             component = self._components[name]
@@ -64,64 +92,77 @@ class Steps:
 
         return make_task
 
-    def teacher_side(self, inputs: Mapping[str, Any]) -> dict[str, dsl.PipelineTask]:
+    def teacher_side(self, inputs: Inputs, *, many: bool = False) -> TeacherSide:
         """What every pipeline begins with: shards, teacher, its cache and its scores; made once for all students.
 
         Args:
             inputs: the pipeline's; all but `publish` are checked by the plan.
+            many: the pipeline compares any number of trainings.
         """
-        plan = self.plan(**{name: value for name, value in inputs.items() if name != "publish"})
-        store = inputs["store"]
-        prepared = self.prepare(
-            data=inputs["data"], source=plan.outputs["source"], store=store, parts=inputs["cache_parts"]
-        )
-        shards = prepared.outputs["shards"]
-        teacher = self.teacher(settings=inputs["teacher"], weights=plan.outputs["weights"], store=store, shards=shards)
-        model = teacher.outputs["model"]
-        with dsl.ParallelFor(prepared.outputs["Output"], parallelism=self.kubernetes.parallelism) as part:
-            embedded = self.cache(
-                settings=inputs["cache"],
-                augmentation=inputs["augmentation"],
-                store=store,
-                part=part,
-                shards=shards,
-                teacher=model,
-            )
-        cache = self.merge(store=store, shards=shards, parts=dsl.Collected(embedded.outputs["embeddings"]))
-        scored = self.benchmark_teacher(settings=inputs["benchmark"], tasks=plan.outputs["tasks"], model=model)
-        return {"plan": plan, "prepare": prepared, "cache": cache, "benchmark": scored}
+        checked = {name: value for name, value in inputs.items() if name != "publish"}
+        plan = self.plan(**{"cache_parts": 1, **checked}, in_store=many and self.stored)
+        store, fused = inputs["store"], self.kubernetes.fuse
+        sources = {"data": inputs["data"], "source": plan.outputs["source"]}
+        teacher = {"settings": inputs["teacher"], "weights": plan.outputs["weights"]}
+        if fused:
+            prepared = made = self.prepare_teacher(**sources, **teacher, store=store)
+        else:
+            prepared = self.prepare(**sources, store=store, parts=inputs["cache_parts"])
+            made = self.teacher(**teacher, store=store, shards=prepared.outputs["shards"])
+        shards, model = prepared.outputs["shards"], made.outputs["model"]
+        embedding = {
+            **{"settings": inputs["cache"], "augmentation": inputs["augmentation"], "store": store},
+            **{"shards": shards, "teacher": model},
+        }
+        if fused:
+            cache = self.cache(**embedding, part="")
+        else:
+            with dsl.ParallelFor(prepared.outputs["Output"], parallelism=self.kubernetes.parallelism) as part:
+                embedded = self.cache(**embedding, part=part)
+            cache = self.merge(store=store, shards=shards, parts=dsl.Collected(embedded.outputs["embeddings"]))
+        tasks = plan.outputs["tasks"]
+        scored = self.benchmark_teacher(settings=inputs["benchmark"], tasks=tasks, store=store, model=model)
+        return TeacherSide(shards, cache.outputs["embeddings"], scored.outputs["results"], tasks)
 
-    def student_side(
-        self, inputs: Mapping[str, Any], teacher: Mapping[str, dsl.PipelineTask], *, method: Any, seed: Any
-    ) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
-        """One student and its scores: the tasks `distill` (or `distill_nodes`) and `benchmark`."""
-        training = {
+    def distilled(self, inputs: Inputs, teacher: TeacherSide, *, method: Any, seed: Any) -> dsl.PipelineTask:
+        """One student: the task `distill`, or `distill_nodes`."""
+        training = self._training(inputs, teacher, method, seed)
+        if self.kubernetes.nodes == 1:
+            return self.distill(**training)
+        kubernetes = self.kubernetes.model_dump(mode="json", exclude_none=True)
+        return self.distill_nodes(**training, kubernetes=kubernetes, image=self._image)
+
+    def evaluation(self, inputs: Inputs, teacher: TeacherSide, model: Any) -> dict[str, Any]:
+        """Arguments of the benchmark of a student."""
+        return {
+            **{"settings": inputs["benchmark"], "tracking": inputs["tracking"], "store": inputs["store"]},
+            **{"tasks": teacher.tasks, "model": model, "reference": teacher.scores},
+        }
+
+    def student_side(self, inputs: Inputs, teacher: TeacherSide, *, method: Any, seed: Any) -> StudentSide:
+        """One student and its scores, in one pod where pods are joined and one node trains."""
+        if self.kubernetes.fuse and self.kubernetes.nodes == 1:
+            both = self.distill_benchmark(
+                **self._training(inputs, teacher, method, seed),
+                **{"evaluation": inputs["benchmark"], "tasks": teacher.tasks, "reference": teacher.scores},
+            ).outputs
+            return StudentSide(both["model"], both["results"], both["student"], both["benchmark"])
+        trained = self.distilled(inputs, teacher, method=method, seed=seed).outputs
+        scored = self.benchmark(**self.evaluation(inputs, teacher, trained["model"])).outputs
+        return StudentSide(trained["model"], scored["results"], trained["Output"], scored["Output"])
+
+    def _training(self, inputs: Inputs, teacher: TeacherSide, method: Any, seed: Any) -> dict[str, Any]:
+        return {
             "settings": inputs["distill"],
             **{name: inputs[name] for name in ("student", "augmentation", "tracking", "store")},
-            "method": method,
-            "seed": seed,
-            "shards": teacher["prepare"].outputs["shards"],
-            "cache": teacher["cache"].outputs["embeddings"],
+            **{"method": method, "seed": seed, "shards": teacher.shards, "cache": teacher.cache},
         }
-        if self.kubernetes.nodes > 1:
-            kubernetes = self.kubernetes.model_dump(mode="json", exclude_none=True)
-            trained = self.distill_nodes(**training, kubernetes=kubernetes, image=self._image)
-        else:
-            trained = self.distill(**training)
-        scored = self.benchmark(
-            settings=inputs["benchmark"],
-            tracking=inputs["tracking"],
-            tasks=teacher["plan"].outputs["tasks"],
-            model=trained.outputs["model"],
-            reference=teacher["benchmark"].outputs["results"],
-        )
-        return trained, scored
 
 
 def _configure(task: dsl.PipelineTask, step: str, kubernetes: Kubernetes) -> None:
     from kfp import kubernetes as k8s
 
-    resources = kubernetes.steps.get(step, kubernetes.default)
+    resources = kubernetes.resources(step)
     task.set_caching_options(enable_caching=step not in UNCACHED)
     # Kubeflow repeats a step after any error. `plan`, which refuses wrong parameters, fails at once; a later step's
     # non-retryable error is recorded in the store, and its repetition raises it again (`cliprd.kubeflow.step`).

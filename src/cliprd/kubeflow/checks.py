@@ -9,15 +9,44 @@ from typing import Any
 
 from cliprd import params, storage
 from cliprd.artifact import manifest
+from cliprd.errors import ParamsError
 from cliprd.kubeflow.promotion import noted_by
 from cliprd.kubeflow.retry import reporting, with_retries
 from cliprd.kubeflow.step import tree_of
 from cliprd.kubeflow.values import whole_numbers
 from cliprd.report import markdown
 
+ARGUMENT_BYTES = 131_072
+ARTIFACT_BYTES = 1_000  # of one in a step's inputs: address, session and metadata, with long names
+MOST_ARTIFACT_RUNS = (ARGUMENT_BYTES - 8_000) // (2 * ARTIFACT_BYTES)
+
+
+def check_count(runs: int, *, store: str, in_store: bool) -> None:
+    """Whether the inputs of the comparison of so many trainings fit where Kubeflow passes them.
+
+    Raises:
+        ParamsError: they do not, or they are to lie in a store that there is not.
+    """
+    if in_store and not store:
+        raise ParamsError(
+            "store is empty, and the pipeline was compiled to compare folders of the store.",
+            "Give --input store=s3://…, or compile it without kubernetes.store.",
+        )
+    if not in_store and runs > MOST_ARTIFACT_RUNS:
+        raise ParamsError(
+            f"{runs} trainings without kubernetes.store: as artifacts, the comparison's inputs exceed Linux's"
+            f" {ARGUMENT_BYTES:,} bytes of one argument from {MOST_ARTIFACT_RUNS + 1} trainings on.",
+            "Compile with --set kubernetes.store=s3://…, or train fewer at a time.",
+        )
+
 
 def check_pipeline(
-    sections: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], text: str, *, store: str = ""
+    sections: Mapping[str, Any],
+    runs: Sequence[Mapping[str, Any]],
+    text: str,
+    *,
+    store: str = "",
+    in_store: bool = False,
 ) -> tuple[str, str, str]:
     """Check everything that can be wrong before any work is done, and write the plan.
 
@@ -26,6 +55,7 @@ def check_pipeline(
         runs: `{"method": ..., "seed": ...}` of each training.
         text: file for the plan, Markdown.
         store: s3:// prefix of the steps' work: a wrong bucket or credential is reported now.
+        in_store: the comparison takes the trainings' folders from the store; else as artifacts.
 
     Returns:
         Fingerprints of the source data, of the benchmark's tasks and of the teacher's weights. As inputs of the steps
@@ -40,6 +70,7 @@ def check_pipeline(
 
     with reporting():
         methods, seeds = params.check_runs(whole_numbers(list(runs)))
+        check_count(len(runs), store=store, in_store=in_store)
         trees = [
             tree_of({**sections, "distill": {**sections["distill"], "method": method, "seed": seeds[0]}}, where="plan")
             for method in methods

@@ -27,37 +27,49 @@ def merge(shards: Any, parts: Sequence[Any], output: Any, *, store: str) -> Mani
     return _shown(output, step.merge({}, shards.path, [part.path for part in parts], output.path, store=store))
 
 
-def distill(sections: Sections, shards: Any, cache: Any, model: Any, training: Any, **options: Any) -> None:
-    """Train in this pod or, where `sections` has `kubernetes`, by a job on many nodes."""
-    inputs = {"shards": shards, "cache": cache}
+def distill(
+    sections: Sections, shards: Any, cache: Any, model: Any, training: Any, *, store: str, **options: Any
+) -> str:
+    """Train in this pod or, where `sections` has `kubernetes`, by a job on many nodes; gives the store's folder."""
+    inputs, options = {"shards": shards, "cache": cache}, {**options, "store": store}
     if "kubernetes" in sections:
         manifest = _shown(model, step.distill_nodes(sections, _paths(inputs), model.path, **options))
     else:
         manifest = run("distill", sections, inputs, model, **options)
     ui.log_metrics(training, manifest.facts["final"])
+    return step.address(store, "distill", sections, _paths(inputs))
 
 
-def benchmark(sections: Sections, inputs: Artifacts, results: Any, scores: Any, confusion: Any = None) -> None:
-    """Evaluate a model; a student's confusion matrix is shown too."""
-    run("benchmark", sections, inputs, results)
+def benchmark(
+    sections: Sections,
+    inputs: Artifacts,
+    results: Any,
+    scores: Any,
+    confusion: Any = None,
+    *,
+    store: str,
+    content: str,
+) -> str:
+    """Evaluate a model; a student's confusion matrix is shown too. Gives the folder in the store."""
+    run("benchmark", sections, inputs, results, store=store, content=content)
     ui.log_metrics(scores, ui.scores(results.path))
     if confusion is not None:
         ui.log_confusion(confusion, results.path)
+    return step.address(store, "benchmark", sections, _paths(inputs), content=content)
 
 
 def compare(
     sections: Sections,
-    students: Sequence[Any],
-    benchmarks: Sequence[Any],
+    students: Sequence[str],
+    benchmarks: Sequence[str],
     teacher: Any,
     comparison: Any,
     page: Any,
     table: Any,
     scores: Any,
 ) -> None:
-    """Compare students with each other and their teacher."""
-    folders = [result.path for result in benchmarks], [student.path for student in students]
-    _shown(comparison, step.compare(sections, *folders, teacher.path, comparison.path))
+    """Compare students, in folders here or in the store, with each other and their teacher."""
+    _shown(comparison, step.compare(sections, benchmarks, students, teacher.path, comparison.path))
     shutil.copyfile(f"{comparison.path}/index.html", page.path)
     shutil.copyfile(f"{comparison.path}/comparison.md", table.path)
     ui.log_metrics(scores, ui.means(comparison.path))

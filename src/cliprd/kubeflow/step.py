@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cliprd import params, plugins, storage
@@ -32,6 +33,7 @@ from cliprd.storage import Location, TakenOverError
 from cliprd.tracking import following
 
 GATE = "cliprd.promotion.gate"
+NOT_SHAPING = {"tracking", "kubernetes"}  # sections that change no byte of a result
 
 
 def run(
@@ -70,13 +72,23 @@ def run(
             with following(tree, stage, folders, folder):
                 finished: Manifest = with_retries(module.run, tree, folders, folder, **options)
             return finished
-        url = _address(store, stage, sections, folders, [content, options])
+        url = _address(store, stage, sections, folders, content, options)
 
         def work() -> Manifest:
             with following(tree, stage, folders, url):
                 return with_retries(_done_once, url, lambda: module.run(tree, folders, url, **options))
 
         return _in_store(url, output, work, keep=keep)
+
+
+def address(
+    store: str, stage: str, sections: Mapping[str, Any], inputs: Mapping[str, str], *, content: str = ""
+) -> str:
+    """Folder of the store in which `run` of the same arguments works; empty without a store."""
+    if not store:
+        return ""
+    with reporting():
+        return _address(store, stage, sections, {name: storage.parse(path) for name, path in inputs.items()}, content)
 
 
 def distill_nodes(
@@ -100,8 +112,7 @@ def distill_nodes(
         if not store:
             raise ParamsError("kubernetes.store is empty: many nodes share files in S3.", "Set it to an s3:// prefix.")
         folders = {name: with_retries(resolve, path) for name, path in inputs.items()}
-        training = {name: section for name, section in sections.items() if name != "kubernetes"}
-        url = _address(store, "distill", training, folders, ["", {}])
+        url = _address(store, "distill", sections, folders)
         objects = job_objects(
             tree, image, nodes=tree.kubernetes.nodes, output=url, form=tree.kubernetes.engine, **folders
         )
@@ -194,7 +205,12 @@ def _done_once(url: str, work: Callable[[], Manifest]) -> Manifest:
 
 
 def _address(
-    store: str, stage: str, sections: Mapping[str, Any], inputs: Mapping[str, Location], others: Sequence[Any]
+    store: str,
+    stage: str,
+    sections: Mapping[str, Any],
+    inputs: Mapping[str, Location],
+    content: str = "",
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     def fingerprint(folder: Location) -> Any:
         if isinstance(folder, Path) and not (folder / manifest.NAME).is_file():
@@ -202,9 +218,9 @@ def _address(
         return manifest.read(folder).fingerprint
 
     fingerprints = {name: fingerprint(folder) for name, folder in inputs.items()}
-    shaping = {name: whole_numbers(section) for name, section in sections.items() if name != "tracking"}
+    shaping = {name: whole_numbers(section) for name, section in sections.items() if name not in NOT_SHAPING}
     code = identity.digest(f"cliprd.stages.{stage}", *_plugins(sections, inputs))
-    name = digest([stage, shaping, fingerprints, code, *others])[:20]
+    name = digest([stage, shaping, fingerprints, code, content, dict(options)])[:20]
     return storage.join(store, f"{stage}/{name}")
 
 

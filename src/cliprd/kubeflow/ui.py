@@ -10,7 +10,7 @@ from typing import Any
 
 from cliprd.artifact.manifest import Manifest
 from cliprd.artifact.pointer import resolve
-from cliprd.files import write_json
+from cliprd.files import digest, write_json
 from cliprd.kubeflow.retry import local_folder, reporting, with_retries
 from cliprd.names import visible
 
@@ -29,11 +29,22 @@ def metadata(manifest: Manifest, *, location: str) -> dict[str, Any]:
     facts = {name: value for name, value in manifest.facts.items() if isinstance(value, str | int | float)}
     return {
         **{name: visible(value) if isinstance(value, str) else value for name, value in facts.items()},
-        **{f"input_{name}": value for name, value in manifest.inputs.items()},
+        **_inputs(manifest),
         **({} if isinstance(address, Path) else {"location": address}),
         "fingerprint": manifest.fingerprint,
         "code": manifest.code,
         "stage": manifest.stage,
+    }
+
+
+def _inputs(manifest: Manifest) -> dict[str, str]:
+    """Fingerprints of the inputs, of all `task:…` one: metadata ride on the command line of every later step."""
+    groups: dict[str, dict[str, str]] = {}
+    for name, value in manifest.inputs.items():
+        groups.setdefault(name.partition(":")[0], {})[name] = value
+    return {
+        f"input_{group}": values[group] if set(values) == {group} else digest(values)
+        for group, values in groups.items()
     }
 
 

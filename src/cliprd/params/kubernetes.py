@@ -71,8 +71,15 @@ class Resources(Section):
 
 STEPS = (
     "plan", "prepare", "teacher", "cache", "merge", "distill", "distill_nodes", "benchmark_teacher", "benchmark",
-    "compare", "report", "gate", "promote", "refuse", "record",
+    "compare", "compare_stored", "report", "gate", "promote", "refuse", "record",
+    "prepare_teacher", "distill_benchmark", "benchmark_report",
 )  # fmt: skip
+FUSED = {
+    "prepare_teacher": ("prepare", "teacher"),
+    "distill_benchmark": ("distill", "benchmark"),
+    "benchmark_report": ("benchmark", "report"),
+}
+"""Step of `kubernetes.fuse` → the steps that it joins."""
 
 
 class Kubernetes(Section):
@@ -92,6 +99,9 @@ class Kubernetes(Section):
     steps, which resume from it when their pod is lost; empty: Kubeflow's artifacts only."""
     cache_parts: Few = 1
     """Pods among which the embedding of the teacher cache is divided, at most one a shard."""
+    fuse: bool = False
+    """Fewer pods: prepare and teacher in one, benchmark and report in one, in an ablation distill and benchmark, and
+    the teacher cache not divided. Same artifacts and fingerprints; for small data, and many trainings."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Retries of a step whose pod failed; network errors are also retried inside every step."""
     backoff: Annotated[str, Field(pattern=r"^[1-9]\d*s$")] = "30s"
@@ -103,6 +113,17 @@ class Kubernetes(Section):
     """Job type for several nodes: Kubeflow Trainer 2, or its predecessor, Training Operator 1."""
     parallelism: Few = 4
     """Students trained, or cache parts embedded, at a time at most; set when compiled."""
+
+    @model_validator(mode="after")
+    def _joined(self) -> Kubernetes:
+        if self.fuse and self.cache_parts > 1:
+            raise ValueError(
+                f"cache_parts = {self.cache_parts} and fuse: a pipeline of fewer pods does not divide the cache"
+            )
+        if self.fuse:
+            for step in FUSED:
+                self.resources(step)
+        return self
 
     @field_validator("environment")
     @classmethod
@@ -121,6 +142,19 @@ class Kubernetes(Section):
         if repeated := [claim for claim in claims if claims.count(claim) > 1]:
             raise ValueError(f"claim '{repeated[0]}' is listed twice; Kubeflow mounts a claim once")
         return value
+
+    def resources(self, step: str) -> Resources:
+        """What a step's pod asks for; one that joins others asks for what the one of them in `steps` does.
+
+        Raises:
+            ValueError: several of those are in `steps` and differ.
+        """
+        if step in self.steps or step not in FUSED:
+            return self.steps.get(step, self.default)
+        asked = [self.steps[part] for part in FUSED[step] if part in self.steps]
+        if any(resources != asked[0] for resources in asked):
+            raise ValueError(f"{' and '.join(FUSED[step])} ask for different resources, and share a pod")
+        return asked[0] if asked else self.default
 
     @field_validator("steps")
     @classmethod
