@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliprd.models.plugin import Settings, TeacherPlugin
+from cliprd.models.plugin import Commit, Settings, TeacherPlugin
 from cliprd.params import Aligned
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ def _dim(settings: Settings) -> int:
 
 
 def _train(
-    shards: ShardSet, folder: Path, settings: Settings, device: torch.device
+    shards: ShardSet, folder: Path, settings: Settings, device: torch.device, commit: Commit
 ) -> tuple[Encoder, Mapping[str, Any]]:
     from cliprd.demo_teacher import stage
 
-    return stage.train(shards, folder, Aligned.model_validate(settings), device)
+    return stage.train(shards, folder, Aligned.model_validate(settings), device, commit)
 
 
 def _load(folder: Path | None, settings: Settings, device: torch.device) -> Encoder:

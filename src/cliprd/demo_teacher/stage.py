@@ -26,7 +26,7 @@ from cliprd.errors import InputError
 from cliprd.files import atomic_write
 from cliprd.models.encoder import state_sha256
 from cliprd.models.image_spec import ImageSpec
-from cliprd.models.plugin import RESUME
+from cliprd.models.plugin import RESUME, Commit
 from cliprd.parallel import ordered_map
 from cliprd.params import Aligned
 
@@ -34,7 +34,7 @@ BATCH = 64
 
 
 def train(
-    shards: ShardSet, output: Path, settings: Aligned, device: torch.device
+    shards: ShardSet, output: Path, settings: Aligned, device: torch.device, commit: Commit
 ) -> tuple[AlignedTeacher, dict[str, float]]:
     """Write `heads.safetensors` and `teacher.json`; features of finished shards that a killed run has left are used.
 
@@ -49,13 +49,15 @@ def train(
     began = time.perf_counter()
     backbones = Backbones(device)
     spec = aligned.image_spec(settings.image_size)
-    features = [
-        _shard_features(shards, shard, output / RESUME / f"{shard.stem}.safetensors", backbones, spec)
-        for shard in progress.bar(shards.shards, desc="teacher features", unit="shard")
-    ]
+    features = []
+    for shard in progress.bar(shards.shards, desc="teacher features", unit="shard"):
+        name = f"{RESUME}/{shard.stem}.safetensors"
+        features.append(_shard_features(shards, shard, output / name, backbones, spec))
+        commit(name)
     captions = [sample.captions for shard in shards.shards for sample in shards.read(shard)]
     distinct = sorted({caption for several in captions for caption in several})
     texts = _text_features(distinct, output / RESUME / "texts.safetensors", backbones)
+    commit(f"{RESUME}/texts.safetensors")
     embedded = time.perf_counter()
     pairs = Pairs(
         pooled=torch.cat([part["pooled"] for part in features]),

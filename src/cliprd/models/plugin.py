@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 RESUME = ".unfinished"  # a folder in the teacher's for what an interrupted training needs; removed when it is done
 
 Settings = Mapping[str, Any]
+Commit = Callable[[str], None]
+Train = Callable[[Any, Path, Settings, "torch.device", Commit], tuple["Encoder", Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +36,16 @@ class TeacherPlugin:
         dim: `(settings)` → width of its embeddings, known before anything is loaded.
         version: `(settings)` → what identifies weights that may change under the same settings (a file's sha256, a
             release). None: name, settings and code say it all.
-        train: `(shards, folder, settings, device)` → the trained teacher, as `load` would open it from `folder`, and
-            facts of the training, as JSON. `shards` is a `ShardSet`. What it puts into `folder / RESUME` outlives a
-            kill. None: nothing is trained.
+        train: `(shards, folder, settings, device, commit)` → the trained teacher, as `load` would open it from
+            `folder`, and facts of the training, as JSON. `shards` is a `ShardSet`. What it puts into
+            `folder / RESUME` outlives a kill; where the output is in S3, from `commit` of its name in `folder` on.
+            None: nothing is trained.
     """
 
     load: Callable[[Path | None, Settings, torch.device], Encoder]
     dim: Callable[[Settings], int]
     version: Callable[[Settings], str] | None = None
-    train: Callable[[Any, Path, Settings, torch.device], tuple[Encoder, Mapping[str, Any]]] | None = None
+    train: Train | None = None
 
 
 def register_teacher(
@@ -51,7 +54,7 @@ def register_teacher(
     load: Callable[[Path | None, Settings, torch.device], Encoder],
     dim: Callable[[Settings], int],
     version: Callable[[Settings], str] | None = None,
-    train: Callable[[Any, Path, Settings, torch.device], tuple[Encoder, Mapping[str, Any]]] | None = None,
+    train: Train | None = None,
 ) -> None:
     """Make a teacher that `teacher.name` can name, in this process; the arguments are those of `TeacherPlugin`.
 

@@ -56,7 +56,9 @@ def run(params: Params, inputs: Mapping[str, Location], output: Location) -> Man
             facts = {**describe(encoder), "quick_gelu": encoder.quick_gelu, "decided_by": encoder.decided_by}
             files.write_json(work.path / CONFIG_FILE, {**facts, "training": None})
             return work.finish(facts=facts)
-        trained, training = plugin.train(shards, work.path, settings, device) if plugin.train else (None, None)
+        trained, training = (
+            plugin.train(shards, work.path, settings, device, work.commit) if plugin.train else (None, None)
+        )
         facts = {**describe(trained or plugin.load(work.path, settings, device)), "training": training}
         files.write_json(work.path / CONFIG_FILE, facts)
         return work.finish(facts=facts)
