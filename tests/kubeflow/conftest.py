@@ -43,11 +43,32 @@ def cliprd(alone, capsys):
 
 
 @pytest.fixture
+def plain(alone, capsys):
+    """Run `cliprd pipeline ...` with these arguments alone; gives exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main(["pipeline", *arguments])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+@pytest.fixture
 def fails(cliprd):
     """Run it, expecting one clear line."""
+    return _failing(cliprd)
 
-    def run(code: int, action: str, name: str, *arguments: str, **options) -> str:
-        got, out, err = cliprd(action, name, *arguments, **options)
+
+@pytest.fixture
+def fails_plain(plain):
+    """As `fails`, with these arguments alone."""
+    return _failing(plain)
+
+
+def _failing(call):
+    def run(code: int, *arguments: str, **options) -> str:
+        got, out, err = call(*arguments, **options)
         assert got == code, (out, err)
         (line,) = [line for line in err.splitlines() if line.startswith("cliprd: error: ")]
         for text in (out, err):

@@ -8,7 +8,8 @@ from typing import Any
 import kfp_server_api
 
 from cliprd.errors import CliprdError, InputError, ParamsError
-from cliprd.kubeflow.client import Api, NotFound
+from cliprd.kubeflow import recurring
+from cliprd.kubeflow.client import Api
 from cliprd.kubeflow.submit import Submission, find_experiment, run_source
 from cliprd.kubeflow.versions import upload
 
@@ -99,16 +100,15 @@ def schedule(
     )
     for replaced in old:  # after the new one exists: a failure in between leaves a schedule, not none
         _remove(api, replaced)
-    print(f"job {name}: {cron_expression} (the server's clock, mostly UTC){', replaced' if old else ''}")
+    replaced = f", replaced {len(old)} of this name" if len(old) > 1 else ", replaced" if old else ""
+    print(f"job {name}: {cron_expression} (the server's clock, mostly UTC){replaced}")
     print(api.link("recurringrun", job.recurring_run_id))
     return job
 
 
 def _remove(api: Api, job: Any) -> None:
     try:
-        api.client.delete_recurring_run(job.recurring_run_id)
-    except NotFound:
-        return
+        recurring.delete(api, job)
     except CliprdError as error:
         raise InputError(
             f"The new job {job.display_name} exists, but the old one ({job.recurring_run_id}) could not be removed:"
