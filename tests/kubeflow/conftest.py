@@ -6,7 +6,7 @@ from kfp import client as kfp_client
 from cliprd import cli
 from cliprd.kubeflow import client, follow
 from tests.kubeflow import kfp_server
-from tests.kubeflow.paths import IMAGE, ROOT
+from tests.kubeflow.paths import IMAGE, QUIET, ROOT
 
 
 @pytest.fixture
@@ -34,8 +34,7 @@ def cliprd(alone, capsys):
 
     def run(action: str, name: str, *arguments: str, image: str | None = IMAGE) -> tuple[int, str, str]:
         given = ["--image", image] if image else []
-        untracked = ["--set", "tracking.uri="]  # as the demo's own address becomes, with a line on stderr
-        code = cli.main(["pipeline", action, name, *given, *untracked, *arguments])
+        code = cli.main(["pipeline", action, name, *given, *QUIET, *arguments])
         told = capsys.readouterr()
         return code, told.out, told.err
 

@@ -43,6 +43,7 @@ class KfpServer(ThreadingHTTPServer):
         self.trouble = ""
         self.trouble_at = ""
         self.troubles = 10**9
+        self.troubles_at: list[tuple[str, str, str]] = []  # kind, method, part of the path
         self.old_api = True
         self.pipelines: list[dict] = []
         self.versions: list[dict] = []
@@ -88,6 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
         if server.trouble and server.trouble_at in path and server.troubles > 0:
             server.troubles -= 1
             return self._trouble(server.trouble)
+        for kind, method, part in server.troubles_at:
+            if method == self.command and part in path:
+                return self._trouble(kind)
         if server.token is not None and self.headers.get("Authorization") != f"Bearer {server.token}":
             return self._error(401, 16, "Request header error: there is no user identity header")
         for method, pattern, call in _ROUTES:
@@ -186,6 +190,19 @@ class _Handler(BaseHTTPRequestHandler):
             }
         )
         return self._json(self.server.versions[-1])
+
+    def delete_version(self, _raw: bytes, _asked: dict, _pipeline: str, version: str) -> None:
+        if self._one(self.server.versions, "pipeline_version_id", version, "PipelineVersion") is not None:
+            self.server.versions = [item for item in self.server.versions if item["pipeline_version_id"] != version]
+            self._json({})
+
+    def delete_pipeline(self, _raw: bytes, _asked: dict, pipeline: str) -> None:
+        if any(item["pipeline_id"] == pipeline for item in self.server.versions):
+            return self._error(400, 3, f"Failed to delete pipeline with id {pipeline} as it has existing versions")
+        if self._one(self.server.pipelines, "pipeline_id", pipeline, "Pipeline") is not None:
+            self.server.pipelines = [item for item in self.server.pipelines if item["pipeline_id"] != pipeline]
+            self._json({})
+        return None
 
     def list_experiments(self, _raw: bytes, asked: dict) -> None:
         self._list("experiments", self.server.experiments, asked)
@@ -291,6 +308,8 @@ _ROUTES = [
     ("GET", f"{_V2}/pipelines", _Handler.list_pipelines),
     ("POST", f"{_V2}/pipelines", _Handler.create_pipeline),
     ("GET", f"{_V2}/pipelines/([^/]+)/versions", _Handler.list_versions),
+    ("DELETE", f"{_V2}/pipelines/([^/]+)/versions/([^/]+)", _Handler.delete_version),
+    ("DELETE", f"{_V2}/pipelines/([^/]+)", _Handler.delete_pipeline),
     ("POST", f"{_V2}/pipelines/upload_version", _Handler.upload),
     ("GET", f"{_V2}/experiments", _Handler.list_experiments),
     ("POST", f"{_V2}/experiments", _Handler.create_experiment),

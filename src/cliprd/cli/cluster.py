@@ -70,3 +70,11 @@ def warn_of_image(options: argparse.Namespace, image: str) -> None:
 
     if warning := check_pullable(image, chosen=bool(options.image)):
         print(f"cliprd: {warning}", file=sys.stderr)
+
+
+def warn_of_retries(tree: Params) -> None:
+    """A line on what `kubernetes.retries` depends on."""
+    from cliprd.kubeflow.submit import retry_warning
+
+    if warning := retry_warning(tree):
+        print(f"cliprd: {warning}", file=sys.stderr)

@@ -141,6 +141,7 @@ def _submit(options: argparse.Namespace) -> int:
     api = connect(options)
     experiment = options.experiment or tree.tracking.experiment
     run = submit(api, submission, experiment=experiment, run_name=options.run_name, cache=not options.no_cache)
+    cluster.warn_of_retries(tree)
     if options.wait:
         follow(api, run, submission, timeout=options.timeout)
     return 0

@@ -93,4 +93,5 @@ def _new(options: argparse.Namespace) -> int:
         max_concurrency=at_once,
         catchup=not options.no_catchup,
     )
+    cluster.warn_of_retries(tree)
     return 0
