@@ -58,6 +58,23 @@ def names(url: str) -> Iterator[dict[str, bool]]:
             raise _damaged(url, error) from error
 
 
+def places(url: str) -> Iterator[tuple[int, dict[str, bool]]]:
+    """As `names`, each after the byte at which the sample starts; nothing for a compressed tar.
+
+    What is behind the last sample that the caller takes is not read.
+    """
+    with storage.open_stream(url) as file:
+        try:
+            if unpacked(url, file) is not file:
+                return
+            with tarfile.open(fileobj=file, mode="r|", tarinfo=Member) as tar:
+                for _, parts, _ in _groups(url, tar, lambda entry, name: (entry.offset, entry.isfile())):
+                    start = min(place for place, _ in parts.values())
+                    yield start, {ending: is_file for ending, (_, is_file) in parts.items()}
+        except (tarfile.TarError, *DAMAGED) as error:
+            raise _damaged(url, error) from error
+
+
 def _groups(
     url: str, tar: tarfile.TarFile, read: Callable[[tarfile.TarInfo, str], T]
 ) -> Iterator[tuple[str, dict[str, T], int]]:

@@ -70,7 +70,7 @@ def run(
             with following(tree, stage, folders, folder):
                 finished: Manifest = with_retries(module.run, tree, folders, folder, **options)
             return finished
-        url = _address(store, stage, sections, folders, [content, options])
+        url = address(store, stage, sections, folders, [content, options])
 
         def work() -> Manifest:
             with following(tree, stage, folders, url):
@@ -101,7 +101,7 @@ def distill_nodes(
             raise ParamsError("kubernetes.store is empty: many nodes share files in S3.", "Set it to an s3:// prefix.")
         folders = {name: with_retries(resolve, path) for name, path in inputs.items()}
         training = {name: section for name, section in sections.items() if name != "kubernetes"}
-        url = _address(store, "distill", training, folders, ["", {}])
+        url = address(store, "distill", training, folders, ["", {}])
         objects = job_objects(
             tree, image, nodes=tree.kubernetes.nodes, output=url, form=tree.kubernetes.engine, **folders
         )
@@ -193,9 +193,11 @@ def _done_once(url: str, work: Callable[[], Manifest]) -> Manifest:
                 return finished
 
 
-def _address(
+def address(
     store: str, stage: str, sections: Mapping[str, Any], inputs: Mapping[str, Location], others: Sequence[Any]
 ) -> str:
+    """The folder of a step's work in the store; arguments as of `run`, whose content and options are `others`."""
+
     def fingerprint(folder: Location) -> Any:
         if isinstance(folder, Path) and not (folder / manifest.NAME).is_file():
             return [fingerprint(part) for part in sorted(folder.iterdir())]  # a folder of folders
