@@ -111,6 +111,10 @@ def _trainjob(options: argparse.Namespace) -> int:
     from cliprd.kubeflow.trainjob import spec
 
     warn_of_image(options, image)
+    if options.form == "trainjob" and tree.kubernetes.ttl_seconds:
+        print(
+            "cliprd: kubernetes.ttl_seconds has no effect on a TrainJob: delete it when it has ended", file=sys.stderr
+        )
     folders = {name: getattr(options, name) for name in ("shards", "cache", "output")}
     sys.stdout.write(spec.dump(spec.job_objects(tree, image, nodes=options.nodes, form=options.form, **folders)))
     return 0
