@@ -123,8 +123,9 @@ def _configure(task: dsl.PipelineTask, step: str, kubernetes: Kubernetes) -> Non
 
     resources = kubernetes.steps.get(step, kubernetes.default)
     task.set_caching_options(enable_caching=step not in UNCACHED)
-    # Kubeflow repeats a step after any error. `plan`, which refuses wrong parameters, fails at once; a later step's
-    # non-retryable error is recorded in the store, and its repetition raises it again (`cliprd.kubeflow.step`).
+    # The YAML holds no policy: the cluster's says whether a failed pod is repeated, and then it is after any error. So
+    # `plan`, which refuses wrong parameters, has no retries; a later step's non-retryable error is recorded in the
+    # store, and its repetition raises it again (`cliprd.kubeflow.step`).
     if kubernetes.retries and step != "plan":
         task.set_retry(
             kubernetes.retries,

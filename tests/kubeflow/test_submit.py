@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from cliprd import params
-from cliprd.kubeflow import client
+from cliprd.kubeflow import client, submit
 from cliprd.kubeflow.compile import compile_pipeline
 from tests.kubeflow import kfp_server
 from tests.kubeflow.paths import IMAGE, QUIET, ROOT
@@ -268,6 +268,16 @@ def test_after_an_answer_that_leaves_it_open_the_version_stays_and_is_named(serv
     line = fails(75, "submit", "distill", "--host", server.host)
     (version,) = server.versions
     assert f"stays version {version['name']} of pipeline cliprd-distill (for the next attempt)" in line
+
+
+def test_an_interrupted_submit_names_what_stays(server, cliprd, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submit, "_create_run", interrupted)
+    code, _, err = cliprd("submit", "distill", "--host", server.host)
+    assert code == 130
+    assert f"On the server stays version {server.versions[0]['name']} of pipeline cliprd-distill" in err
 
 
 def test_an_experiment_that_is_refused_is_so_before_anything_is_uploaded(server, fails):

@@ -82,7 +82,7 @@ def _count_source(data: Data) -> Pairs:
         return known
     sizes = _sizes(paths)
     if sum(sizes.values()) > MOST_READ:
-        return _estimate(data, paths, sizes)
+        return _estimate(data, sizes)
     return Pairs(sum(_is_pair(parts) for path in paths for parts in archives.names(path)), origin)
 
 
@@ -117,8 +117,9 @@ def _of_indexes(data: Data, paths: list[str]) -> Pairs | None:
     return None if None in numbers else Pairs(sum(filter(None, numbers)), f"in {data.path}, as its {SIZES} says")
 
 
-def _estimate(data: Data, paths: list[str], sizes: Mapping[str, int]) -> Pairs:
+def _estimate(data: Data, sizes: Mapping[str, int]) -> Pairs:
     """From the bytes that a pair takes at the beginning of some tars, and the bytes of all."""
+    paths = list(sizes)
     step = max(1, len(paths) // SAMPLED)
     sampled = paths[::step][:SAMPLED]
     beginnings = list(ordered_map(lambda path: _beginning(path, sizes[path]), sampled, workers=SAMPLED))
