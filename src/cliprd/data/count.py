@@ -71,7 +71,7 @@ def of_source(data: Data) -> Pairs:
 
 def _count_source(data: Data) -> Pairs:
     paths = sources.listed(data)
-    origin = f"found in {data.path}; some may be set aside by `prepare`"
+    origin = _origin(data)
     if data.kind == "csv":
         return Pairs(sum(_of_table(path, data) for path in paths), origin)
     if data.kind == "folder":
@@ -84,6 +84,10 @@ def _count_source(data: Data) -> Pairs:
     if sum(sizes.values()) > MOST_READ:
         return _estimate(data, sizes)
     return Pairs(sum(_is_pair(parts) for path in paths for parts in archives.names(path)), origin)
+
+
+def _origin(data: Data) -> str:
+    return f"found in {data.path}; some may be set aside by `prepare`"
 
 
 def _of_table(path: str, data: Data) -> int:
@@ -125,8 +129,10 @@ def _estimate(data: Data, sizes: Mapping[str, int]) -> Pairs:
     beginnings = list(ordered_map(lambda path: _beginning(path, sizes[path]), sampled, workers=SAMPLED))
     found, read = (sum(column) for column in zip(*beginnings, strict=True))
     if not all(pairs for pairs, _ in beginnings):
-        why = "a tar has no pair that can be counted at its beginning (it is compressed, or has other files)"
+        why = "one of its tars has no pair at the beginning"
         return Pairs(None, f"{data.path} is in S3 without an index and is not downloaded for a count; {why}")
+    if read == sum(sizes.values()):
+        return Pairs(found, _origin(data))
     number = round(sum(sizes.values()) * found / read)
     where = f"estimated from {found:,} at the beginning of {len(sampled)} of the {len(paths):,} tar(s) in {data.path}"
     return Estimate(round(number, 3 - len(str(number))), where)
