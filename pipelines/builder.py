@@ -67,7 +67,9 @@ def build_pipeline(
     )
     described = (f"    {key}: {DESCRIPTIONS.get(key, 'section of params.yaml.')}" for key in defaults)
     pipeline.__doc__ = "\n".join([description, "", "Args:", *described])
-    return dsl.pipeline(name=f"cliprd-{name}", description=description)(pipeline)
+    ttl = params.kubernetes.ttl_seconds
+    config = dsl.PipelineConfig(ttl_seconds_after_finished=ttl) if ttl else None
+    return dsl.pipeline(name=f"cliprd-{name}", description=description, pipeline_config=config)(pipeline)
 
 
 def _without_nulls(params: Params) -> dict[str, Any]:

@@ -164,8 +164,9 @@ def _configure(task: dsl.PipelineTask, step: str, kubernetes: Kubernetes) -> Non
 
     resources = kubernetes.resources(step)
     task.set_caching_options(enable_caching=step not in UNCACHED)
-    # Kubeflow repeats a step after any error. `plan`, which refuses wrong parameters, fails at once; a later step's
-    # non-retryable error is recorded in the store, and its repetition raises it again (`cliprd.kubeflow.step`).
+    # The YAML holds no policy: the cluster's says whether a failed pod is repeated, and then it is after any error. So
+    # `plan`, which refuses wrong parameters, has no retries; a later step's non-retryable error is recorded in the
+    # store, and its repetition raises it again (`cliprd.kubeflow.step`).
     if kubernetes.retries and step != "plan":
         task.set_retry(
             kubernetes.retries,
@@ -186,6 +187,11 @@ def _configure(task: dsl.PipelineTask, step: str, kubernetes: Kubernetes) -> Non
         task.set_env_variable(name, value)
     for label, value in resources.node_selector.items():
         k8s.add_node_selector(task, label_key=label, label_value=value)
+    for affinity in resources.node_affinity:
+        requirements = [requirement.model_dump(mode="json") for requirement in affinity.match]
+        k8s.add_node_affinity(task, match_expressions=requirements, weight=affinity.weight)
+    for label, value in kubernetes.queue_labels.items():
+        k8s.add_pod_label(task, label_key=label, label_value=value)
     for toleration in resources.tolerations:
         operator = "Equal" if toleration.value else "Exists"
         k8s.add_toleration(task, operator=operator, **toleration.model_dump(exclude_none=True))

@@ -12,7 +12,7 @@ import torch
 
 from cliprd import storage
 from cliprd.benchmark.cost import cost
-from cliprd.data.count import Pairs
+from cliprd.data.count import Estimate, Pairs
 from cliprd.distill.division import Division
 from cliprd.distill.objective import build_loss, resolve_weights
 from cliprd.models import weights as weights_files
@@ -83,7 +83,10 @@ def _lines(params: Params, pairs: Pairs) -> Iterator[str]:
         yield f"data     unknown number of pairs: {pairs.where}"
         yield "cost     unknown: give the number of pairs with --samples"
     else:
-        yield f"data     {pairs.number:,} pairs, {pairs.where}"
+        estimated = isinstance(pairs, Estimate)
+        yield f"data     {'about ' if estimated else ''}{pairs.number:,} pairs, {pairs.where}"
+        if estimated:
+            yield "         what follows is computed from this estimate; `prepare` counts the pairs"
         yield from _costs(params, pairs.number, teacher_dim, student_cost, teacher_cost)
 
 

@@ -1,16 +1,21 @@
 """The number of pairs is counted or unknown, never assumed."""
 
 import json
+import random
 import subprocess
 import sys
 
 import pytest
 
-from cliprd import cli
-from cliprd.data.count import Pairs, count, of_source
+from cliprd import cli, params
+from cliprd.data import count as counting
+from cliprd.data.count import Estimate, Pairs, count, of_source
 from cliprd.params import Data, Params
+from cliprd.plan import plan
 from cliprd.stages import prepare
+from cliprd.storage.streams import ObjectReader
 from tests.data.pictures import pairs, png, write_tar
+from tests.kubeflow.paths import ROOT
 
 
 def found(path, kind="webdataset", **options):
@@ -52,6 +57,25 @@ def test_img2dataset_stats_are_used(tmp_path):
     assert found(tmp_path) == Pairs(12, f"downloaded into {tmp_path}, as img2dataset's _stats.json say")
     (tmp_path / "00001_stats.json").write_text("[]")
     assert found(tmp_path).number is None  # one is damaged, and so is the tar
+
+
+def test_an_index_of_all_tars_is_used(tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number:05d}.tar").write_bytes(b"never looked into")
+    (tmp_path / "sizes.json").write_text('{"00000.tar": 7, "00001.tar": 5, "other.tar": 9}')
+    assert found(tmp_path) == Pairs(12, f"in {tmp_path}, as its sizes.json says")
+    for damaged in ('{"00000.tar": 7}', '{"00000.tar": 7, "00001.tar": "5"}', "[]", "{"):
+        (tmp_path / "sizes.json").write_text(damaged)
+        assert found(tmp_path).number is None  # the tars themselves are no tars
+
+
+def test_shards_of_prepare_are_known_by_their_manifest(tmp_path):
+    write_tar(tmp_path / "raw/a.tar", pairs(3))
+    shards = tmp_path / "shards"
+    prepare.run(Params(data=Data(path=str(tmp_path / "raw"), samples_per_shard=2)), {}, shards)
+    assert found(shards) == Pairs(3, f"in {shards}, as the manifest of `prepare` there says")
+    write_tar(shards / "more.tar", pairs(2, start=3))
+    assert found(shards) == Pairs(5, f"found in {shards}; some may be set aside by `prepare`")
 
 
 def test_tables_and_folders(tmp_path):
@@ -108,3 +132,98 @@ def test_the_count_command_prints_the_number(tmp_path, monkeypatch, capsys):
 def test_counting_needs_no_torch():
     code = "import sys, cliprd.data.count; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.fixture
+def raw(bucket):
+    """Make a data set of tars in S3; gives its address."""
+
+    def make(name: str, tars: dict[str, bytes]) -> str:
+        for tar, content in tars.items():
+            bucket.put_object(Bucket="pairs", Key=f"{name}/{tar}", Body=content)
+        return f"s3://pairs/{name}"
+
+    return make
+
+
+@pytest.fixture
+def tar(tmp_path):
+    """The bytes of a tar of so many pairs."""
+
+    def make(count: int, name: str = "x.tar", **options) -> bytes:
+        write_tar(tmp_path / name, pairs(count), **options)
+        return (tmp_path / name).read_bytes()
+
+    return make
+
+
+def test_small_tars_in_s3_are_counted(raw, tar):
+    url = raw("small", {"a.tar": tar(3), "b.tar.gz": tar(2, "y.tar.gz", mode="w:gz")})
+    assert found(url) == Pairs(5, f"found in {url}; some may be set aside by `prepare`")
+
+
+def test_large_tars_in_s3_are_estimated_from_their_beginnings(raw, tar, monkeypatch):
+    """Nineteen of 100 pairs and one of 500, of which no more is read than the beginnings of eight."""
+    monkeypatch.setattr(counting, "MOST_READ", 1 << 16)
+    monkeypatch.setattr(counting, "BEGINNING", 1 << 14)
+    hundred = tar(100)
+    tars = {f"{number:02d}.tar": hundred for number in range(19)} | {"99.tar": tar(500)}
+    url = raw("large", tars)
+    pairs_found = found(url)
+    number, where = pairs_found
+    assert isinstance(pairs_found, Estimate)
+    assert number == pytest.approx(2400, rel=0.05)
+    assert "at the beginning of 8 of the 20 tar(s)" in where
+    assert int(where.split("from ")[1].split(" ")[0]) < 8 * 100
+
+
+def test_an_estimate_reads_no_more_than_the_beginnings(raw, tar, monkeypatch):
+    monkeypatch.setattr(counting, "MOST_READ", 1 << 16)
+    monkeypatch.setattr(counting, "BEGINNING", 1 << 14)
+    url = raw("wide", {f"{number}.tar": tar(100) for number in range(3)})
+    read = []
+    whole = ObjectReader.readinto
+
+    def readinto(self, buffer):
+        read.append(whole(self, buffer))
+        return read[-1]
+
+    monkeypatch.setattr(ObjectReader, "readinto", readinto)
+    assert isinstance(found(url), Estimate)
+    assert sum(read) <= 3 * ((1 << 14) + 2 * (1 << 16))  # and what the stream reads ahead
+
+
+def test_compressed_tars_are_estimated_too(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(counting, "MOST_READ", 1 << 16)
+    monkeypatch.setattr(counting, "BEGINNING", 1 << 18)
+    noise = random.Random(0).randbytes
+    files = [(f"{number}{ending}", noise(2000)) for number in range(600) for ending in (".png", ".txt")]
+    write_tar(tmp_path / "z.tar.gz", files, mode="w:gz")
+    packed = (tmp_path / "z.tar.gz").read_bytes()
+    url = raw("packed", {f"{number}.tar.gz": packed for number in range(3)})
+    estimate = found(url)
+    assert isinstance(estimate, Estimate)
+    assert estimate.number == pytest.approx(1800, rel=0.15)  # what is read ahead counts: 1 % of a beginning of 2 MiB
+    assert "at the beginning of 3 of the 3 tar(s)" in estimate.where
+
+
+def test_beginnings_that_are_all_there_is_are_a_count(raw, tar, monkeypatch):
+    monkeypatch.setattr(counting, "MOST_READ", 100)
+    url = raw("short", {f"{number}.tar": tar(5) for number in range(3)})
+    assert found(url) == Pairs(15, f"found in {url}; some may be set aside by `prepare`")
+    assert not isinstance(found(url), Estimate)
+
+
+def test_what_cannot_be_estimated_is_unknown_with_the_reason(raw, tar, tmp_path, monkeypatch):
+    monkeypatch.setattr(counting, "MOST_READ", 100)
+    write_tar(tmp_path / "o.tar", [("a.flac", b"x"), ("b.txt", b"y")])
+    url = raw("others", {"a.tar": tar(9), "b.tar": (tmp_path / "o.tar").read_bytes()})
+    number, where = found(url)
+    assert number is None
+    assert "is not downloaded for a count; one of its tars has no pair at the beginning" in where
+
+
+def test_the_plan_says_what_rests_on_an_estimate():
+    text = plan(params.load(ROOT / "params.yaml"), Estimate(8900, "estimated from 100"))
+    assert "data     about 8,900 pairs, estimated from 100" in text
+    assert "computed from this estimate" in text

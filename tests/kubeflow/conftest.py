@@ -6,7 +6,7 @@ from kfp import client as kfp_client
 from cliprd import cli
 from cliprd.kubeflow import client, follow
 from tests.kubeflow import kfp_server
-from tests.kubeflow.paths import IMAGE, ROOT
+from tests.kubeflow.paths import IMAGE, QUIET, ROOT
 
 
 @pytest.fixture
@@ -34,8 +34,19 @@ def cliprd(alone, capsys):
 
     def run(action: str, name: str, *arguments: str, image: str | None = IMAGE) -> tuple[int, str, str]:
         given = ["--image", image] if image else []
-        untracked = ["--set", "tracking.uri="]  # as the demo's own address becomes, with a line on stderr
-        code = cli.main(["pipeline", action, name, *given, *untracked, *arguments])
+        code = cli.main(["pipeline", action, name, *given, *QUIET, *arguments])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+@pytest.fixture
+def plain(alone, capsys):
+    """Run `cliprd pipeline ...` with these arguments alone; gives exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main(["pipeline", *arguments])
         told = capsys.readouterr()
         return code, told.out, told.err
 
@@ -45,9 +56,18 @@ def cliprd(alone, capsys):
 @pytest.fixture
 def fails(cliprd):
     """Run it, expecting one clear line."""
+    return _failing(cliprd)
 
-    def run(code: int, action: str, name: str, *arguments: str, **options) -> str:
-        got, out, err = cliprd(action, name, *arguments, **options)
+
+@pytest.fixture
+def fails_plain(plain):
+    """As `fails`, with these arguments alone."""
+    return _failing(plain)
+
+
+def _failing(call):
+    def run(code: int, *arguments: str, **options) -> str:
+        got, out, err = call(*arguments, **options)
         assert got == code, (out, err)
         (line,) = [line for line in err.splitlines() if line.startswith("cliprd: error: ")]
         for text in (out, err):

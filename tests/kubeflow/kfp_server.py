@@ -8,6 +8,7 @@ put in front of it, a test switches on: tokens, sign-in pages, redirects, slowne
 
 from __future__ import annotations
 
+import datetime
 import email.parser
 import json
 import re
@@ -24,6 +25,7 @@ from typing import Any
 
 import yaml
 
+EPOCH = "1970-01-01T00:00:00Z"  # the end of a run that has not ended
 LOGIN = b"<!doctype html><html><title>Sign in</title><form action='/dex/auth'></form></html>"
 
 
@@ -41,6 +43,7 @@ class KfpServer(ThreadingHTTPServer):
         self.trouble = ""
         self.trouble_at = ""
         self.troubles = 10**9
+        self.troubles_at: list[tuple[str, str, str]] = []  # kind, method, part of the path
         self.old_api = True
         self.pipelines: list[dict] = []
         self.versions: list[dict] = []
@@ -48,6 +51,7 @@ class KfpServer(ThreadingHTTPServer):
         self.runs: list[dict] = []
         self.jobs: list[dict] = []
         self.workflows: list[dict] = [{"phase": "Succeeded", "nodes": {}}]
+        self.workflows_of: dict[str, dict] = {}
         self.looked = 0
         self.logs: dict[str, str] = {}
         self.on_run = lambda: None
@@ -85,6 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
         if server.trouble and server.trouble_at in path and server.troubles > 0:
             server.troubles -= 1
             return self._trouble(server.trouble)
+        for kind, method, part in server.troubles_at:
+            if method == self.command and part in path:
+                return self._trouble(kind)
         if server.token is not None and self.headers.get("Authorization") != f"Bearer {server.token}":
             return self._error(401, 16, "Request header error: there is no user identity header")
         for method, pattern, call in _ROUTES:
@@ -138,8 +145,10 @@ class _Handler(BaseHTTPRequestHandler):
             items = [item for item in items if item[predicate["key"]] == predicate["stringValue"]]
         if asked.get("namespace"):
             items = [item for item in items if item.get("namespace") == asked["namespace"]]
-        if "desc" in asked.get("sort_by", ""):
-            items = items[::-1]
+        if asked.get("sort_by"):
+            key, _, order = asked["sort_by"].partition(" ")
+            items = sorted(items, key=lambda item: item.get(key, ""))
+            items = items[::-1] if order == "desc" else items
         size, start = int(asked.get("page_size") or 10), int(asked.get("page_token") or 0)
         more = {"next_page_token": str(start + size)} if len(items) > start + size else {}
         self._json({field: items[start : start + size], "total_size": len(items), **more} if items else {})
@@ -182,6 +191,19 @@ class _Handler(BaseHTTPRequestHandler):
         )
         return self._json(self.server.versions[-1])
 
+    def delete_version(self, _raw: bytes, _asked: dict, _pipeline: str, version: str) -> None:
+        if self._one(self.server.versions, "pipeline_version_id", version, "PipelineVersion") is not None:
+            self.server.versions = [item for item in self.server.versions if item["pipeline_version_id"] != version]
+            self._json({})
+
+    def delete_pipeline(self, _raw: bytes, _asked: dict, pipeline: str) -> None:
+        if any(item["pipeline_id"] == pipeline for item in self.server.versions):
+            return self._error(400, 3, f"Failed to delete pipeline with id {pipeline} as it has existing versions")
+        if self._one(self.server.pipelines, "pipeline_id", pipeline, "Pipeline") is not None:
+            self.server.pipelines = [item for item in self.server.pipelines if item["pipeline_id"] != pipeline]
+            self._json({})
+        return None
+
     def list_experiments(self, _raw: bytes, asked: dict) -> None:
         self._list("experiments", self.server.experiments, asked)
 
@@ -190,14 +212,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(self.server.experiments[-1])
 
     def create_run(self, raw: bytes, _asked: dict) -> None:
-        self.server.runs.append({**json.loads(raw), "run_id": str(uuid.uuid4()), "state": "PENDING"})
+        made = {**_made(self.server, json.loads(raw)), "finished_at": EPOCH}
+        self.server.runs.append({**made, "run_id": str(uuid.uuid4()), "state": "PENDING"})
         self._json(self.server.runs[-1])
 
     def list_runs(self, _raw: bytes, asked: dict) -> None:
         self._list("runs", self.server.runs, asked)
 
     def get_run(self, _raw: bytes, _asked: dict, run: str) -> None:
-        found = next(item for item in self.server.runs if item["run_id"] == run)
+        found = self._one(self.server.runs, "run_id", run, "Run")
+        if found is None:
+            return
         self.server.looked += 1
         self.server.on_run()
         workflow = self.server.workflow()
@@ -213,12 +238,30 @@ class _Handler(BaseHTTPRequestHandler):
             }
             for number, node in enumerate(workflow["nodes"].values())
         ]
-        self._json({**found, "state": workflow["phase"].upper(), "run_details": {"task_details": details}})
+        state = workflow["phase"].upper() if found["state"] == "PENDING" else found["state"]
+        self._json({**found, "state": state, "run_details": {"task_details": details}})
+
+    def terminate_run(self, _raw: bytes, _asked: dict, run: str) -> None:
+        found = self._one(self.server.runs, "run_id", run, "Run")
+        if found is None:
+            return None
+        if found["state"] not in ("PAUSED", "PENDING", "RUNNING", "RUNTIME_STATE_UNSPECIFIED"):
+            return self._error(400, 3, f"Failed to terminate a run {run}. Row not found")
+        found["state"] = "CANCELING"
+        return self._json({})
+
+    def _one(self, items: list[dict], key: str, identity: str, kind: str) -> dict | None:
+        """The item of this id; None, and KFP's answer, where there is none."""
+        found = next((item for item in items if item[key] == identity), None)
+        if found is None:
+            self._error(404, 5, f"{kind} {identity} not found")
+        return found
 
     def old_run(self, _raw: bytes, _asked: dict, run: str) -> None:
         if not self.server.old_api:
             return self._send(404, b"404 page not found\n", "text/plain")
-        manifest = {"metadata": {"name": "wf"}, "status": self.server.workflow()}
+        status = self.server.workflows_of.get(run) or self.server.workflow()
+        manifest = {"metadata": {"name": "wf"}, "status": status}
         runtime = {"pipeline_manifest": "{}", "workflow_manifest": json.dumps(manifest)}
         return self._json({"run": {"id": run}, "pipeline_runtime": runtime})
 
@@ -231,12 +274,28 @@ class _Handler(BaseHTTPRequestHandler):
         self._list("recurringRuns", self.server.jobs, asked)
 
     def create_job(self, raw: bytes, _asked: dict) -> None:
-        self.server.jobs.append({**json.loads(raw), "recurring_run_id": str(uuid.uuid4()), "status": "ENABLED"})
+        made = _made(self.server, json.loads(raw))
+        self.server.jobs.append({**made, "recurring_run_id": str(uuid.uuid4()), "status": "ENABLED"})
         self._json(self.server.jobs[-1])
 
+    def switch_job(self, _raw: bytes, _asked: dict, job: str, verb: str) -> None:
+        found = self._one(self.server.jobs, "recurring_run_id", job, "Job")
+        if found is not None:
+            on = verb == "enable"
+            found.update(status="ENABLED" if on else "DISABLED", mode="ENABLE" if on else "DISABLE")
+            self._json({})
+
     def delete_job(self, _raw: bytes, _asked: dict, job: str) -> None:
-        self.server.jobs = [item for item in self.server.jobs if item["recurring_run_id"] != job]
-        self._json({})
+        if self._one(self.server.jobs, "recurring_run_id", job, "Job") is not None:
+            self.server.jobs = [item for item in self.server.jobs if item["recurring_run_id"] != job]
+            self._json({})
+
+
+def _made(server: KfpServer, wanted: dict) -> dict:
+    """What the server itself knows of a new run or recurring run: each request has a second of its own."""
+    moment = datetime.datetime(2026, 1, 1) + datetime.timedelta(seconds=len(server.requests))
+    (group,) = (item for item in server.experiments if item["experiment_id"] == wanted["experiment_id"])
+    return {**wanted, "created_at": f"{moment:%Y-%m-%dT%H:%M:%SZ}", "namespace": group.get("namespace")}
 
 
 def _wanted_run(server: KfpServer) -> dict:
@@ -249,16 +308,20 @@ _ROUTES = [
     ("GET", f"{_V2}/pipelines", _Handler.list_pipelines),
     ("POST", f"{_V2}/pipelines", _Handler.create_pipeline),
     ("GET", f"{_V2}/pipelines/([^/]+)/versions", _Handler.list_versions),
+    ("DELETE", f"{_V2}/pipelines/([^/]+)/versions/([^/]+)", _Handler.delete_version),
+    ("DELETE", f"{_V2}/pipelines/([^/]+)", _Handler.delete_pipeline),
     ("POST", f"{_V2}/pipelines/upload_version", _Handler.upload),
     ("GET", f"{_V2}/experiments", _Handler.list_experiments),
     ("POST", f"{_V2}/experiments", _Handler.create_experiment),
     ("POST", f"{_V2}/runs", _Handler.create_run),
     ("GET", f"{_V2}/runs", _Handler.list_runs),
     ("GET", f"{_V2}/runs/([^/]+)", _Handler.get_run),
+    ("POST", f"{_V2}/runs/([^/]+):terminate", _Handler.terminate_run),
     ("GET", "/apis/v1beta1/runs/([^/]+)", _Handler.old_run),
     ("GET", "/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", _Handler.log),
     ("GET", f"{_V2}/recurringruns", _Handler.list_jobs),
     ("POST", f"{_V2}/recurringruns", _Handler.create_job),
+    ("POST", f"{_V2}/recurringruns/([^/]+):(enable|disable)", _Handler.switch_job),
     ("DELETE", f"{_V2}/recurringruns/([^/]+)", _Handler.delete_job),
 ]
 

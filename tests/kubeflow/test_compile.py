@@ -173,6 +173,66 @@ def test_resources_placement_and_secrets_stand_in_the_yaml():
         assert "nodeSelector" not in on_cluster[step]
 
 
+AFFINITY = (
+    "[{match: [{key: gpu, values: [h100, h200]}, {key: spot, operator: DoesNotExist}]},"
+    " {weight: 10, match: [{key: age, operator: Lt, values: ['3']}]}]"
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kueues_labels_are_on_every_steps_pod(name):
+    queued = compiled(name, "kubernetes.queue=team-a", "kubernetes.priority_class=high")
+    for executor in queued[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+        assert executor["podMetadata"] == {
+            "labels": {"kueue.x-k8s.io/queue-name": "team-a", "kueue.x-k8s.io/priority-class": "high"}
+        }
+    assert "kueue" not in str(compiled(name))
+    assert "priority-class" not in str(compiled(name, "kubernetes.queue=team-a"))
+
+
+def test_nodes_are_required_and_preferred():
+    _, platform = compiled("distill", f"kubernetes.steps.distill={{node_affinity: {AFFINITY}}}")
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors["exec-distill"]["nodeAffinity"] == [
+        {
+            "matchExpressions": [
+                {"key": "gpu", "operator": "In", "values": ["h100", "h200"]},
+                {"key": "spot", "operator": "DoesNotExist"},
+            ]
+        },
+        {"weight": 10, "matchExpressions": [{"key": "age", "operator": "Lt", "values": ["3"]}]},
+    ]
+    assert "nodeAffinity" not in executors["exec-prepare"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_how_long_a_run_that_has_ended_is_kept(name):
+    _, platform = compiled(name, "kubernetes.ttl_seconds=600")
+    assert platform["platforms"]["kubernetes"]["pipelineConfig"] == {"resourceTtlOnCompletion": 600}
+    assert "pipelineConfig" not in str(compiled(name))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("kubernetes.priority_class=high", "is Kueue's and needs `queue`"),
+        ("kubernetes.queue=Team A", "kubernetes.queue"),
+        ("kubernetes.queue=" + "a" * 64, "kubernetes.queue"),
+        ("kubernetes.ttl_seconds=59", "kubernetes.ttl_seconds"),
+        ("kubernetes.ttl_seconds=2147483648", "kubernetes.ttl_seconds"),
+        ("kubernetes.default={node_affinity: [{match: []}]}", "node_affinity"),
+        ("kubernetes.default={node_affinity: [{match: [{key: gpu}]}]}", "takes at least one value"),
+        ("kubernetes.default={node_affinity: [{match: [{key: a, operator: Exists, values: [b]}]}]}", "takes no values"),
+        ("kubernetes.default={node_affinity: [{match: [{key: a, operator: Gt, values: [b]}]}]}", "one whole number"),
+        ("kubernetes.default={node_affinity: [{weight: 101, match: [{key: a, values: [b]}]}]}", "weight"),
+    ],
+)
+def test_what_a_cluster_would_refuse_is_refused_here(override, words):
+    with pytest.raises(ParamsError) as error:
+        params.load(ROOT / "params.yaml", [override])
+    assert words in str(error.value)
+
+
 def test_a_sections_of_params_are_the_defaults():
     spec = compiled("ablation", "distill.epochs=7", "ablation.seeds=[3,4]", "kubernetes.parallelism=2")[0]
     inputs = spec["root"]["inputDefinitions"]["parameters"]

@@ -53,6 +53,12 @@ def test_image_inputs_resources_and_retries_are_told_apart():
     assert sum(IMAGE in line for line in told) == 1
 
 
+def test_queue_and_time_to_live_are_told():
+    told = changes(compiled(), compiled("kubernetes.queue=team-a", "kubernetes.ttl_seconds=600"))
+    assert "step distill: podMetadata.labels.kueue.x-k8s.io/queue-name: added, 'team-a'" in told
+    assert "pipeline: kubernetes.pipelineConfig.resourceTtlOnCompletion: added, 600" in told
+
+
 def test_steps_added_removed_and_changed():
     old = compiled()
     new = copy.deepcopy(old)

@@ -39,6 +39,15 @@ def test_the_old_job_stays_if_the_new_one_cannot_be_made(server, cliprd, fails):
     assert [job["trigger"]["cron_schedule"]["cron"] for job in server.jobs] == ["0 0 3 * * *"]
 
 
+def test_a_refused_schedule_leaves_no_version_behind(server, fails):
+    server.troubles_at = [("400", "POST", "/recurringruns")]
+    fails(3, "schedule", "distill", "--host", server.host, "--cron", "0 4 * * *")
+    assert server.pipelines == server.versions == server.jobs == []
+    server.troubles_at = [("503", "POST", "/recurringruns")]
+    line = fails(75, "schedule", "distill", "--host", server.host, "--cron", "0 4 * * *")
+    assert f"stays version {server.versions[0]['name']} of pipeline cliprd-distill (for the next attempt)" in line
+
+
 def test_an_old_job_that_cannot_be_removed_is_said(server, cliprd, fails):
     cliprd("schedule", "distill", "--host", server.host, "--cron", "0 3 * * *")
     server.trouble, server.trouble_at = "403", "/recurringruns/"

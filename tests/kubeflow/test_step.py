@@ -4,12 +4,41 @@ import json
 
 import pytest
 
+from cliprd import params
 from cliprd.errors import InputError, ParamsError, RetryableError
 from cliprd.kubeflow import checks, retry, step, values
 from cliprd.params import check_runs
 from cliprd.stages import prepare
+from cliprd.storage import s3
+from tests import s3_server
 from tests.data.pictures import pairs, write_tar
 from tests.integration.test_dvc_inputs import write_task
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A prefix in a bucket of a real S3 server."""
+    (tmp_path / "buckets" / "work").mkdir(parents=True)
+    monkeypatch.setenv("CLIPRD_SCRATCH", str(tmp_path / "scratch"))
+    with s3_server.running(tmp_path / "buckets") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        s3.client.cache_clear()
+        yield "s3://work/steps"
+    s3.client.cache_clear()
+
+
+def test_the_plan_knows_what_prepare_has_packed_into_the_store(tmp_path, store):
+    write_tar(tmp_path / "raw/a.tar", [*pairs(3), ("x.png", b"no picture"), ("x.txt", b"x")])
+    section = {"path": str(tmp_path / "raw"), "max_bad_fraction": 1}
+    data = params.validate({"data": section}, where="test").data
+    assert checks.planned_pairs(data, section, "source", store).number == 4
+    step.run("prepare", {"data": section}, {}, str(tmp_path / "artifact"), store=store, content="source", keep=True)
+    known = checks.planned_pairs(data, section, "source", store)
+    assert known.number == 3
+    assert known.where.startswith(f"packed in {store}/prepare/")
+    assert checks.planned_pairs(data, section, "newer", store).number == 4
+    assert checks.planned_pairs(data, section, "source", "").number == 4
 
 
 def test_whole_numbers_come_back_from_doubles():
@@ -84,7 +113,6 @@ def test_wrong_input_is_tried_once_and_a_network_failure_again(tmp_path, monkeyp
 def test_the_plan_counts_the_pairs_and_sees_what_dvc_sees(tmp_path):
     import hashlib
 
-    from cliprd import params
     from cliprd.lineage import inputs
 
     write_tar(tmp_path / "raw/0.tar", pairs(3))

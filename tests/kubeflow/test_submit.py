@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from cliprd import params
-from cliprd.kubeflow import client
+from cliprd.kubeflow import client, submit
 from cliprd.kubeflow.compile import compile_pipeline
 from tests.kubeflow import kfp_server
-from tests.kubeflow.paths import IMAGE, ROOT
+from tests.kubeflow.paths import IMAGE, QUIET, ROOT
 from tests.ports import free_port
 
 DIGEST = "registry.example/cliprd@sha256:" + "1" * 64
@@ -47,7 +47,7 @@ def test_what_is_uploaded_is_what_compile_writes(server, cliprd):
     assert cliprd("submit", "ablation", "--host", server.host, "--set", override)[0] == 0
     import yaml
 
-    text = compile_pipeline("ablation", params.load(ROOT / "params.yaml", [override]), IMAGE)
+    text = compile_pipeline("ablation", params.load(ROOT / "params.yaml", [*QUIET[1::2], override]), IMAGE)
     spec, platform = yaml.safe_load_all(text)
     assert server.versions[0]["pipeline_spec"] == {"pipeline_spec": spec, "platform_spec": platform}
 
@@ -77,7 +77,7 @@ def test_quiet_and_whole_as_a_program(server, tmp_path):
     """kfp prints, warns and logs; none of it reaches the user."""
     command = [sys.executable, "-m", "cliprd.cli", "pipeline", "submit", "distill", "--image", IMAGE]
     result = subprocess.run(
-        [*command, "--host", server.host, "--set", "tracking.uri="],
+        [*command, "--host", server.host, *QUIET],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -234,7 +234,65 @@ def test_what_a_server_or_its_proxy_may_say(server, fails, monkeypatch, trouble,
     if where != "upload_version" or trouble not in ("500", "503", "429"):
         assert said in line
     assert "state=secret" not in line
-    assert server.runs == []
+    assert server.runs == server.versions == []
+
+
+def test_a_run_that_the_server_refuses_leaves_no_version_behind(server, cliprd, fails, monkeypatch):
+    server.trouble, server.trouble_at = "403", "v2beta1/runs"
+    line = fails(3, "submit", "distill", "--host", server.host)
+    assert "forbids this (403" in line
+    assert "stays" not in line
+    assert server.pipelines == server.versions == []
+    server.trouble = ""
+    cliprd("submit", "distill", "--host", server.host)
+    before = list(server.versions)
+    server.trouble = "400"
+    fails(3, "submit", "distill", "--host", server.host)  # the version was there: it is not this call's to remove
+    fails(3, "submit", "distill", "--host", server.host, "--set", "distill.epochs=7")  # the pipeline was there
+    assert (server.versions, len(server.pipelines)) == (before, 1)
+
+
+def test_what_cannot_be_removed_is_named_with_its_page(server, fails):
+    server.troubles_at = [("400", "POST", "v2beta1/runs"), ("403", "DELETE", "/versions/")]
+    line = fails(3, "submit", "distill", "--host", server.host)
+    (version,) = server.versions
+    assert "told 400" in line
+    assert f"On the server stays version {version['name']} of pipeline cliprd-distill (it cannot be removed: " in line
+    page = f"{server.host}/#/pipelines/details/{version['pipeline_id']}/version/{version['pipeline_version_id']}"
+    assert line.endswith(page)
+
+
+@pytest.mark.parametrize("trouble", ["503", "reset"])
+def test_after_an_answer_that_leaves_it_open_the_version_stays_and_is_named(server, fails, trouble):
+    server.troubles_at = [(trouble, "POST", "v2beta1/runs")]
+    line = fails(75, "submit", "distill", "--host", server.host)
+    (version,) = server.versions
+    assert f"stays version {version['name']} of pipeline cliprd-distill (for the next attempt)" in line
+
+
+def test_an_interrupted_submit_names_what_stays(server, cliprd, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submit, "_create_run", interrupted)
+    code, _, err = cliprd("submit", "distill", "--host", server.host)
+    assert code == 130
+    assert f"On the server stays version {server.versions[0]['name']} of pipeline cliprd-distill" in err
+
+
+def test_an_experiment_that_is_refused_is_so_before_anything_is_uploaded(server, fails):
+    server.troubles_at = [("403", "POST", "/experiments")]
+    fails(3, "submit", "distill", "--host", server.host, "--experiment", "not mine")
+    fails(3, "schedule", "distill", "--host", server.host, "--cron", "0 3 * * *", "--experiment", "not mine")
+    assert not [path for _, path, _ in server.requests if "/pipelines" in path]
+
+
+def test_what_retries_depend_on_is_said(server, cliprd):
+    for action, more in (("submit", []), ("schedule", ["--cron", "0 3 * * *"])):
+        code, _, err = cliprd(action, "distill", "--host", server.host, "--set", "kubernetes.retries=2", *more)
+        assert code == 0
+        (line,) = err.splitlines()
+        assert line.startswith("cliprd: kubernetes.retries = 2: the cluster's retryPolicy decides")
 
 
 def test_reads_are_tried_again_and_writes_are_not(server, cliprd, fails):

@@ -1,20 +1,14 @@
-"""`cliprd pipeline`: compile, run here, submit to a cluster, schedule, compare."""
+"""`cliprd pipeline`: compile, run here, submit to a cluster, compare."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cliprd.cli.common import Call, Commands, Parser, folder, load, local_path
-from cliprd.names import visible
-
-if TYPE_CHECKING:
-    from cliprd.kubeflow.client import Api
-    from cliprd.params import Params
-
-PIPELINES = ("distill", "ablation", "retrain")
+from cliprd.cli import cluster, runs, schedule
+from cliprd.cli.cluster import PIPELINES, connect, parameters_and_image, warn_of_image
+from cliprd.cli.common import Call, Commands, Parser, folder, local_path
 
 
 def add(commands: Commands) -> None:
@@ -30,17 +24,13 @@ def add(commands: Commands) -> None:
     here.add_argument("--root", type=local_path, default=Path("work/pipeline"), metavar="DIR", help="outputs and cache")
     here.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="an input of the pipeline")
     there = _remote(actions, "submit", _submit, "run the pipeline on a cluster; uploads it there if its content is new")
-    _add_run_options(there)
+    cluster.add_run_options(there)
     there.add_argument("--run-name", metavar="NAME", help="name of the run; default: the pipeline's and the time")
     there.add_argument("--no-cache", action="store_true", help="repeat every step in this run")
     there.add_argument("--wait", action="store_true", help="follow the run; fail if it does not succeed")
     there.add_argument("--timeout", type=float, metavar="SECONDS", help="limit of --wait; default: none")
-    again = _remote(actions, "schedule", _schedule, "run the pipeline on a cluster periodically")
-    _add_run_options(again)
-    again.add_argument("--cron", required=True, metavar="FIELDS", help="minute hour day month weekday: '0 3 * * *'")
-    again.add_argument("--job-name", metavar="NAME", help="job of this name is replaced; default: the pipeline's name")
-    again.add_argument("--max-concurrency", type=int, default=1, metavar="N", help="runs at the same time")
-    again.add_argument("--no-catchup", action="store_true", help="do not start what was missed")
+    schedule.add(actions)
+    runs.add(actions)
     _remote(
         actions,
         "diff",
@@ -84,43 +74,14 @@ def _add_trainjob(actions: Commands) -> None:
 def _action(actions: Commands, name: str, call: Call, text: str) -> Parser:
     sub = actions.add(name, call, text)
     sub.add_argument("pipeline", choices=PIPELINES, help="which pipeline")
-    sub.add_argument(
-        "--image", metavar="NAME", help="image that every step runs in; default: the content-made tag of `make images`"
-    )
-    sub.add_argument("--allow-mutable-image", action="store_true", help="accept a tag that can move")
+    cluster.add_image_options(sub)
     return sub
 
 
 def _remote(actions: Commands, name: str, call: Call, text: str) -> Parser:
     sub = _action(actions, name, call, text)
-    sub.add_argument("--host", metavar="URL", help="address of Kubeflow Pipelines; default: KF_PIPELINES_ENDPOINT")
-    sub.add_argument("--namespace", metavar="NAME", help="your profile, in multi-user Kubeflow")
-    sub.add_argument(
-        "--token-file", type=Path, metavar="FILE", help="file with a token; default: the token in KFP_TOKEN"
-    )
+    cluster.add_server_options(sub)
     return sub
-
-
-def _add_run_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="an input of the pipeline")
-    sub.add_argument("--experiment", metavar="NAME", help="experiment of the run; default: tracking.experiment")
-
-
-def parameters_and_image(options: argparse.Namespace) -> tuple[Params, str]:
-    """The parameter tree, and the image of the steps."""
-    from cliprd.extras import need
-    from cliprd.kubeflow.image import choose_image
-
-    need("kubeflow", "A pipeline")
-    tree = load(options)
-    if tree.tracking != tree.tracking.in_pods():
-        from cliprd.tracking.server import shown
-
-        uri = visible(shown(tree.tracking.uri))
-        print(f"cliprd: not tracked: pods cannot use tracking.uri = {uri}, only an http(s) address", file=sys.stderr)
-    in_processes = getattr(options, "local", None) == "process"
-    mutable = options.allow_mutable_image
-    return tree, choose_image(options.image, tree.kubernetes, allow_mutable=mutable, in_processes=in_processes)
 
 
 def _image(options: argparse.Namespace) -> int:
@@ -150,6 +111,10 @@ def _trainjob(options: argparse.Namespace) -> int:
     from cliprd.kubeflow.trainjob import spec
 
     warn_of_image(options, image)
+    if options.form == "trainjob" and tree.kubernetes.ttl_seconds:
+        print(
+            "cliprd: kubernetes.ttl_seconds has no effect on a TrainJob: delete it when it has ended", file=sys.stderr
+        )
     folders = {name: getattr(options, name) for name in ("shards", "cache", "output")}
     sys.stdout.write(spec.dump(spec.job_objects(tree, image, nodes=options.nodes, form=options.form, **folders)))
     return 0
@@ -180,32 +145,9 @@ def _submit(options: argparse.Namespace) -> int:
     api = connect(options)
     experiment = options.experiment or tree.tracking.experiment
     run = submit(api, submission, experiment=experiment, run_name=options.run_name, cache=not options.no_cache)
+    cluster.warn_of_retries(tree)
     if options.wait:
         follow(api, run, submission, timeout=options.timeout)
-    return 0
-
-
-def _schedule(options: argparse.Namespace) -> int:
-    from cliprd.errors import ParamsError
-
-    tree, image = parameters_and_image(options)
-    if not 1 <= options.max_concurrency <= 10:
-        raise ParamsError(f"--max-concurrency {options.max_concurrency}: KFP takes 1 to 10.")
-    from cliprd.kubeflow.schedule import cron, schedule
-    from cliprd.kubeflow.submit import compile_submission
-
-    when = cron(options.cron)
-    warn_of_image(options, image)
-    submission = compile_submission(options.pipeline, tree, image, options.input)
-    schedule(
-        connect(options),
-        submission,
-        cron_expression=when,
-        job_name=options.job_name,
-        experiment=options.experiment or tree.tracking.experiment,
-        max_concurrency=options.max_concurrency,
-        catchup=not options.no_catchup,
-    )
     return 0
 
 
@@ -224,18 +166,3 @@ def _diff(options: argparse.Namespace) -> int:
     lines = changes(uploaded, documents(compiled))
     print("\n".join(lines) if lines else f"{options.pipeline}: as in version {version.display_name}")
     return 1 if lines else 0
-
-
-def connect(options: argparse.Namespace) -> Api:
-    """The server that the options name."""
-    from cliprd.kubeflow.client import connect
-
-    return connect(options.host, namespace=options.namespace, token_file=options.token_file)
-
-
-def warn_of_image(options: argparse.Namespace, image: str) -> None:
-    """A line where a cluster may not have the image; an error where it cannot."""
-    from cliprd.kubeflow.submit import check_pullable
-
-    if warning := check_pullable(image, chosen=bool(options.image)):
-        print(f"cliprd: {warning}", file=sys.stderr)

@@ -126,7 +126,7 @@ def _retrain(options: argparse.Namespace) -> int:
 
 
 def _kfp_runner(options: argparse.Namespace) -> Runner:
-    from cliprd.cli.pipeline import connect, parameters_and_image, warn_of_image
+    from cliprd.cli.cluster import connect, parameters_and_image, warn_of_image
     from cliprd.retrain.kfp import Pipeline
 
     tree, image = parameters_and_image(options)

@@ -8,11 +8,12 @@ is reported. The layout is WebDataset's.
 from __future__ import annotations
 
 import functools
+import io
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import TypeVar
+from typing import IO, Any, TypeVar
 
 from cliprd import storage
 from cliprd.data.raw import APART, Part, Raw, assembled, is_companion, shown, split_name
@@ -56,6 +57,41 @@ def names(url: str) -> Iterator[dict[str, bool]]:
                     yield parts
         except (tarfile.TarError, *DAMAGED) as error:
             raise _damaged(url, error) from error
+
+
+def places(url: str) -> Iterator[tuple[int, dict[str, bool]]]:
+    """As `names`, each after the byte of the file at which the sample starts; of a compressed tar about there.
+
+    What is behind the last sample that the caller takes is not read.
+    """
+    with storage.open_stream(url) as file:
+        meter = _Meter(file)
+        counted = io.BufferedReader(meter)
+        try:
+            plain = unpacked(url, counted)
+            with tarfile.open(fileobj=plain, mode="r|", tarinfo=Member) as tar:
+                for _, parts, _ in _groups(url, tar, lambda entry, name: (entry.offset, entry.isfile())):
+                    start = min(place for place, _ in parts.values()) if plain is counted else meter.count
+                    yield start, {ending: is_file for ending, (_, is_file) in parts.items()}
+        except (tarfile.TarError, *DAMAGED) as error:
+            raise _damaged(url, error) from error
+
+
+class _Meter(io.RawIOBase):
+    """Counts the bytes that are read of a file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file, self.count = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        self.count += len(data)
+        return len(data)
 
 
 def _groups(

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cliprd import params, storage
 from cliprd.artifact import manifest
 from cliprd.errors import ParamsError
 from cliprd.kubeflow.promotion import noted_by
 from cliprd.kubeflow.retry import reporting, with_retries
-from cliprd.kubeflow.step import tree_of
+from cliprd.kubeflow.step import address, tree_of
 from cliprd.kubeflow.values import whole_numbers
+from cliprd.params import Data
 from cliprd.report import markdown
+
+if TYPE_CHECKING:
+    from cliprd.data.count import Pairs
 
 ARGUMENT_BYTES = 131_072
 ARTIFACT_BYTES = 1_000  # of one in a step's inputs: address, session and metadata, with long names
@@ -62,7 +66,6 @@ def check_pipeline(
         that read those, they make Kubeflow's cache see what changed behind an unchanged name.
     """
     from cliprd.benchmark import task_set
-    from cliprd.data.count import of_source
     from cliprd.lineage import inputs
     from cliprd.plan import plan
     from cliprd.stages.compare import reference_method
@@ -82,7 +85,10 @@ def check_pipeline(
         compared = {**sections, "ablation": grid, "compare": {**sections["compare"], "reference": reference}}
         reference_method(tree_of(compared, where="plan"))
         fingerprinted = with_retries(inputs.look, first)
-        pairs = with_retries(of_source, first.data)
+        source, tasks, weights = (
+            hashlib.sha256(inputs.encode(fingerprinted[part])).hexdigest() for part in inputs.PARTS
+        )
+        pairs = with_retries(planned_pairs, first.data, sections["data"], source, store)
         plans = {tree.distill.method: with_retries(plan, tree, pairs) for tree in trees}
         task_set.check(first.benchmark)
         if store:
@@ -92,7 +98,12 @@ def check_pipeline(
         shown = "".join(f"## {method}\n\n{markdown.fence(lines.rstrip(), '')}\n\n" for method, lines in plans.items())
         page = f"# {len(runs)} training(s)\n\n{shown}MLflow: {markdown.text(server)}\n"
         Path(text).write_text(page, encoding="utf-8")
-        source, tasks, weights = (
-            hashlib.sha256(inputs.encode(fingerprinted[part])).hexdigest() for part in inputs.PARTS
-        )
         return source, tasks, weights
+
+
+def planned_pairs(data: Data, section: Mapping[str, Any], source: str, store: str) -> Pairs:
+    """As many as step `prepare` has packed of this source into this store, if it has; else those in the source."""
+    from cliprd.data.count import of_shards, of_source
+
+    packed = storage.parse(address(store, "prepare", {"data": section}, {}, content=source)) if store else None
+    return (of_shards(packed, data) if packed else None) or of_source(data)

@@ -77,14 +77,18 @@ class Api:
     def find_all(self, lister: Callable[..., Any], field: str, name: str, **more: Any) -> list[Any]:
         """All that `lister` lists under exactly this display name."""
         predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
-        items: list[Any] = []
+        items = self.pages(lister, field, filter=json.dumps({"predicates": [predicate]}), **more)
+        return [item for item in items if item.display_name == name]
+
+    def pages(self, lister: Callable[..., Any], field: str, **more: Any) -> Iterator[Any]:
+        """All that `lister` lists, page by page; a page is asked for when it is needed."""
         token = ""
         while True:
-            page = lister(filter=json.dumps({"predicates": [predicate]}), page_size=PAGE, page_token=token, **more)
-            items += getattr(page, field) or []
+            page = lister(page_size=PAGE, page_token=token, **more)
+            yield from getattr(page, field) or []
             token = page.next_page_token or ""
             if not token:
-                return [item for item in items if item.display_name == name]
+                return
 
     def get(self, path: str) -> Any:
         """The JSON of a path that kfp's client has no call for."""

@@ -44,7 +44,7 @@ def changes(old: Documents, new: Documents) -> list[str]:
             if was.code != step.code:
                 lines.append(f"step {name}: code changed")
             lines += [f"step {name}: {line}" for line in _differences(was.facts, step.facts)]
-    return lines + [f"pipeline: {line}" for line in _differences(_frame(old[0]), _frame(new[0]))]
+    return lines + [f"pipeline: {line}" for line in _differences(_frame(old), _frame(new))]
 
 
 def image_to_compare(uploaded: Documents, local: str) -> str:
@@ -110,14 +110,17 @@ def _steps(documents: Documents) -> dict[str, _Step]:
     return steps
 
 
-def _frame(spec: Mapping[str, Any]) -> dict[str, Any]:
+def _frame(documents: Documents) -> dict[str, Any]:
     """What is neither step nor input."""
+    spec, platform = documents
+    on_kubernetes = platform.get("platforms", {}).get("kubernetes", {})
     root = spec["root"]
     others = {key: value for key, value in spec.items() if key not in ("components", "deploymentSpec", "root")}
     return {
         **others,
         "root": {key: value for key, value in root.items() if key not in ("dag", "inputDefinitions")},
         "gathers": root["dag"].get("outputs"),
+        "kubernetes": {key: value for key, value in on_kubernetes.items() if key != "deploymentSpec"},
     }
 
 

@@ -92,7 +92,9 @@ def run_locally(
 def _on_one_machine(params: Params, runner: str) -> Params:
     """One node and no retries, as nothing is preempted here. No environment in containers: KFP's runner would let a
     step's own replace all that it passes on."""
-    changed: dict[str, Any] = {"retries": 0, "nodes": 1} | ({"environment": {}} if runner == "docker" else {})
+    changed: dict[str, Any] = {"retries": 0, "nodes": 1, "ttl_seconds": None} | (
+        {"environment": {}} if runner == "docker" else {}
+    )
     return params.model_copy(update={"kubernetes": params.kubernetes.model_copy(update=changed)})
 
 

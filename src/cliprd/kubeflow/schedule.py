@@ -8,9 +8,10 @@ from typing import Any
 import kfp_server_api
 
 from cliprd.errors import CliprdError, InputError, ParamsError
-from cliprd.kubeflow.client import Api, NotFound
+from cliprd.kubeflow import recurring
+from cliprd.kubeflow.client import Api
 from cliprd.kubeflow.submit import Submission, find_experiment, run_source
-from cliprd.kubeflow.versions import upload
+from cliprd.kubeflow.versions import uploaded
 
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
@@ -80,35 +81,34 @@ def schedule(
         The server's recurring run.
     """
     name = job_name or submission.name
-    version = upload(api, submission.text)
-    group = find_experiment(api, experiment)
+    group = find_experiment(api, experiment)  # refused before anything is uploaded
     old = api.find_all(api.client.list_recurring_runs, "recurring_runs", name, namespace=api.namespace)
-    job = api.client._recurring_run_api.recurring_run_service_create_recurring_run(
-        recurring_run=kfp_server_api.V2beta1RecurringRun(
-            experiment_id=group.experiment_id,
-            display_name=name,
-            description=submission.description,
-            mode=kfp_server_api.RecurringRunMode.ENABLE,
-            trigger=kfp_server_api.V2beta1Trigger(
-                cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=cron_expression)
-            ),
-            max_concurrency=str(max_concurrency),
-            no_catchup=not catchup,
-            **run_source(submission, version, cache=True),
+    with uploaded(api, submission.text) as version:
+        job = api.client._recurring_run_api.recurring_run_service_create_recurring_run(
+            recurring_run=kfp_server_api.V2beta1RecurringRun(
+                experiment_id=group.experiment_id,
+                display_name=name,
+                description=submission.description,
+                mode=kfp_server_api.RecurringRunMode.ENABLE,
+                trigger=kfp_server_api.V2beta1Trigger(
+                    cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=cron_expression)
+                ),
+                max_concurrency=str(max_concurrency),
+                no_catchup=not catchup,
+                **run_source(submission, version, cache=True),
+            )
         )
-    )
     for replaced in old:  # after the new one exists: a failure in between leaves a schedule, not none
         _remove(api, replaced)
-    print(f"job {name}: {cron_expression} (the server's clock, mostly UTC){', replaced' if old else ''}")
+    replaced = f", replaced {len(old)} of this name" if len(old) > 1 else ", replaced" if old else ""
+    print(f"job {name}: {cron_expression} (the server's clock, mostly UTC){replaced}")
     print(api.link("recurringrun", job.recurring_run_id))
     return job
 
 
 def _remove(api: Api, job: Any) -> None:
     try:
-        api.client.delete_recurring_run(job.recurring_run_id)
-    except NotFound:
-        return
+        recurring.delete(api, job)
     except CliprdError as error:
         raise InputError(
             f"The new job {job.display_name} exists, but the old one ({job.recurring_run_id}) could not be removed:"

@@ -175,7 +175,7 @@ def _in_store(url: str, output: str, work: Callable[[], Manifest], *, keep: bool
 
 @contextlib.contextmanager
 def _failing_at_once(record: str) -> Iterator[None]:
-    """Kubeflow repeats a step after any error: a non-retryable one is recorded, and the repetition raises it again."""
+    """A step may be repeated after any error: a non-retryable one is recorded, and the repetition raises it again."""
     if int(os.environ.get("KFP_RETRY_INDEX") or 0) == 0:
         with_retries(storage.remove, record)
     elif data := with_retries(storage.read_bytes, record):
@@ -212,6 +212,8 @@ def _address(
     content: str = "",
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
+    """The folder of a step's work in the store; arguments as of `run`, whose content and options are `others`."""
+
     def fingerprint(folder: Location) -> Any:
         if isinstance(folder, Path) and not (folder / manifest.NAME).is_file():
             return [fingerprint(part) for part in sorted(folder.iterdir())]  # a folder of folders

@@ -13,7 +13,7 @@ from cliprd.errors import ParamsError, RetryableError
 from cliprd.kubeflow.client import Api, NotFound
 from cliprd.kubeflow.compile import compile_pipeline
 from cliprd.kubeflow.inputs import check_inputs, parse_inputs
-from cliprd.kubeflow.versions import documents, upload, version_name
+from cliprd.kubeflow.versions import documents, uploaded, version_name
 from cliprd.params import Params
 
 
@@ -81,8 +81,22 @@ def check_pullable(image: str, *, chosen: bool) -> str | None:
     )
 
 
+def retry_warning(params: Params) -> str | None:
+    """What `kubernetes.retries` does not promise; None without retries.
+
+    The pipeline's YAML has a number of retries and a back-off, but no policy: the cluster's decides what is repeated.
+    """
+    if not params.kubernetes.retries:
+        return None
+    return (
+        f"kubernetes.retries = {params.kubernetes.retries}: the cluster's retryPolicy decides which pods are repeated;"
+        " KFP 2.17.0's, OnError, repeats deleted pods and none that failed, out of memory for one: docs/kubeflow.md,"
+        " Retries"
+    )
+
+
 def submit(api: Api, submission: Submission, *, experiment: str, run_name: str | None, cache: bool) -> Any:
-    """Upload the pipeline if the server lacks this content, and start a run.
+    """Upload the pipeline if the server lacks this content, and start a run; a refused one leaves no version behind.
 
     Args:
         api: the connection.
@@ -94,22 +108,28 @@ def submit(api: Api, submission: Submission, *, experiment: str, run_name: str |
     Returns:
         The server's run.
     """
-    version = upload(api, submission.text)
-    new = kfp_server_api.V2beta1Run(
-        experiment_id=find_experiment(api, experiment).experiment_id,
-        display_name=run_name or f"{submission.name} {datetime.datetime.now():%Y-%m-%d %H:%M:%S}",
-        description=f"{submission.description}{'' if cache else ', without cache'}",
-        **run_source(submission, version, cache=cache),
-    )
+    group = find_experiment(api, experiment)  # refused before anything is uploaded
+    with uploaded(api, submission.text) as version:
+        new = kfp_server_api.V2beta1Run(
+            experiment_id=group.experiment_id,
+            display_name=run_name or f"{submission.name} {datetime.datetime.now():%Y-%m-%d %H:%M:%S}",
+            description=f"{submission.description}{'' if cache else ', without cache'}",
+            **run_source(submission, version, cache=cache),
+        )
+        run = _create_run(api, new)
+    print(f"run {run.display_name}: {api.link('runs', run.run_id)}", flush=True)
+    return run
+
+
+def _create_run(api: Api, new: Any) -> Any:
     try:
-        run = api.client._run_api.run_service_create_run(run=new)
+        return api.client._run_api.run_service_create_run(run=new)
     except RetryableError as error:  # it may have been started before the answer was lost
         run = _started(api, new)
         if run is None:
             raise
         print(f"cliprd: {error.problem} The run was started nevertheless.")
-    print(f"run {run.display_name}: {api.link('runs', run.run_id)}", flush=True)
-    return run
+        return run
 
 
 def run_source(submission: Submission, version: Any, *, cache: bool) -> dict[str, Any]:

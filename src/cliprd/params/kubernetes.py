@@ -13,6 +13,8 @@ from pydantic import (
 
 from cliprd.params.base import Few, Positive, Section
 
+ObjectName = Annotated[str, Field(pattern=r"^$|^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$")]
+"""Of a Kubernetes object, short enough for a label; or empty."""
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[kMGTPE]i?)?$")]
 """As Kubernetes writes it: `4`, `500m`, `16Gi`."""
 
@@ -24,6 +26,36 @@ class Toleration(Section):
     value: str | None = None
     """Null: any."""
     effect: Literal["NoExecute", "NoSchedule", "PreferNoSchedule"] | None = None
+
+
+class NodeRequirement(Section):
+    """A condition on a node's label."""
+
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = "In"
+    values: tuple[str, ...] = ()
+    """Of `In` and `NotIn` at least one, of `Gt` and `Lt` a whole number, of the others none."""
+
+    @model_validator(mode="after")
+    def _fitting(self) -> NodeRequirement:
+        if self.operator in ("In", "NotIn"):
+            fits, wanted = bool(self.values), "at least one value"
+        elif self.operator in ("Gt", "Lt"):
+            fits, wanted = len(self.values) == 1 and bool(re.fullmatch(r"-?\d+", self.values[0])), "one whole number"
+        else:
+            fits, wanted = not self.values, "no values"
+        if not fits:
+            raise ValueError(f"operator {self.operator} of '{self.key}' takes {wanted}")
+        return self
+
+
+class NodeAffinity(Section):
+    """Nodes on which a step's pod may run, or rather than on others."""
+
+    match: Annotated[tuple[NodeRequirement, ...], Field(min_length=1)]
+    """All of them hold of a node; of several entries without weight one suffices."""
+    weight: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Null: required. A number: such nodes are preferred."""
 
 
 class Secret(Section):
@@ -53,6 +85,7 @@ class Resources(Section):
     """Resource name, such as `nvidia.com/gpu`."""
     accelerators: Annotated[int, Field(ge=0, le=16)] = 0
     node_selector: dict[str, str] = {}
+    node_affinity: tuple[NodeAffinity, ...] = ()
     tolerations: tuple[Toleration, ...] = ()
     shared_memory: Quantity | None = None
     """Size of `/dev/shm`: `8Gi`. Steps with several GPU processes communicate through it and always get one."""
@@ -102,8 +135,16 @@ class Kubernetes(Section):
     fuse: bool = False
     """Fewer pods: prepare and teacher in one, benchmark and report in one, in an ablation distill and benchmark, and
     the teacher cache not divided. Same artifacts and fingerprints; for small data, and many trainings."""
+    queue: ObjectName = ""
+    """Kueue's LocalQueue that admits every step's pod, or the job of several nodes; empty: none."""
+    priority_class: ObjectName = ""
+    """Kueue's WorkloadPriorityClass in `queue`. Kubeflow Pipelines has no field for a pod's own PriorityClass."""
+    ttl_seconds: Annotated[int, Field(ge=60, lt=2**31)] | None = None
+    """Seconds from a run's end until its workflow and pods are deleted; null: as the cluster is set. At least 60, in
+    which Kubeflow notes how the run ended. Also of a PyTorchJob, not of a TrainJob."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """Retries of a step whose pod failed; network errors are also retried inside every step."""
+    """Retries of a step whose pod was lost or failed, which of both being the cluster's setting (docs/kubeflow.md);
+    network errors are also retried inside every step."""
     backoff: Annotated[str, Field(pattern=r"^[1-9]\d*s$")] = "30s"
     """Wait before the first retry; doubled each time."""
     nodes: Few = 1
@@ -124,6 +165,20 @@ class Kubernetes(Section):
             for step in FUSED:
                 self.resources(step)
         return self
+
+    def _queued(self) -> Kubernetes:
+        if self.priority_class and not self.queue:
+            raise ValueError(
+                f"priority_class '{self.priority_class}' is Kueue's and needs `queue`; Kubeflow Pipelines cannot set a"
+                " pod's own PriorityClass"
+            )
+        return self
+
+    @property
+    def queue_labels(self) -> dict[str, str]:
+        """Kueue's labels of a pod or job."""
+        labels = {"kueue.x-k8s.io/queue-name": self.queue, "kueue.x-k8s.io/priority-class": self.priority_class}
+        return {name: value for name, value in labels.items() if value}
 
     @field_validator("environment")
     @classmethod

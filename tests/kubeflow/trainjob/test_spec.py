@@ -106,6 +106,58 @@ def test_the_name_says_the_content(form):
     assert all(len(name) < 50 and name.replace("-", "").isalnum() and name.islower() for name in names)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_kueue_queues_the_job_and_not_its_pods(form):
+    *others, job = made(form, "kubernetes.queue=team-a", "kubernetes.priority_class=high")
+    assert job["metadata"]["labels"] == {
+        "app.kubernetes.io/name": "cliprd",
+        "app.kubernetes.io/component": "distill",
+        "kueue.x-k8s.io/queue-name": "team-a",
+        "kueue.x-k8s.io/priority-class": "high",
+    }
+    assert "kueue" not in str([others, job["spec"]])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nodes_are_required_and_preferred_as_in_a_pipeline(form):
+    match = "[{key: gpu, values: [h100]}, {key: spot, operator: DoesNotExist}]"
+    asked = f"[{{match: {match}}}, {{weight: 10, match: [{{key: age, operator: Lt, values: ['3']}}]}}]"
+    for pod in pods(made(form, f"kubernetes.steps.distill={{node_affinity: {asked}}}")):
+        assert pod["affinity"] == {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        {
+                            "matchExpressions": [
+                                {"key": "gpu", "operator": "In", "values": ["h100"]},
+                                {"key": "spot", "operator": "DoesNotExist", "values": []},
+                            ]
+                        }
+                    ]
+                },
+                "preferredDuringSchedulingIgnoredDuringExecution": [
+                    {
+                        "weight": 10,
+                        "preference": {"matchExpressions": [{"key": "age", "operator": "Lt", "values": ["3"]}]},
+                    }
+                ],
+            }
+        }
+    assert all("affinity" not in pod for pod in pods(made(form)))
+
+
+def test_how_long_a_pytorchjob_that_has_ended_is_kept(capsys, monkeypatch):
+    assert made("pytorchjob", "kubernetes.ttl_seconds=600")[-1]["spec"]["runPolicy"]["ttlSecondsAfterFinished"] == 600
+    assert made("trainjob", "kubernetes.ttl_seconds=600") == made("trainjob")
+    monkeypatch.chdir(ROOT)
+    folders = [part for name in FOLDERS for part in (f"--{name}", f"s3://pairs/{name}")]
+    command = ["pipeline", "trainjob", "--nodes", "2", "--image", IMAGE, "--set", "kubernetes.ttl_seconds=600"]
+    assert cli.main([*command, "--set", "tracking.uri=", *folders]) == 0
+    assert capsys.readouterr().err == (
+        "cliprd: kubernetes.ttl_seconds has no effect on a TrainJob: delete it when it has ended\n"
+    )
+
+
 def test_what_heals_is_tried_again_and_nothing_else():
     (job,) = made()[0]["spec"]["template"]["spec"]["replicatedJobs"]
     spec = job["template"]["spec"]

@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import yaml
@@ -46,7 +47,8 @@ def job_objects(
 
     Args:
         params: `distill`, `student`, `augmentation`, `tracking` are the training's; `kubernetes.steps.distill` is what
-            each node asks for, with `secrets`, `environment`, `volumes`, `image_pull_secrets`, `retries` beside it.
+            each node asks for; with `secrets`, `environment`, `volumes`, `image_pull_secrets`, `retries`, `queue`,
+            `priority_class` and, for a PyTorchJob, `ttl_seconds` beside it.
         image: image of every node.
         nodes: how many.
         shards, cache, output: of `cliprd distill`, in S3 or on a volume of `kubernetes.volumes`.
@@ -66,9 +68,15 @@ def job_objects(
         command += [f"--{name}", str(folder)]
     pod = _pod(params.kubernetes, image, command, CONTAINER[form])
     build = _trainjob if form == "trainjob" else _pytorchjob
-    limits = nodes, params.kubernetes.retries * nodes, _resources(params.kubernetes).timeout
+    job = _Job(
+        nodes,
+        params.kubernetes.retries * nodes,
+        _resources(params.kubernetes).timeout,
+        params.kubernetes.ttl_seconds,
+        {**LABELS, **params.kubernetes.queue_labels},
+    )
     method = re.sub("[^a-z0-9]+", "-", params.distill.method.lower())
-    return build(f"cliprd-{method}-{params.distill.seed}-{digest(build('', pod, *limits))[:10]}", pod, *limits)
+    return build(f"cliprd-{method}-{params.distill.seed}-{digest(build('', pod, job))[:10]}", pod, job)
 
 
 def dump(objects: list[dict[str, Any]]) -> str:
@@ -77,11 +85,22 @@ def dump(objects: list[dict[str, Any]]) -> str:
     return "---\n".join(yaml.safe_dump(tree, sort_keys=False, width=120) for tree in plain)
 
 
-def _trainjob(name: str, pod: dict[str, Any], nodes: int, retries: int, timeout: int | None) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Job:
+    """What a job has beside its pods' spec. `labels` are its own: by them Kueue queues the job, and not its pods."""
+
+    nodes: int
+    retries: int
+    timeout: int | None
+    ttl: int | None
+    labels: Mapping[str, str]
+
+
+def _trainjob(name: str, pod: dict[str, Any], asked: _Job) -> list[dict[str, Any]]:
     exit_codes = {"containerName": CONTAINER["trainjob"], "operator": "In", "values": FINAL_CODES}
     job = {
-        "backoffLimit": retries,
-        **({"activeDeadlineSeconds": timeout} if timeout else {}),
+        "backoffLimit": asked.retries,
+        **({"activeDeadlineSeconds": asked.timeout} if asked.timeout else {}),
         "podFailurePolicy": {
             "rules": [
                 {"action": "FailJob", "onExitCodes": exit_codes},
@@ -93,29 +112,30 @@ def _trainjob(name: str, pod: dict[str, Any], nodes: int, retries: int, timeout:
     labels = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
     replicated = {"name": "node", "replicas": 1, "template": {"metadata": {"labels": labels}, "spec": job}}
     runtime = {
-        "mlPolicy": {"numNodes": nodes, "torch": {}},
+        "mlPolicy": {"numNodes": asked.nodes, "torch": {}},
         "template": {"spec": {"replicatedJobs": [replicated]}},
     }
-    reference = {"runtimeRef": {"kind": "TrainingRuntime", "name": name}, "trainer": {"numNodes": nodes}}
-    return [_object("TrainingRuntime", name, runtime), _object("TrainJob", name, reference)]
+    reference = {"runtimeRef": {"kind": "TrainingRuntime", "name": name}, "trainer": {"numNodes": asked.nodes}}
+    return [_object("TrainingRuntime", name, runtime, LABELS), _object("TrainJob", name, reference, asked.labels)]
 
 
-def _pytorchjob(name: str, pod: dict[str, Any], nodes: int, retries: int, timeout: int | None) -> list[dict[str, Any]]:
+def _pytorchjob(name: str, pod: dict[str, Any], asked: _Job) -> list[dict[str, Any]]:
     # Not `ExitCode`: it treats all codes below 128 as final, and 75 with them.
     template = {"restartPolicy": "OnFailure", "template": {"metadata": {"labels": LABELS}, "spec": pod}}
     replicas = {"Master": {"replicas": 1, **template}}
-    if nodes > 1:
-        replicas["Worker"] = {"replicas": nodes - 1, **template}
+    if asked.nodes > 1:
+        replicas["Worker"] = {"replicas": asked.nodes - 1, **template}
     policy = {
         "cleanPodPolicy": "Running",
-        "backoffLimit": retries,
-        **({"activeDeadlineSeconds": timeout} if timeout else {}),
+        "backoffLimit": asked.retries,
+        **({"activeDeadlineSeconds": asked.timeout} if asked.timeout else {}),
+        **({"ttlSecondsAfterFinished": asked.ttl} if asked.ttl else {}),
     }
-    return [_object("PyTorchJob", name, {"runPolicy": policy, "pytorchReplicaSpecs": replicas})]
+    return [_object("PyTorchJob", name, {"runPolicy": policy, "pytorchReplicaSpecs": replicas}, asked.labels)]
 
 
-def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": API[kind], "kind": kind, "metadata": {"name": name, "labels": dict(LABELS)}, "spec": spec}
+def _object(kind: str, name: str, spec: dict[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    return {"apiVersion": API[kind], "kind": kind, "metadata": {"name": name, "labels": dict(labels)}, "spec": spec}
 
 
 def _pod(kubernetes: Kubernetes, image: str, command: list[str], container: str) -> dict[str, Any]:
@@ -156,6 +176,7 @@ def _pod(kubernetes: Kubernetes, image: str, command: list[str], container: str)
         ],
         "volumes": volumes,
         "nodeSelector": dict(resources.node_selector),
+        "affinity": _affinity(resources),
         "tolerations": [
             {"operator": "Equal" if toleration.value else "Exists", **toleration.model_dump(exclude_none=True)}
             for toleration in resources.tolerations
@@ -163,6 +184,22 @@ def _pod(kubernetes: Kubernetes, image: str, command: list[str], container: str)
         "imagePullSecrets": [{"name": name} for name in kubernetes.image_pull_secrets],
     }  # fmt: skip
     return {key: value for key, value in spec.items() if value not in ({}, [])}
+
+
+def _affinity(resources: Resources) -> dict[str, Any]:
+    """As Kubeflow Pipelines makes it of the same parameters: one of the required terms suffices."""
+    required, preferred = [], []
+    for affinity in resources.node_affinity:
+        term = {"matchExpressions": [one.model_dump(mode="json") for one in affinity.match]}
+        if affinity.weight is None:
+            required.append(term)
+        else:
+            preferred.append({"weight": affinity.weight, "preference": term})
+    nodes = {
+        **({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": required}} if required else {}),
+        **({"preferredDuringSchedulingIgnoredDuringExecution": preferred} if preferred else {}),
+    }
+    return {"nodeAffinity": nodes} if nodes else {}
 
 
 def _limit(size: str | None) -> dict[str, Any]:
