@@ -1,0 +1,129 @@
+"""What `--wait` prints of a run: each change of a step once, why a pod failed, and what keeps one waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cliprd.kubeflow.outline import Outline
+from cliprd.kubeflow.reasons import Reason, trouble, waiting_reason
+from cliprd.kubeflow.run_steps import RunStep
+from cliprd.kubeflow.workflow import WorkflowNode
+
+
+def span(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+@dataclass
+class _Seen:
+    state: str
+    since: float
+    report_after: float
+    trouble: str = ""
+
+    def due(self, waited: float) -> bool:
+        """Whether the wait is to be reported now."""
+        if waited < self.report_after:
+            return False
+        self.report_after *= 2
+        return True
+
+
+class Printer:
+    """Prints what is new.
+
+    Args:
+        outline: the pipeline.
+        namespace: of the run.
+        why: gives the reason for which a pod of a step failed.
+        stuck: seconds after which a wait is reported; then again each time it has doubled.
+        clock: seconds, from any time on.
+
+    Attributes:
+        last_line: what was printed last.
+    """
+
+    def __init__(
+        self,
+        outline: Outline,
+        namespace: str,
+        why: Callable[[RunStep, WorkflowNode], Reason],
+        *,
+        stuck: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._outline, self._namespace, self._why = outline, namespace, why
+        self._stuck, self._clock = stuck, clock
+        self._seen: dict[str, _Seen] = {}
+        self._lost: set[tuple[str, tuple[int, ...]]] = set()
+        self.last_line = "no step has begun."
+
+    def show(self, steps: Sequence[RunStep]) -> None:
+        """Print the changes since the last call."""
+        for step in steps:
+            self._show_lost(step)
+            waits = not step.final and step.node is not None and step.node.phase == "Pending"
+            if step.task or step.state in ("failed", "canceled", "retrying"):
+                self._show_state(step)
+            if step.state in ("pending", "starting") and (step.task or waits):
+                self._show_wait(step)
+
+    def show_nothing(self, message: str) -> None:
+        """Print, when it is due, that no step has begun.
+
+        Args:
+            message: Argo's, about the whole.
+        """
+        seen = self._seen.setdefault("", self._new(""))
+        waited = self._clock() - seen.since
+        if seen.due(waited) or message not in ("", seen.trouble):
+            seen.trouble = message
+            why = message or "is Argo's workflow-controller running, and has the namespace quota?"
+            self._print(f"no step{f' after {span(waited)}' if waited >= 1 or not message else ' yet'}: {why}")
+
+    def _show_state(self, step: RunStep) -> None:
+        again = step.attempt > 1 and step.state in ("pending", "running", "retrying")
+        text = f"{step.state}, attempt {step.attempt}" if again else step.state
+        seen = self._seen.get(step.label)
+        if seen is None or seen.state != text:
+            self._seen[step.label] = self._new(text)
+            took = f" after {span(step.seconds)}" if step.seconds is not None else ""
+            at_last = f", attempt {step.attempt}" if step.final and step.attempt > 1 else ""
+            waits = f": {step.waits}" if step.state == "retrying" and step.waits else ""
+            self._print(f"{step.label}: {text}{took}{at_last}{waits}")
+
+    def _show_lost(self, step: RunStep) -> None:
+        """The attempts that failed, but for the last of a failed step: the run's end reports that one."""
+        for number, pod in enumerate(step.lost, start=1):
+            key = (f"{step.label}{' driver' if step.driver else ''}", pod.turn)
+            if key in self._lost or (step.state in ("failed", "canceled") and pod is step.lost[-1]):
+                continue
+            self._lost.add(key)
+            if reason := str(self._why(step, pod)):
+                whose = "attempt" if not step.driver or not step.task else "attempt of its driver"
+                self._print(f"{step.label}: {whose} {number} failed: {reason}")
+
+    def _show_wait(self, step: RunStep) -> None:
+        seen = self._seen.setdefault(step.label, self._new(step.state))
+        kind, waited = trouble(step.message), self._clock() - seen.since
+        if not seen.due(waited) and kind in ("", seen.trouble):
+            return
+        seen.trouble = kind or seen.trouble  # reported at once, and once
+        duration = f" for {span(waited)}" if waited >= 1 else ""
+        again = f", attempt {step.attempt}" if step.attempt > 1 else ""
+        pod = step.node.pod if step.node else ""
+        hint = f" See: kubectl -n {self._namespace} describe pod {pod}" if pod else ""
+        reason = str(waiting_reason(step, self._outline, self._namespace))
+        stop = "" if reason.endswith((".", "?")) else "."
+        self._print(f"{step.label}: {step.state}{again}{duration}: {reason}{stop}{hint}")
+
+    def _new(self, state: str) -> _Seen:
+        return _Seen(state, self._clock(), self._stuck)
+
+    def _print(self, line: str) -> None:
+        self.last_line = line
+        print(line, flush=True)
