@@ -154,8 +154,40 @@ def test_a_failed_step_whose_log_is_gone(server, fails, form):
 def test_where_to_look_if_there_is_neither_message_nor_log(server, fails):
     server.workflows = [failed()]
     line = fails(1, *WAIT, "--host", server.host, "--namespace", "team-a")
-    assert "step prepare failed: Error (exit code 1); look at its log (the API does not give it: " in line
-    assert f"): kubectl -n team-a logs {pod(failed())} -c main. See http" in line
+    look = f"look at its log: kubectl -n team-a logs {pod(failed())} -c main (the API does not give it: http"
+    assert f"step prepare failed: Error (exit code 1); {look}" in line
+
+
+def test_where_to_look_if_the_log_has_no_error(server, fails):
+    server.workflows = [failed()]
+    server.logs[pod(failed())] = "begun\nmktemp: Read-only file system\nError: exit status 1\n"
+    line = fails(1, *WAIT, "--host", server.host)
+    look = f"look at its log, which ends with 'mktemp: Read-only file system': kubectl -n kubeflow logs {pod(failed())}"
+    assert f"step prepare failed: Error (exit code 1); {look} -c main. See http" in line
+
+
+def test_the_namespace_is_the_runs(server, fails, monkeypatch):
+    elsewhere = failed()
+    elsewhere["metadata"]["namespace"] = "kfp-of-ours"
+    monkeypatch.setattr(client.Api, "namespace", property(lambda self: None, lambda self, value: None), raising=False)
+    server.workflows = [elsewhere]
+    assert "kubectl -n kfp-of-ours logs" in fails(1, *WAIT, "--host", server.host)
+
+
+def test_every_failed_step_is_told_with_its_reason_at_once(server, cliprd):
+    """The other branch of the run may take hours more."""
+    built = Argo()
+    for iteration, pods in zip(built.root.loop("for-loop-1", 3), ["Running", "Failed", "Failed"], strict=True):
+        iteration.task("cache", "Succeeded" if pods == "Running" else (pods, "main: Error (exit code 3): no data."))
+    built.root.task("benchmark-teacher", "Running")
+    server.workflows = [built.manifest(), built.manifest("Failed")]
+    _, out, err = cliprd(*WAIT, "--host", server.host)
+    assert told(out, "cache") == [
+        "cache (1): succeeded after 10 s",
+        "cache (2): failed after 10 s: no data.",
+        "cache (3): failed after 10 s: no data.",
+    ]
+    assert "step cache (2) failed: no data. Also failed: cache (3). See http" in err
 
 
 def test_a_real_failed_run(server, fails):
@@ -283,6 +315,13 @@ def test_a_real_pod_that_cannot_start_is_said_at_once(server, cliprd, name, said
     assert line.endswith(f"See: kubectl -n kubeflow describe pod {pod(waiting, 'plan')}")
 
 
+def test_a_message_cannot_write_to_the_terminal(server, cliprd):
+    server.workflows = [prepared(("Pending", "ErrImagePull: \x1b[2J\u202e")), DONE]
+    out = cliprd(*WAIT, "--host", server.host)[1]
+    assert "\\u001b[2J\\u202e" in out
+    assert "\x1b" not in out
+
+
 def test_the_second_trouble_of_a_pod_is_said_too(server, cliprd):
     server.workflows = [
         prepared(("Pending", "Unschedulable: 0/3 nodes")),
@@ -323,6 +362,7 @@ def test_a_workflow_that_argo_holds_back_is_said_at_once(server, cliprd):
         (prepared(driver="Pending"), "image of KFP's driver"),
         (prepared(driver="Running"), "its pod runs"),
         (Argo("Pending").manifest(), "image of KFP's driver"),
+        (Argo().manifest(), "workflow-controller running"),
         ({"metadata": {"name": "w"}, "status": {"phase": "Running"}}, "workflow-controller running"),
     ],
 )
@@ -346,7 +386,7 @@ def test_without_the_old_api_states_are_still_told(server, cliprd, fails, capsys
     assert line.startswith("cliprd: the v1 API, which has reasons, attempts and iterations, gives no workflow: http")
     server.workflows = [failed()]
     line = fails(1, *WAIT, "--host", server.host)
-    assert "step prepare failed: it left no message. The v2 API gives none: look at the step's log in the UI." in line
+    assert "step prepare failed: it left no message; look at its log in the UI: the v2 API gives no reason. See" in line
 
 
 def test_nodes_in_a_database_are_said_once_and_states_are_still_told(server, cliprd):
@@ -372,7 +412,8 @@ def test_a_workflow_that_cannot_be_read_is_said_and_states_are_still_told(server
     server.workflows = [prepared("Succeeded", phase="Succeeded")]
     code, out, err = cliprd(*WAIT, "--host", server.host)
     assert (code, told(out, "prepare")) == (0, ["prepare: succeeded after 10 s"])
-    assert "gives no workflow: " in err
+    (line,) = err.splitlines()
+    assert line.startswith("cliprd: the v1 API, which has reasons, attempts and iterations, gives no workflow")
 
 
 @EVERY

@@ -73,6 +73,8 @@ def test_lack_of_memory_without_a_limit_and_by_default(outline):
         ('Usage of EmptyDir volume "shm" exceeds the limit "1Gi".', "raise kubernetes.steps.teacher.shared_memory"),
         ("Evicted: preempted by a pod of higher priority", "taken away"),
         ("Pod was terminated in response to imminent node shutdown.", "taken away"),
+        ("Pod The node had condition: [DiskPressure].", "taken away"),
+        ("Pod was rejected: Node didn't have enough resource: memory, requested: 9, used: 1", "a node with room"),
         ("Pod was active on the node longer than the specified deadline", "kubernetes.steps.teacher.timeout"),
     ],
 )  # fmt: skip
@@ -88,6 +90,7 @@ def test_a_pod_that_was_taken_away(outline, message, remedy):
     [
         ("x\ncliprd: error: first.\ncliprd: error: last. Do this.\ny\n", "last. Do this."),
         (f"cliprd: error: ours. Do this.\n{FATAL}failed to execute component: exit status 3\n", "ours. Do this."),
+        ('ValueError: no\ntime="2026-11-26T22:17:55Z" level=info\nError: exit status 1\n', "ValueError: no"),
         (f"ValueError: no\n{FATAL}failed to execute component: exit status 1\n", "ValueError: no"),
         (f'cliprd: error: old.\n{FATAL}failed to upload output artifact "x": no route\n',
          'failed to upload output artifact "x": no route'),
@@ -110,6 +113,7 @@ def test_our_own_lines_have_their_own_remedy(outline):
     [
         ("main: Error (exit code 3): no bucket. Make it.", "no bucket. Make it."),
         ("Error (exit code 3): no bucket.", "no bucket."),
+        ("main: StartError (exit code 128): exec: no bucket", "StartError (exit code 128): exec: no bucket"),
         ("main: Error (exit code 1)", "Error (exit code 1)"),
         ("", ""),
     ],
@@ -148,6 +152,21 @@ def test_what_to_do_about_the_launchers_errors(outline, text, remedy):
     assert reason.cause == f"failed to execute component: {text}"
     assert remedy in reason.remedy
     assert bool(remedy) == bool(reason.remedy)
+
+
+@pytest.mark.parametrize(
+    ("message", "log"),
+    [
+        ("main: Error (exit code 1)", "RuntimeError: sizes didn't match: Insufficient rows, secret 'x' not found\n"),
+        ("main: Error (exit code 3): the upload of an artifact: AccessDenied", ""),
+        ("main: Error (exit code 1)", f"{FATAL}rpc error: code = DeadlineExceeded desc = context deadline exceeded\n"),
+        ("wait: Error (exit code 1): Post: context deadline exceeded", ""),
+    ],
+)
+def test_words_that_mean_something_else_bring_no_remedy(outline, message, log):
+    reason = failure(outline, message, log)
+    assert reason.cause
+    assert reason.remedy == ""
 
 
 def test_a_long_reason_keeps_its_ends(outline):

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from cliprd.kubeflow.details import steps_of_details
 from cliprd.kubeflow.outline import Outline
-from cliprd.kubeflow.run_steps import innermost_failure, run_steps, steps_of_details
+from cliprd.kubeflow.run_steps import innermost_failure, run_steps
 from cliprd.kubeflow.submit import Submission, compile_submission
 from cliprd.kubeflow.workflow import read_workflow
 from cliprd.params import Kubernetes
@@ -81,7 +82,7 @@ def test_a_deleted_pod_is_repeated():
     assert (step.state, step.attempt, step.message, step.waits) == (
         "retrying", 1, "pod deleted", "Backoff for 30 seconds",
     )  # fmt: skip
-    assert [pod.pod for pod in step.lost] == ["cliprd-distill-75ghf-retry-system-container-impl-1621977945"]
+    assert [pod.pod for _, pod in step.lost] == ["cliprd-distill-75ghf-retry-system-container-impl-1621977945"]
 
 
 @EVERY
@@ -119,11 +120,27 @@ def test_a_driver_is_part_of_its_step(defaults, driver, state):
     assert "system-container-driver" in step.node.pod
 
 
+@EVERY
+def test_steps_between_a_task_and_its_pod_make_no_difference(defaults):
+    """Argo's other composite templates: Steps, with a StepGroup a stage."""
+    built = Argo(defaults=defaults)
+    built.root.task("teacher", ("Error", "pod deleted"), "Running")
+    manifest = built.manifest()
+    nodes = manifest["status"]["nodes"]
+    (around,) = [node for node in nodes.values() if node["type"] == "DAG" and "teacher" in node["displayName"]]
+    around["type"] = "Steps"
+    group = {**around, "id": "x-1", "name": f"{around['name']}[0]", "displayName": "[0]", "type": "StepGroup"}
+    nodes["x-1"] = {**group, "boundaryID": around["id"], "children": around["children"]}
+    around["children"] = ["x-1"]
+    step = steps(manifest)["teacher"]
+    assert (step.state, step.attempt, len(step.lost)) == ("running", 2, 1)
+
+
 def test_a_driver_that_is_repeated():
     built = Argo()
     built.root.task("teacher", driver=[("Error", "pod deleted"), "Running"])
     step = steps(built.manifest())["teacher"]
-    assert (step.state, step.attempt, step.lost[0].message) == ("starting", 2, "pod deleted")
+    assert (step.state, step.attempt, step.last_lost.message) == ("starting", 2, "pod deleted")
 
 
 @EVERY
@@ -149,6 +166,7 @@ def test_a_pipeline_that_argo_began_once_more():
     again.task("teacher", "Running")
     found = steps(built.manifest())
     assert (found["teacher"].state, found["teacher"].attempt) == ("running", 3)
+    assert [number for number, _ in found["teacher"].lost] == [1, 2]
     assert found["plan"].state == "succeeded"
 
 

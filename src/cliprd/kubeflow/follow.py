@@ -10,11 +10,12 @@ from typing import Any
 
 from cliprd.errors import CliprdError, InputError, RetryableError
 from cliprd.kubeflow.client import Api
+from cliprd.kubeflow.details import steps_of_details
 from cliprd.kubeflow.outline import Outline
-from cliprd.kubeflow.reasons import Reason, failure_reason, is_known
-from cliprd.kubeflow.run_steps import RunStep, innermost_failure, run_steps, steps_of_details
+from cliprd.kubeflow.reasons import Reason, failure_reason, is_known, log_end
+from cliprd.kubeflow.run_steps import RunStep, innermost_failure, run_steps
 from cliprd.kubeflow.submit import Submission
-from cliprd.kubeflow.watch import Printer, span
+from cliprd.kubeflow.watch import Printer, span, waits
 from cliprd.kubeflow.workflow import FAILED, Workflow, WorkflowNode, read_workflow
 
 POLL_SECONDS = 5.0
@@ -66,14 +67,13 @@ class _Watch:
     def __init__(self, api: Api, run_id: str, submission: Submission) -> None:
         self._api, self._run_id = api, run_id
         self._outline, self._namespace = Outline(submission), api.namespace or "kubeflow"
-        self._printer = Printer(
-            self._outline, self._namespace, self._why, stuck=STUCK_SECONDS, clock=lambda: time.monotonic()
-        )
+        self._printer = Printer(self._outline, self._why, stuck=STUCK_SECONDS, clock=lambda: time.monotonic())
         self._run: Any = None
         self._workflow: Workflow | None = None  # None: only the v2 API's task details are known
         self._steps: Sequence[RunStep] = ()
         self._old_api = True
         self._warned: set[str] = set()
+        self._reasons: dict[tuple[str, bool, tuple[int, ...]], Reason] = {}
 
     @property
     def last_line(self) -> str:
@@ -99,8 +99,8 @@ class _Watch:
 
     def show(self, state: str) -> None:
         """Print what is new."""
-        self._printer.show(self._steps)
-        if not self._steps and state not in FINAL and (self._workflow is None or not self._workflow.nodes):
+        self._printer.show(self._steps, self._namespace)
+        if state not in FINAL and not any(step.task or waits(step) for step in self._steps):
             self._printer.show_nothing(self._workflow.message if self._workflow else "")
 
     def end(self, state: str) -> None:
@@ -132,27 +132,36 @@ class _Watch:
         step = failed[0]
         driver = "" if not step.driver else " in KFP's driver" if step.task else ", a driver of KFP's,"
         attempt = f" in attempt {step.attempt}" if step.attempt > 1 else ""
-        pod = step.lost[-1] if step.lost else step.node
-        reason = self._why(step, pod) if pod else Reason(step.message)
+        reason = self._why(step, step.last_lost)
         known = str(reason) if reason.cause else f"it left no message; {reason.remedy}".rstrip("; ")
-        if pod is None and not reason.cause:
-            known += ". The v2 API gives none: look at the step's log in the UI"
         more = f" Also failed: {', '.join(other.label for other in failed[1:])}." if failed[1:] else ""
         return f"step {step.label}{driver} failed{attempt}: {known.rstrip('.')}.{more}"
 
-    def _why(self, step: RunStep, pod: WorkflowNode) -> Reason:
-        """Why a pod of a step failed; where to look, if nothing says it."""
-        message = pod.message if pod.phase in FAILED and pod.message else step.message if pod is step.node else ""
-        log, unread = "", ""
-        if pod.pod:
+    def _why(self, step: RunStep, pod: WorkflowNode | None) -> Reason:
+        """Why a pod of a step failed, or where to look if nothing says it."""
+        key = (step.label, step.driver, pod.turn if pod else ())
+        if key not in self._reasons:
+            self._reasons[key] = self._read_reason(step, pod)
+        return self._reasons[key]
+
+    def _read_reason(self, step: RunStep, pod: WorkflowNode | None) -> Reason:
+        message = pod.message if pod and pod.phase in FAILED and pod.message else ""
+        if not message and pod is step.node:
+            message = step.message
+        if not message and pod and pod.exit_code not in ("", "0"):
+            message = f"Error (exit code {pod.exit_code})"
+        log, where = "", " in the UI: the v2 API gives no reason"
+        if pod and pod.pod:
+            where = f": kubectl -n {self._namespace} logs {pod.pod} -c main"
             try:
                 log = self._api.text(f"/apis/v1alpha1/runs/{self._run_id}/nodes/{pod.pod}/log")
             except CliprdError as error:
-                unread = f" (the API does not give it: {error.problem.rstrip('.')})"
+                where = f"{where} (the API does not give it: {error.problem.rstrip('.')})"
         reason = failure_reason(step, message, log, self._outline, self._namespace)
-        if is_known(reason) or not pod.pod:
+        if is_known(reason) or (pod and not pod.pod):
             return reason
-        return Reason(reason.cause, f"look at its log{unread}: kubectl -n {self._namespace} logs {pod.pod} -c main")
+        last = f", which ends with {log_end(log)[:200]!r}" if log_end(log) else ""
+        return Reason(reason.cause, f"look at its log{last}{where}")
 
     def _read_steps(self) -> list[RunStep]:
         self._workflow = self._read_workflow()
@@ -165,20 +174,28 @@ class _Watch:
         """The workflow, which only the v1 API has; None where it does not give the nodes."""
         if not self._old_api:
             return None
+        without = "the v1 API, which has reasons, attempts and iterations, gives no workflow"
         try:
             answer = self._api.get(f"/apis/v1beta1/runs/{self._run_id}")
-            manifest = answer["pipeline_runtime"].get("workflow_manifest")
-            workflow = read_workflow(json.loads(manifest)) if manifest else Workflow(())
         except RetryableError:
             raise
-        except (CliprdError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except CliprdError as error:
             self._old_api = False  # a gateway that lets only v2 through
-            why = error.problem if isinstance(error, InputError) else "what it answers is no workflow."
-            self._warn(f"the v1 API, which has reasons, attempts and iterations, gives no workflow: {why}")
+            self._warn(f"{without}: {error.problem}")
+            return None
+        try:
+            manifest = answer["pipeline_runtime"].get("workflow_manifest")
+            workflow = read_workflow(json.loads(manifest)) if manifest else Workflow(())
+        except InputError as error:
+            self._warn(f"{without}: {error.problem}")
+            return None
+        except (KeyError, TypeError, ValueError, AttributeError):
+            self._warn(f"{without} in its answer.")
             return None
         if workflow.offloaded:
             self._warn("Argo keeps this run's nodes in its database: no reasons, attempts and iterations, only states.")
             return None
+        self._namespace = self._api.namespace or workflow.namespace or "kubeflow"
         return workflow
 
     def _warn(self, line: str) -> None:

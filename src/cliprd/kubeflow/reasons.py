@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cliprd.kubeflow.outline import Outline
-from cliprd.kubeflow.run_steps import RunStep
+from cliprd.kubeflow.run_steps import DEADLINE, RunStep
 from cliprd.params import Resources
 
 LONGEST = 500  # characters of a cause
@@ -14,23 +16,35 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _OURS = "cliprd: error: "
 _RAISED = re.compile(r"[\w.]*(Error|Exception|Killed|Interrupt)\b")
 _FATAL = re.compile(r"F\d{4} [\d:.]+\s+\d+ [\w.-]+:\d+\] (.*)")  # the last line of KFP's driver and launcher
+_ARGOS_LAST = re.compile(r"Error: exit status \d+")  # after the log of every pod that failed
 _STEPS_OWN = re.compile(r"exit status \d+$")  # the launcher's words for a step that ended with an error
 _CONTAINER = re.compile(r"([\w.-]+): (?=.*\(exit code \d+\))")
-_BARE = re.compile(r"(?:main: )?Error \(exit code (\d+)\)(?:: )?")
+_BARE = re.compile(r"^(?:main: )?Error \(exit code (\d+)\)(?:: )?")
 _NO_REASON = re.compile(r"(?:|Error \(exit code \d+\)|[Uu]nknown.*)")
 # What ends a container from outside by the signal that lack of memory sends too.
 _TAKEN = re.compile(
-    r"pod deleted|[Ee]vict|low on resource|[Pp]reempt|node (?:is )?shut|NodeLost|NodeShutdown|TerminatedByKubelet"
-    r"|ephemeral.storage|EmptyDir|deadline|shutdown with strategy"
+    r"pod deleted|[Ee]vict|low on resource|node had condition|[Pp]reempt|[Nn]ode (?:is )?shut|NodeLost|NodeShutdown"
+    r"|TerminatedByKubelet|Pod was rejected|ephemeral.storage|EmptyDir|shutdown with strategy|" + DEADLINE
 )
 _KILLED = re.compile(r"OOMKilled|exit code 137|signal: killed|ended by SIGKILL|exit status 137|^Killed\.?$")
 _STARTING = re.compile(r"(?:|ContainerCreating.*|PodInitializing.*)")
 # Cause → what to do, and what else if the pod is the step's own and not KFP's driver; {memory} and so on are the
 # parameters that set these for the step.
-_REMEDIES = (
+_OF_STORES = (
+    (r"AuthorizationHeaderMalformed|PermanentRedirect|MissingRegion|InvalidRegion",
+     "correct region and endpoint of KFP's artifact store: ConfigMap kfp-launcher in namespace {namespace}", ""),
+    (r"(upload|download|artifact|bucket|s3|minio).*(AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|Forbidden"
+     r"|[Cc]redential)",
+     "correct the artifact store's credentials: ConfigMap kfp-launcher in namespace {namespace}, and its secret", ""),
+    (r"(upload|download|artifact).*NoSuchBucket",
+     "make the bucket, or correct the root in ConfigMap kfp-launcher in namespace {namespace}", ""),
+    (r"orkflow[Tt]ask[Rr]esults?\b.*forbidden",
+     "let the pods' service account create and patch workflowtaskresults in namespace {namespace}", ""),
+)  # fmt: skip
+_OF_PODS = (
     (r"ImagePull|ErrImage|InvalidImageName|ImageInspectError|RegistryUnavailable",
      "image {image} cannot be pulled: was it pushed, is the name right, may the namespace pull it?", ""),
-    (r'secret "?[^" ]+"? not found', "make the secret in namespace {namespace}",
+    (r'secrets? "?[^" ]+"? not found', "make the secret in namespace {namespace}",
      ", or correct kubernetes.secrets in params.yaml"),
     (r"couldn't find key", "add the key to the secret", ", or correct kubernetes.secrets in params.yaml"),
     (r"configmap .*not found", "make the ConfigMap in namespace {namespace}", ""),
@@ -46,23 +60,16 @@ _REMEDIES = (
     (r"runAsNonRoot|run as root", "use an image whose user is a number other than 0", ""),
     (r"taint|node affinity|node selector|nodeSelector|didn't match", "has the cluster a node with room that takes it",
      " ({node_selector}, {tolerations})?"),
-    (r"Insufficient|Unschedulable|SchedulingGated", "has the cluster a node with room",
+    (r"Insufficient|Unschedulable|SchedulingGated|have enough resource|OutOf(cpu|memory|ephemeral)",
+     "has the cluster a node with room",
      " for the step's resources ({cpu}, {memory}, {accelerators})?"),
     (r"EmptyDir.*shm", "", "raise {shared_memory}"),
     (r"ephemeral.storage|EmptyDir", "", "raise {scratch}"),
     (r"low on resource: memory", "", "raise {memory}: a pod that uses more than it asks for is evicted first"),
-    (r"pod deleted|[Ee]vict|low on resource|[Pp]reempt|node (is )?shut|NodeLost|NodeShutdown",
+    (r"pod deleted|[Ee]vict|low on resource|node had condition|[Pp]reempt|[Nn]ode (is )?shut|NodeLost|NodeShutdown",
      "its pod or node was taken away: the next attempt, or run, reuses what is complete", ""),
-    (r"deadline", "", "give it longer: {timeout}"),
-    (r"AuthorizationHeaderMalformed|PermanentRedirect|MissingRegion|InvalidRegion",
-     "correct region and endpoint of KFP's artifact store: ConfigMap kfp-launcher in namespace {namespace}", ""),
-    (r"(upload|download|artifact|bucket|s3|minio).*(AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|Forbidden"
-     r"|[Cc]redential)",
-     "correct the artifact store's credentials: ConfigMap kfp-launcher in namespace {namespace}, and its secret", ""),
-    (r"(upload|download|artifact).*NoSuchBucket",
-     "make the bucket, or correct the root in ConfigMap kfp-launcher in namespace {namespace}", ""),
-    (r"orkflow[Tt]ask[Rr]esults?\b.*forbidden",
-     "let the pods' service account create and patch workflowtaskresults in namespace {namespace}", ""),
+    (DEADLINE, "", "give it longer: {timeout}"),
+    *_OF_STORES,
 )  # fmt: skip
 
 
@@ -95,18 +102,16 @@ def failure_reason(step: RunStep, message: str, log: str, outline: Outline, name
         namespace: of the run.
     """
     container = _CONTAINER.match(message)
-    if _TAKEN.search(message):
-        cause = _BARE.sub("", message) or message
-    elif container and container[1] not in ("main", "Error"):
-        cause = message  # its own; the log is of `main`
-    else:
-        logged = _logged(log)
-        if killed := next((text for text in (message, logged, _last_line(log)) if _KILLED.search(text)), ""):
+    if not _TAKEN.search(message) and (not container or container[1] == "main"):  # the log is of `main`
+        fatal, error = _fatal(log), _own_error(log)
+        if killed := next((text for text in (message, fatal, error, log_end(log)) if _KILLED.search(text)), ""):
             return _out_of_memory(step, killed, outline)
-        cause = logged or _BARE.sub("", message) or message.removeprefix("main: ")
-        if logged and _OURS in log and logged in log.partition(_OURS)[2]:
-            return Reason(_short(cause))  # it has its own remedy
-    return Reason(_short(cause), _remedy(cause, step, outline, namespace))
+        if fatal and not _STEPS_OWN.search(fatal):
+            return Reason(_short(fatal), _remedy(fatal, _OF_STORES, step, outline, namespace))
+        if error or _BARE.match(message):
+            own = error or _BARE.sub("", message)  # it has its own remedy
+            return Reason(_short(own or message.removeprefix("main: ")))
+    return Reason(_short(message.removeprefix("main: ")), _remedy(message, _OF_PODS, step, outline, namespace))
 
 
 def waiting_reason(step: RunStep, outline: Outline, namespace: str) -> Reason:
@@ -115,14 +120,13 @@ def waiting_reason(step: RunStep, outline: Outline, namespace: str) -> Reason:
         node = step.node
         if node and node.leaf and node.phase == "Running":
             return Reason("", "its pod runs: look at the log.")
-        if node and node.phase == "Succeeded":
+        if node and (node.phase == "Succeeded" or not node.leaf):
             return Reason("", "is Argo's workflow-controller running, or is its limit of pods at once reached?")
         return Reason(
             step.message,
             f"can the cluster pull image {_image(step, outline)}, and has it a node with the step's resources?",
         )
-    remedy = _remedy(step.message, step, outline, namespace)
-    return Reason(_short(step.message), remedy)
+    return Reason(_short(step.message), _remedy(step.message, _OF_PODS, step, outline, namespace))
 
 
 def trouble(message: str) -> str:
@@ -135,27 +139,33 @@ def is_known(reason: Reason) -> bool:
     return not _NO_REASON.fullmatch(reason.cause)
 
 
-def _logged(log: str) -> str:
-    """The error that a pod's log ends with: the step's own line, the launcher's or driver's, or a Python exception."""
-    lines = [line for line in (_ANSI.sub("", line).rstrip() for line in log.splitlines()) if line]
-    fatal = ""
-    for number, line in enumerate(lines):
-        if match := _FATAL.match(line.strip()):
-            following = lines[number + 1 :]
-            end = next((at for at, more in enumerate(following) if not more[0].isspace()), len(following))
-            fatal = " ".join([match[1], *(more.strip() for more in following[:end])])
-    if fatal and not _STEPS_OWN.search(fatal):
-        return fatal
-    ours = [line.partition(_OURS)[2] for line in lines if _OURS in line]
-    raised = [line.strip() for line in lines if _RAISED.match(line.strip())]
-    return next((errors[-1] for errors in (ours, raised) if errors), "")
-
-
-def _last_line(log: str) -> str:
+def log_end(log: str) -> str:
     """The last line that is neither Argo's nor the launcher's."""
     lines = [_ANSI.sub("", line).strip() for line in log.splitlines()]
     said = [line for line in lines if line and not re.match(r"time=|[IWEF]\d{4} |Error: exit status|goroutine", line)]
     return said[-1] if said else ""
+
+
+def _lines(log: str) -> list[str]:
+    return [line for line in (_ANSI.sub("", line).rstrip() for line in log.splitlines()) if line]
+
+
+def _fatal(log: str) -> str:
+    """What KFP's launcher or driver ended with: its last fatal line and the indented ones below."""
+    lines = _lines(log)
+    for number, line in reversed(list(enumerate(lines))):
+        if match := _FATAL.match(line.strip()):
+            below = itertools.takewhile(lambda more: more[0].isspace(), lines[number + 1 :])
+            return " ".join([match[1], *(more.strip() for more in below)])
+    return ""
+
+
+def _own_error(log: str) -> str:
+    """What the step ended with: cliprd's own line, or a Python exception."""
+    lines = [line.strip() for line in _lines(log)]
+    ours = [line.partition(_OURS)[2] for line in lines if _OURS in line]
+    raised = [line for line in lines if _RAISED.match(line) and not _ARGOS_LAST.match(line)]
+    return next((errors[-1] for errors in (ours, raised) if errors), "")
 
 
 def _out_of_memory(step: RunStep, sign: str, outline: Outline) -> Reason:
@@ -171,8 +181,8 @@ def _out_of_memory(step: RunStep, sign: str, outline: Outline) -> Reason:
     return Reason(f"{cause}: its memory limit is {limit}", f"raise {parameter} in params.yaml.")
 
 
-def _remedy(cause: str, step: RunStep, outline: Outline, namespace: str) -> str:
-    general, own = next((texts for pattern, *texts in _REMEDIES if re.search(pattern, cause)), ("", ""))
+def _remedy(cause: str, table: Sequence[tuple[str, str, str]], step: RunStep, outline: Outline, namespace: str) -> str:
+    general, own = next((texts for pattern, *texts in table if re.search(pattern, cause)), ("", ""))
     text = general if step.driver else general + own
     parameters = {name: outline.resource(step.task, name)[0] for name in Resources.model_fields}
     text = text.format(image=_image(step, outline), namespace=namespace, **parameters)

@@ -1,26 +1,25 @@
-"""The steps of a run: from its workflow's nodes, or from the v2 API's task details where there is no workflow.
+"""The steps of a run, from its workflow's nodes.
 
 For every task KFP runs a driver, the node `<task>-driver`, which decides what the task's pod is or that the cache has
 its result, then the node of the task, with `executor`, the pod, in it. Loops, conditions and the whole have drivers
 too.
-The v2 API has name and state of every node, but (as of 2.17) not its identity, so that they form no tree.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from cliprd.kubeflow.outline import Outline
-from cliprd.kubeflow.workflow import FAILED, Place, Workflow, WorkflowNode, seconds_between
+from cliprd.kubeflow.workflow import FAILED, Place, Workflow, WorkflowNode
 
 _ITERATION = re.compile(r"iteration-iterations\((\d+):")
 _LOOP_DRIVERS = {"iteration-driver", "iteration-item-driver"}
 _UNSAID = re.compile(r"No more retries left|[Cc]hild '?.*'? failed|when '.*' evaluated|omitted:|Backoff|retry exceeded")
-_STOPPED = re.compile(r"deadline|shutdown with strategy|[Ss]topped with strategy|exit code 1(37|43)|pod deleted|^$")
+DEADLINE = "exceeded (its|workflow) deadline|specified deadline"  # Argo's and Kubernetes' words for too late
+_STOPPED = re.compile(rf"{DEADLINE}|shutdown with strategy|[Ss]topped with strategy|exit code 1(37|43)|pod deleted|^$")
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class RunStep:
         message: what Argo says of it.
         driver: whether this is about KFP's driver, and not the step's own pod.
         started: time, in a form that sorts.
-        lost: the pods that failed, in order.
+        lost: number and pod of the attempts that failed, in order.
         waits: Argo's word about the next attempt.
     """
 
@@ -49,13 +48,18 @@ class RunStep:
     seconds: float | None = None
     driver: bool = False
     started: str = ""
-    lost: tuple[WorkflowNode, ...] = ()
+    lost: tuple[tuple[int, WorkflowNode], ...] = ()
     waits: str = ""
 
     @property
     def final(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.state in ("succeeded", "cached", "failed", "canceled", "skipped")
+
+    @property
+    def last_lost(self) -> WorkflowNode | None:
+        """The pod that failed last, or what failed without one; None: not known."""
+        return self.lost[-1][1] if self.lost else self.node
 
 
 def run_steps(workflow: Workflow, outline: Outline) -> list[RunStep]:
@@ -130,7 +134,7 @@ def _judged(
     pods = [leaf for leaf in leaves if leaf.kind != "Skipped"]
     now = [leaf for leaf in leaves if leaf.turn[: len(current.turn)] == current.turn]
     last = now[-1] if now else None
-    lost = tuple(pod for pod in pods if pod.phase in FAILED)
+    lost = tuple((number, pod) for number, pod in enumerate(pods, start=1) if pod.phase in FAILED)
     deepest = sorted((node for node in nodes if not node.leaf), key=lambda node: (node.turn, node.place), reverse=True)
     messages = [node.message for node in [*([last] if last else []), *deepest]]
     message = next((text for text in messages if text and not _UNSAID.search(text)), "")
@@ -196,45 +200,3 @@ def _numbered(steps: Sequence[RunStep]) -> list[RunStep]:
         label = step.label if count[step.label] == 1 else f"{step.label} {count[step.label]}"
         numbered.append(replace(step, label=label))
     return numbered
-
-
-def steps_of_details(details: Iterable[Any], outline: Outline) -> list[RunStep]:
-    """The steps as the v2 API has them: without attempts, messages and iterations, and cached is succeeded.
-
-    Args:
-        details: its task details.
-        outline: the pipeline.
-    """
-    steps = []
-    began: dict[str, list[Any]] = defaultdict(list)
-    for task in sorted(details, key=lambda task: str(task.start_time or task.create_time or "")):
-        if task.state != "RUNTIME_STATE_UNSPECIFIED":  # omitted
-            began[task.display_name or ""].append(task)
-    for name in sorted(outline.tasks):
-        bodies, drivers = began[name], began[f"{name}-driver"]
-        for number, task in enumerate(bodies, start=1):
-            steps.append(_of_detail(f"{name} {number}" if len(bodies) > 1 else name, name, task, driver=False))
-        for number, task in enumerate(drivers[len(bodies) :], start=len(bodies) + 1):
-            steps.append(_of_detail(f"{name} {number}" if len(drivers) > 1 else name, name, task, driver=True))
-    others = [name for name in began if name.endswith("-driver") and name.removesuffix("-driver") not in outline.tasks]
-    steps += [
-        _of_detail(name, "", task, driver=True) for name in others for task in began[name] if task.state == "FAILED"
-    ]
-    return sorted(steps, key=lambda step: step.started)
-
-
-def _of_detail(label: str, task: str, detail: Any, *, driver: bool) -> RunStep:
-    state = str(detail.state or "PENDING").lower()
-    if driver and state not in ("failed", "canceled"):
-        state = "starting"
-    message = " ".join(((detail.error.message if detail.error else "") or "").split())
-    seconds = seconds_between(detail.start_time, detail.end_time) or None  # 0 where the cache had it
-    return RunStep(
-        label,
-        task,
-        state,
-        message=message,
-        seconds=seconds if state in ("succeeded", "failed") else None,
-        driver=driver,
-        started=str(detail.start_time or detail.create_time or ""),
-    )

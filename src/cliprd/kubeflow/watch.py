@@ -9,6 +9,7 @@ from cliprd.kubeflow.outline import Outline
 from cliprd.kubeflow.reasons import Reason, trouble, waiting_reason
 from cliprd.kubeflow.run_steps import RunStep
 from cliprd.kubeflow.workflow import WorkflowNode
+from cliprd.names import visible
 
 
 def span(seconds: float) -> str:
@@ -16,6 +17,11 @@ def span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def waits(step: RunStep) -> bool:
+    """Whether a step, or a driver of KFP's that is no step's, has not started yet."""
+    return step.state in ("pending", "starting") and bool(step.task or (step.node and step.node.phase == "Pending"))
 
 
 @dataclass
@@ -38,7 +44,6 @@ class Printer:
 
     Args:
         outline: the pipeline.
-        namespace: of the run.
         why: gives the reason for which a pod of a step failed.
         stuck: seconds after which a wait is reported; then again each time it has doubled.
         clock: seconds, from any time on.
@@ -50,27 +55,30 @@ class Printer:
     def __init__(
         self,
         outline: Outline,
-        namespace: str,
-        why: Callable[[RunStep, WorkflowNode], Reason],
+        why: Callable[[RunStep, WorkflowNode | None], Reason],
         *,
         stuck: float,
         clock: Callable[[], float],
     ) -> None:
-        self._outline, self._namespace, self._why = outline, namespace, why
+        self._outline, self._why = outline, why
         self._stuck, self._clock = stuck, clock
         self._seen: dict[str, _Seen] = {}
-        self._lost: set[tuple[str, tuple[int, ...]]] = set()
+        self._lost: set[tuple[str, bool, tuple[int, ...]]] = set()
         self.last_line = "no step has begun."
 
-    def show(self, steps: Sequence[RunStep]) -> None:
-        """Print the changes since the last call."""
+    def show(self, steps: Sequence[RunStep], namespace: str) -> None:
+        """Print the changes since the last call.
+
+        Args:
+            steps: all that have begun.
+            namespace: of their pods.
+        """
         for step in steps:
             self._show_lost(step)
-            waits = not step.final and step.node is not None and step.node.phase == "Pending"
             if step.task or step.state in ("failed", "canceled", "retrying"):
                 self._show_state(step)
-            if step.state in ("pending", "starting") and (step.task or waits):
-                self._show_wait(step)
+            if waits(step):
+                self._show_wait(step, namespace)
 
     def show_nothing(self, message: str) -> None:
         """Print, when it is due, that no step has begun.
@@ -89,25 +97,26 @@ class Printer:
         again = step.attempt > 1 and step.state in ("pending", "running", "retrying")
         text = f"{step.state}, attempt {step.attempt}" if again else step.state
         seen = self._seen.get(step.label)
-        if seen is None or seen.state != text:
-            self._seen[step.label] = self._new(text)
-            took = f" after {span(step.seconds)}" if step.seconds is not None else ""
-            at_last = f", attempt {step.attempt}" if step.final and step.attempt > 1 else ""
-            waits = f": {step.waits}" if step.state == "retrying" and step.waits else ""
-            self._print(f"{step.label}: {text}{took}{at_last}{waits}")
+        if seen is not None and seen.state == text:
+            return
+        self._seen[step.label] = self._new(text)
+        took = f" after {span(step.seconds)}" if step.seconds is not None else ""
+        at_last = f", attempt {step.attempt}" if step.final and step.attempt > 1 else ""
+        why = str(self._why(step, step.last_lost)) if step.state == "failed" else step.waits
+        self._print(f"{step.label}: {text}{took}{at_last}{f': {why}' if why else ''}")
 
     def _show_lost(self, step: RunStep) -> None:
-        """The attempts that failed, but for the last of a failed step: the run's end reports that one."""
-        for number, pod in enumerate(step.lost, start=1):
-            key = (f"{step.label}{' driver' if step.driver else ''}", pod.turn)
-            if key in self._lost or (step.state in ("failed", "canceled") and pod is step.lost[-1]):
-                continue
+        """The attempts that failed and are, or may be, repeated."""
+        repeated = step.lost[:-1] if step.state in ("failed", "canceled") else step.lost
+        for number, pod in repeated:
+            key = (step.label, step.driver, pod.turn)
+            reason = Reason("") if key in self._lost else self._why(step, pod)
             self._lost.add(key)
-            if reason := str(self._why(step, pod)):
+            if reason.cause:
                 whose = "attempt" if not step.driver or not step.task else "attempt of its driver"
                 self._print(f"{step.label}: {whose} {number} failed: {reason}")
 
-    def _show_wait(self, step: RunStep) -> None:
+    def _show_wait(self, step: RunStep, namespace: str) -> None:
         seen = self._seen.setdefault(step.label, self._new(step.state))
         kind, waited = trouble(step.message), self._clock() - seen.since
         if not seen.due(waited) and kind in ("", seen.trouble):
@@ -116,8 +125,8 @@ class Printer:
         duration = f" for {span(waited)}" if waited >= 1 else ""
         again = f", attempt {step.attempt}" if step.attempt > 1 else ""
         pod = step.node.pod if step.node else ""
-        hint = f" See: kubectl -n {self._namespace} describe pod {pod}" if pod else ""
-        reason = str(waiting_reason(step, self._outline, self._namespace))
+        hint = f" See: kubectl -n {namespace} describe pod {pod}" if pod else ""
+        reason = str(waiting_reason(step, self._outline, namespace))
         stop = "" if reason.endswith((".", "?")) else "."
         self._print(f"{step.label}: {step.state}{again}{duration}: {reason}{stop}{hint}")
 
@@ -125,5 +134,5 @@ class Printer:
         return _Seen(state, self._clock(), self._stuck)
 
     def _print(self, line: str) -> None:
-        self.last_line = line
-        print(line, flush=True)
+        self.last_line = visible(line)
+        print(self.last_line, flush=True)

@@ -64,12 +64,14 @@ class Workflow:
 
     Attributes:
         message: Argo's, about the whole.
+        namespace: where its pods are; empty: not known.
         stopped: whether somebody ended it.
         offloaded: the nodes are in a database of Argo's, and not here.
     """
 
     nodes: tuple[WorkflowNode, ...]
     message: str = ""
+    namespace: str = ""
     stopped: bool = False
     offloaded: bool = False
 
@@ -88,6 +90,7 @@ def read_workflow(manifest: Mapping[str, Any]) -> Workflow:
     return Workflow(
         tuple(_nodes(manifest, raw)),
         " ".join((status.get("message") or "").split()),
+        str(manifest["metadata"].get("namespace") or ""),
         # KFP ends a run by setting its deadline to now; Argo's own tools by a strategy.
         spec.get("activeDeadlineSeconds") == 0 or bool(spec.get("shutdown")),
         not raw and bool(status.get("offloadNodeStatusVersion")),
