@@ -211,6 +211,16 @@ def test_out_of_memory_names_the_limit_and_its_parameter(server, fails, defaults
     assert "raise kubernetes.steps.prepare.memory in params.yaml." in line
 
 
+def test_an_exit_code_alone_is_a_reason(server, fails):
+    ends = prepared("Failed", phase="Failed")
+    for node in ends["status"]["nodes"].values():
+        if node["type"] == "Pod" and node["phase"] == "Failed":
+            node["outputs"] = {"exitCode": "137"}
+    server.workflows = [ends]
+    line = fails(1, *WAIT, "--host", server.host)
+    assert "step prepare failed: killed (exit code 137), which is OOMKilled unless somebody ended it" in line
+
+
 @EVERY
 def test_the_launchers_error_is_the_reason(server, fails, defaults):
     server.workflows = [failed(defaults=defaults)]

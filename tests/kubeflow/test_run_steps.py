@@ -79,7 +79,7 @@ def test_a_pod_that_cannot_start_is_pending(name, message):
 
 def test_a_deleted_pod_is_repeated():
     step = steps(recorded("distill-running-pod-deleted"))["distill"]
-    assert (step.state, step.attempt, step.message, step.waits) == (
+    assert (step.state, step.attempt, step.message, step.backoff) == (
         "retrying", 1, "pod deleted", "Backoff for 30 seconds",
     )  # fmt: skip
     assert [pod.pod for _, pod in step.lost] == ["cliprd-distill-75ghf-retry-system-container-impl-1621977945"]

@@ -15,7 +15,7 @@ from cliprd.kubeflow.outline import Outline
 from cliprd.kubeflow.reasons import Reason, failure_reason, is_known, log_end
 from cliprd.kubeflow.run_steps import RunStep, innermost_failure, run_steps
 from cliprd.kubeflow.submit import Submission
-from cliprd.kubeflow.watch import Printer, span, waits
+from cliprd.kubeflow.watch import Printer, not_started, span
 from cliprd.kubeflow.workflow import FAILED, Workflow, WorkflowNode, read_workflow
 
 POLL_SECONDS = 5.0
@@ -100,7 +100,7 @@ class _Watch:
     def show(self, state: str) -> None:
         """Print what is new."""
         self._printer.show(self._steps, self._namespace)
-        if state not in FINAL and not any(step.task or waits(step) for step in self._steps):
+        if state not in FINAL and not any(step.task or not_started(step) for step in self._steps):
             self._printer.show_nothing(self._workflow.message if self._workflow else "")
 
     def end(self, state: str) -> None:

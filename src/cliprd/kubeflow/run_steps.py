@@ -36,7 +36,7 @@ class RunStep:
         driver: whether this is about KFP's driver, and not the step's own pod.
         started: time, in a form that sorts.
         lost: number and pod of the attempts that failed, in order.
-        waits: Argo's word about the next attempt.
+        backoff: Argo's word about the next attempt.
     """
 
     label: str
@@ -49,7 +49,7 @@ class RunStep:
     driver: bool = False
     started: str = ""
     lost: tuple[tuple[int, WorkflowNode], ...] = ()
-    waits: str = ""
+    backoff: str = ""
 
     @property
     def final(self) -> bool:
@@ -138,7 +138,7 @@ def _judged(
     deepest = sorted((node for node in nodes if not node.leaf), key=lambda node: (node.turn, node.place), reverse=True)
     messages = [node.message for node in [*([last] if last else []), *deepest]]
     message = next((text for text in messages if text and not _UNSAID.search(text)), "")
-    waits = next((text for text in messages if text.startswith("Backoff")), "")
+    backoff = next((text for text in messages if text.startswith("Backoff")), "")
     state = _state(current, last, ran=any(leaf.kind != "Skipped" for leaf in now))
     if state == "failed" and stopped and _STOPPED.search(message):
         state = "canceled"
@@ -153,7 +153,7 @@ def _judged(
         seconds,
         started=started,
         lost=lost,
-        waits=waits,
+        backoff=backoff,
     )
 
 

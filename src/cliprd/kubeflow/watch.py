@@ -19,7 +19,7 @@ def span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def waits(step: RunStep) -> bool:
+def not_started(step: RunStep) -> bool:
     """Whether a step, or a driver of KFP's that is no step's, has not started yet."""
     return step.state in ("pending", "starting") and bool(step.task or (step.node and step.node.phase == "Pending"))
 
@@ -77,7 +77,7 @@ class Printer:
             self._show_lost(step)
             if step.task or step.state in ("failed", "canceled", "retrying"):
                 self._show_state(step)
-            if waits(step):
+            if not_started(step):
                 self._show_wait(step, namespace)
 
     def show_nothing(self, message: str) -> None:
@@ -102,7 +102,7 @@ class Printer:
         self._seen[step.label] = self._new(text)
         took = f" after {span(step.seconds)}" if step.seconds is not None else ""
         at_last = f", attempt {step.attempt}" if step.final and step.attempt > 1 else ""
-        why = str(self._why(step, step.last_lost)) if step.state == "failed" else step.waits
+        why = str(self._why(step, step.last_lost)) if step.state == "failed" else step.backoff
         self._print(f"{step.label}: {text}{took}{at_last}{f': {why}' if why else ''}")
 
     def _show_lost(self, step: RunStep) -> None:
