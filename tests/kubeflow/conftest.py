@@ -4,14 +4,31 @@ import pytest
 from kfp import client as kfp_client
 
 from cliprd import cli
-from cliprd.kubeflow import client, follow
+from cliprd.kubeflow import client, follow, submit
+from cliprd.kubeflow.compile import compile_pipeline
+from cliprd.params import Params
 from tests.kubeflow import kfp_server
 from tests.kubeflow.paths import IMAGE, QUIET, ROOT
 
 
+@pytest.fixture(scope="session")
+def compiled():
+    """The compiler, which makes each pipeline once: it takes most of a test's time."""
+    made: dict[tuple[str, str, str], str] = {}
+
+    def compile_once(name: str, params: Params, image: str) -> str:
+        key = (name, params.model_dump_json(), image)
+        if key not in made:
+            made[key] = compile_pipeline(name, params, image)
+        return made[key]
+
+    return compile_once
+
+
 @pytest.fixture
-def alone(monkeypatch, tmp_path):
+def alone(monkeypatch, tmp_path, compiled):
     """No context file, token or host of whoever runs the tests; short times."""
+    monkeypatch.setattr(submit, "compile_pipeline", compiled)
     for name in ("KFP_TOKEN", "KF_PIPELINES_ENDPOINT", "KF_PIPELINES_SA_TOKEN_PATH", "KF_PIPELINES_UI_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(kfp_client.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))

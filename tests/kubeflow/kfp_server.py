@@ -25,6 +25,9 @@ from typing import Any
 
 import yaml
 
+from tests.kubeflow import argo
+from tests.kubeflow.argo import v2_details
+
 EPOCH = "1970-01-01T00:00:00Z"  # the end of a run that has not ended
 LOGIN = b"<!doctype html><html><title>Sign in</title><form action='/dex/auth'></form></html>"
 
@@ -50,8 +53,10 @@ class KfpServer(ThreadingHTTPServer):
         self.experiments: list[dict] = []
         self.runs: list[dict] = []
         self.jobs: list[dict] = []
-        self.workflows: list[dict] = [{"phase": "Succeeded", "nodes": {}}]
-        self.workflows_of: dict[str, dict] = {}
+        self.workflows_of: dict[str, dict] = {}  # run → its workflow
+        self.workflows: list[dict] = [argo.Argo().manifest("Succeeded")]
+        self.state = ""
+        self.garbled = ""
         self.looked = 0
         self.logs: dict[str, str] = {}
         self.on_run = lambda: None
@@ -226,20 +231,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.looked += 1
         self.server.on_run()
         workflow = self.server.workflow()
-        details = [
-            {
-                "run_id": run,
-                "task_id": str(number),
-                "display_name": node["displayName"],
-                "state": {"Error": "FAILED", "Omitted": "RUNTIME_STATE_UNSPECIFIED"}.get(
-                    node["phase"], node["phase"].upper()
-                ),
-                "child_tasks": [{"pod_name": child} for child in node.get("children", [])],
-            }
-            for number, node in enumerate(workflow["nodes"].values())
-        ]
-        state = workflow["phase"].upper() if found["state"] == "PENDING" else found["state"]
-        self._json({**found, "state": state, "run_details": {"task_details": details}})
+        nodes = workflow.get("details") or workflow["status"].get("nodes") or {}
+        phase = workflow["status"]["phase"]
+        state = {"Error": "FAILED", "": "PENDING"}.get(phase, phase.upper())
+        state = state if found["state"] == "PENDING" else found["state"]
+        details = [{"run_id": run, **detail} for detail in v2_details(nodes)]
+        self._json({**found, "state": self.server.state or state, "run_details": {"task_details": details}})
 
     def terminate_run(self, _raw: bytes, _asked: dict, run: str) -> None:
         found = self._one(self.server.runs, "run_id", run, "Run")
@@ -260,9 +257,9 @@ class _Handler(BaseHTTPRequestHandler):
     def old_run(self, _raw: bytes, _asked: dict, run: str) -> None:
         if not self.server.old_api:
             return self._send(404, b"404 page not found\n", "text/plain")
-        status = self.server.workflows_of.get(run) or self.server.workflow()
-        manifest = {"metadata": {"name": "wf"}, "status": status}
-        runtime = {"pipeline_manifest": "{}", "workflow_manifest": json.dumps(manifest)}
+        workflow = self.server.workflows_of.get(run) or self.server.workflow()
+        manifest = {key: value for key, value in workflow.items() if key != "details"}
+        runtime = {"pipeline_manifest": "{}", "workflow_manifest": self.server.garbled or json.dumps(manifest)}
         return self._json({"run": {"id": run}, "pipeline_runtime": runtime})
 
     def log(self, _raw: bytes, _asked: dict, _run: str, pod: str) -> None:
@@ -342,25 +339,3 @@ def running(certificate: Path | None = None) -> Iterator[KfpServer]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def workflow(phase: str, *nodes: tuple[str, str, str, tuple[str, ...]], **messages: str) -> dict:
-    """An Argo workflow's status.
-
-    Args:
-        phase: of the whole.
-        nodes: each as its id, display name, phase and children's ids.
-        messages: id → message.
-    """
-    made = {
-        f"wf-{identity}": {
-            "id": f"wf-{identity}",
-            "displayName": name,
-            "phase": state,
-            "templateName": "impl",
-            "children": [f"wf-{child}" for child in children],
-            "message": messages.get(identity, ""),
-        }
-        for identity, name, state, children in nodes
-    }
-    return {"phase": phase, "nodes": made}

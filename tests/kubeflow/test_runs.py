@@ -5,7 +5,8 @@ import datetime
 import pytest
 
 from cliprd.kubeflow import client
-from tests.kubeflow.kfp_server import EPOCH, workflow
+from tests.kubeflow.argo import Argo
+from tests.kubeflow.kfp_server import EPOCH
 from tests.ports import free_port
 
 MESSAGE = "Error (exit code 3): data.path: s3://pairs/raw is empty."
@@ -47,10 +48,11 @@ def runs(there, plain):
     return call
 
 
-def failed(*nodes, phase="Failed", **messages) -> dict:
-    return workflow(
-        phase, ("r", "root", "Failed", ("d",)), ("d", "prepare-driver", "Succeeded", ("p",)), *nodes, **messages
-    )
+def failed(*pods, driver="Succeeded") -> dict:
+    """A workflow of a step whose pods, or driver, failed."""
+    argo = Argo()
+    argo.root.task("prepare", *pods, driver=driver)
+    return argo.manifest("Failed")
 
 
 def test_the_newest_come_first_with_their_state(there, runs):
@@ -86,14 +88,10 @@ def test_runs_beyond_one_page_are_shown_and_no_page_more_is_asked_for(there, run
 def test_the_reason_of_a_failure_is_the_failed_steps(there, runs):
     there.runs += [run(1, "FAILED"), run(2, "FAILED"), run(3, "FAILED"), run(4, "FAILED")]
     there.workflows_of = {
-        "id-1": failed(("p", "prepare", "Failed", ("e",)), ("e", "executor", "Failed", ()), e=f"{MESSAGE}\nmore"),
-        "id-2": failed(
-            ("p", "prepare", "Failed", ("e",)), ("e", "executor", "Failed", ("a", "b")),
-            ("a", "executor(0)", "Failed", ()), ("b", "executor(1)", "Failed", ()), a="first",
-            b="OOMKilled (exit code 137)",
-        ),
-        "id-3": workflow("Failed", ("d", "prepare-driver", "Failed", ()), d="driver: failed to get bucket"),
-        "id-4": {**workflow("Failed"), "message": "pods is forbidden: exceeded quota"},
+        "id-1": failed(("Failed", f"{MESSAGE}\nmore")),
+        "id-2": failed(("Error", "pod deleted"), ("Failed", "OOMKilled (exit code 137)")),
+        "id-3": failed(driver=("Failed", "driver: failed to get bucket")),
+        "id-4": Argo("Pending").manifest("Failed", message="pods is forbidden: exceeded quota"),
     }  # fmt: skip
     reasons = [line.partition("  60       ")[2] for line in runs()[1:]]
     assert reasons == [
@@ -111,7 +109,7 @@ def test_what_the_server_cannot_say_is_said(there, runs):
     assert "its reason cannot be read: " in rows[0]
     assert rows[1].split() == ["-", "id-2", "-", "-", "-", "not", "parsed"]
     there.old_api = True
-    there.workflows_of = {"id-1": failed(("p", "prepare", "Failed", ("e",)), ("e", "executor", "Failed", ()))}
+    there.workflows_of = {"id-1": failed("Failed")}
     assert runs()[1].endswith("prepare: it left no message")
 
 
@@ -142,7 +140,7 @@ def test_names_cannot_move_the_cursor(there, runs):
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "PAUSED"])
 def test_a_run_is_cancelled(there, runs, state):
     there.runs += [run(1, state), run(2, "RUNNING")]
-    there.workflows = [workflow("Running")]
+    there.workflows = [Argo().manifest("Running")]
     (line,) = runs("--cancel", "id-1")
     assert line == f"run run 1 (id-1) is being cancelled: {there.host}/#/runs/details/id-1"
     assert [one["state"] for one in there.runs] == ["CANCELING", "RUNNING"]

@@ -32,6 +32,7 @@ CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
 READ_ATTEMPTS = 3  # of a request that changes nothing on the server
 FIRST_PAUSE = 1.0  # seconds before the second attempt; doubled
 PAGE = 100
+ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}  # states of a run
 SIGN_IN = (
     f"Give a fresh token in {TOKEN_VARIABLE} or with --token-file. Behind a browser's sign-in (dex, oauth2-proxy, IAP) "
     "the API needs a service account's token, or a port-forward to ml-pipeline."

@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from cliprd.errors import CliprdError, InputError, RetryableError
 from cliprd.formatting import columns
-from cliprd.kubeflow.client import Api, NotFound
+from cliprd.kubeflow.client import ENDED, Api, NotFound
 from cliprd.kubeflow.pipeline_names import PipelineNames
-from cliprd.kubeflow.workflow import FINAL, RunStep, WorkflowNode, from_workflow, run_steps
+from cliprd.kubeflow.workflow import FAILED, read_workflow
 from cliprd.names import shortened, visible
 
 HEAD = ("name", "id", "state", "created (UTC)", "seconds", "failure")
@@ -54,7 +54,7 @@ def cancel(api: Api, run_id: str) -> str:
     except NotFound as error:
         raise InputError(f"{api.host} has no run {shortened(run_id)}.", _unfinished(api)) from error
     state = str(run.state or "")
-    if state in FINAL:
+    if state in ENDED:
         raise InputError(f"Run {visible(run.display_name)} ({run.run_id}) has ended: {state.lower()}.")
     if state == "CANCELING":
         return f"run {visible(run.display_name)} ({run.run_id}) is being cancelled already"
@@ -69,7 +69,7 @@ def _newest(api: Api) -> Iterator[Any]:
 
 def _unfinished(api: Api) -> str:
     """Which runs could be meant."""
-    going = (run for run in _newest(api) if str(run.state or "") not in FINAL)
+    going = (run for run in _newest(api) if str(run.state or "") not in ENDED)
     named = [f"{visible(run.display_name)} ({run.run_id})" for run in itertools.islice(going, MOST_NAMED)]
     return f"Not ended are, newest first: {', '.join(named)}." if named else "No run there is unfinished."
 
@@ -86,7 +86,7 @@ def _seconds(run: Any) -> str:
     """From its creation to its end, or to now."""
     if not run.created_at:
         return "-"
-    ended = str(run.state or "") in FINAL
+    ended = str(run.state or "") in ENDED
     over = run.finished_at if ended else datetime.datetime.now(datetime.UTC)
     # A run that has not ended has the epoch as its end.
     return f"{(over - run.created_at).total_seconds():.0f}" if over and over >= run.created_at else "-"
@@ -101,26 +101,20 @@ def _failure(api: Api, run: Any) -> str:
 
 
 def _reason(api: Api, run_id: str) -> str:
-    """The failed step and its message, from the run's workflow; the workflow's own where no step failed."""
+    """The step that failed first and its message, from the run's workflow; the workflow's own where no step failed."""
     try:
         answer = api.get(f"/apis/v1beta1/runs/{run_id}")
-        workflow = json.loads(answer["pipeline_runtime"]["workflow_manifest"])
-        failed = next((step for step in _steps(from_workflow(workflow)) if step.state == "failed"), None)
+        workflow = read_workflow(json.loads(answer["pipeline_runtime"]["workflow_manifest"]))
     except RetryableError:
         raise
     except CliprdError as error:  # a gateway that lets only v2 through
         return f"its reason cannot be read: {error.problem}"
     except (KeyError, TypeError, ValueError):
         return ""
-    if failed is None:
-        return str(workflow.get("status", {}).get("message") or "")
-    return f"{failed.label}: {failed.node.message.strip() or 'it left no message'}"
-
-
-def _steps(nodes: Mapping[str, WorkflowNode]) -> list[RunStep]:
-    """The steps of a run whose pipeline need not be known: what has a driver, or an executor below it."""
-    executors = {identity for identity, node in nodes.items() if node.name.startswith("executor")}
-    names = [node.name.removesuffix("-driver") for node in nodes.values() if node.name.endswith("-driver")]
-    names += [node.name for node in nodes.values() if executors & set(node.children)]
-    tasks = dict.fromkeys(name for name in names if not name.startswith("executor"))
-    return run_steps(nodes, tasks, set(tasks), [])
+    failed = [node for node in workflow.nodes if node.phase in FAILED and node.leaf and node.place]
+    if not failed:
+        return workflow.message
+    place = min(failed, key=lambda node: node.started or "~").place
+    last = max((node for node in failed if node.place == place), key=lambda node: node.turn)
+    step = next(name for name in reversed(place) if name != "executor").removesuffix("-driver")
+    return f"{step}: {last.message.strip() or 'it left no message'}"

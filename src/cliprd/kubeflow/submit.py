@@ -14,7 +14,7 @@ from cliprd.kubeflow.client import Api, NotFound
 from cliprd.kubeflow.compile import compile_pipeline
 from cliprd.kubeflow.inputs import check_inputs, parse_inputs
 from cliprd.kubeflow.versions import documents, uploaded, version_name
-from cliprd.params import Params
+from cliprd.params import Kubernetes, Params
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class Submission:
         text: its YAML.
         arguments: input → value.
         image: image that every step runs in.
+        kubernetes: the resources of its steps, as compiled into it.
     """
 
     name: str
     text: str
     arguments: Mapping[str, Any]
     image: str
+    kubernetes: Kubernetes
 
     @property
     def description(self) -> str:
@@ -55,7 +57,7 @@ def compile_submission(pipeline: str, params: Params, image: str, inputs: Sequen
     text = compile_pipeline(pipeline, params, image)
     spec, _ = documents(text)
     arguments = check_inputs(values, spec["root"].get("inputDefinitions", {}).get("parameters", {}))
-    return Submission(spec["pipelineInfo"]["name"], text, arguments, image)
+    return Submission(spec["pipelineInfo"]["name"], text, arguments, image, params.kubernetes)
 
 
 def check_pullable(image: str, *, chosen: bool) -> str | None:

@@ -1,21 +1,31 @@
-"""The steps of a run, from what Kubeflow Pipelines reports about it.
+"""The nodes of a run's Argo workflow, and where each stands in the pipeline.
 
-For every step Argo runs a driver's pod, `prepare-driver`, then a DAG of the step's name with a node `executor`, which
-has children `executor(0)`, `executor(1)` where retries are allowed. Edges also lead on to the next step. All this, with
-the reason for which a node waits or failed, is in the workflow that the v1 API still returns. The v2 API has name and
-state of every node, but (as of 2.17) not its id, so that no graph can be built; it is the second choice.
+Argo makes a node of every use of a template. Its `boundaryID` is the DAG that it belongs to. A template with a retry
+strategy gives a Retry node, whose children of the same name and a number are the attempts: KFP's own manifests set a
+strategy for every template, so that pods, DAGs and the whole may each have such a level. A loop gives a TaskGroup and a
+node an iteration. `children` are edges, which also lead on to the next step and to an exit handler.
+
+So a node has a place, its name inside the names of the DAGs around it, without attempts; and a turn, the attempts of
+all that it is in. `root(1).teacher(0).executor(2)` has the place root, teacher, executor and the turn 1, 0, 2.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime
-import re
-from collections.abc import Iterable, Mapping
+import gzip
+import json
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
-_ITERATION = re.compile(r"iterations?\((\d+)[:)]")
+from cliprd.errors import InputError
+
+COMPOSITE = {"Retry", "DAG", "Steps", "StepGroup", "TaskGroup"}
+FAILED = {"Failed", "Error"}
+LONGEST_PREFIX = 242  # of a pod's name, before the hash: Argo's limit
+Place = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -23,135 +33,144 @@ class WorkflowNode:
     """One of Argo's nodes.
 
     Attributes:
-        name: as in its template: `prepare`, `prepare-driver`, `executor(0)`.
-        state: in KFP's words: PENDING, RUNNING, SUCCEEDED, FAILED, SKIPPED; and OMITTED.
+        place: names from the root DAG to the node, without attempts.
+        turn: numbers of the attempts that it is in, from the outside to the node itself.
+        kind: Argo's type: Pod, Retry, DAG, TaskGroup, Skipped, ...
+        phase: Argo's: Pending, Running, Succeeded, Skipped, Failed, Error or Omitted.
+        pod: name of its pod; empty where it has none.
+        started: time, in a form that sorts; empty: unknown.
         seconds: how long it took, where it is over and known.
     """
 
-    identity: str
-    name: str
-    state: str
-    children: tuple[str, ...] = ()
+    place: Place
+    turn: tuple[int, ...]
+    kind: str
+    phase: str
     pod: str = ""
     message: str = ""
+    exit_code: str = ""
+    started: str = ""
     seconds: float | None = None
+
+    @property
+    def leaf(self) -> bool:
+        """Whether it does something itself."""
+        return self.kind not in COMPOSITE
 
 
 @dataclass(frozen=True)
-class RunStep:
-    """A step of the pipeline in a run.
+class Workflow:
+    """A run's workflow as far as a reader needs it.
 
     Attributes:
-        label: its name, and in a loop its iteration's: `distill (clip_kd-0)`.
-        state: starting, pending, running, retrying, succeeded, cached, failed, canceled or skipped.
-        node: whose pod and message count.
+        message: Argo's, about the whole.
+        namespace: where its pods are; empty: not known.
+        stopped: whether somebody ended it.
+        offloaded: the nodes are in a database of Argo's, and not here.
     """
 
-    label: str
-    state: str
-    attempt: int
-    node: WorkflowNode
-    seconds: float | None
+    nodes: tuple[WorkflowNode, ...]
+    message: str = ""
+    namespace: str = ""
+    stopped: bool = False
+    offloaded: bool = False
 
 
-def from_workflow(workflow: Mapping[str, Any]) -> dict[str, WorkflowNode]:
-    """Identity → node, of an Argo workflow."""
-    name = workflow["metadata"]["name"]
-    old_names = workflow["metadata"].get("annotations", {}).get("workflows.argoproj.io/pod-name-format") == "v1"
-    nodes = {}
-    for identity, node in (workflow.get("status", {}).get("nodes") or {}).items():
-        pod = identity if old_names else f"{name}-{node.get('templateName', '')}-{identity.rpartition('-')[2]}"
-        nodes[identity] = WorkflowNode(
-            identity,
-            node.get("displayName") or node.get("name", ""),
-            str(node.get("phase") or "PENDING").upper().replace("ERROR", "FAILED"),
-            tuple(node.get("children") or ()),
-            pod,
-            node.get("message") or "",
-            _seconds(node.get("startedAt"), node.get("finishedAt")),
-        )
-    return nodes
-
-
-def from_details(details: Iterable[Any]) -> dict[str, WorkflowNode]:
-    """Identity → node, of the v2 API's task details: without children, pods and messages."""
-    nodes = {}
-    for task in details:
-        state = str(task.state or "PENDING").replace("RUNTIME_STATE_UNSPECIFIED", "OMITTED")
-        seconds = _seconds(task.start_time, task.end_time) if state in FINAL else None
-        nodes[task.task_id] = WorkflowNode(task.task_id, task.display_name or "", state, seconds=seconds)
-    return nodes
-
-
-def run_steps(
-    nodes: Mapping[str, WorkflowNode], tasks: Iterable[str], outer: set[str], iterations: list[str]
-) -> list[RunStep]:
-    """The steps that have begun, in the pipeline's order.
+def read_workflow(manifest: Mapping[str, Any]) -> Workflow:
+    """A workflow from its manifest, with plain or compressed nodes.
 
     Args:
-        nodes: all nodes.
-        tasks: names of the pipeline's steps, in its order.
-        outer: names of the tasks outside loops.
-        iterations: name of each iteration of the loop.
+        manifest: as the Kubernetes API has it.
+
+    Raises:
+        InputError: the compressed nodes cannot be read.
     """
-    iteration_of = _iterations(nodes, outer)
-    named: dict[tuple[str, int], list[WorkflowNode]] = {}
-    for node in nodes.values():
-        if node.state != "OMITTED":
-            named.setdefault((node.name, iteration_of.get(node.identity, -1)), []).append(node)
-    steps = []
-    for task in tasks:
-        for number in sorted({number for name, number in named if name in (task, f"{task}-driver")}):
-            bodies, drivers = named.get((task, number), []), named.get((f"{task}-driver", number), [])
-            iteration = iterations[number] if 0 <= number < len(iterations) else str(number + 1)
-            label = task if number < 0 else f"{task} ({iteration})"
-            for count, body in enumerate(bodies, start=1):
-                steps.append(_step(label if len(bodies) == 1 else f"{label} {count}", body, nodes))
-            if drivers and not bodies:
-                state = "failed" if drivers[0].state == "FAILED" else "starting"
-                steps.append(RunStep(label, state, 1, drivers[0], drivers[0].seconds))
-    return steps
+    status, spec = manifest.get("status") or {}, manifest.get("spec") or {}
+    raw = status.get("nodes") or _decompressed(status.get("compressedNodes"))
+    return Workflow(
+        tuple(_nodes(manifest, raw)),
+        " ".join((status.get("message") or "").split()),
+        str(manifest["metadata"].get("namespace") or ""),
+        # KFP ends a run by setting its deadline to now; Argo's own tools by a strategy.
+        spec.get("activeDeadlineSeconds") == 0 or bool(spec.get("shutdown")),
+        not raw and bool(status.get("offloadNodeStatusVersion")),
+    )
 
 
-def _step(label: str, body: WorkflowNode, nodes: Mapping[str, WorkflowNode]) -> RunStep:
-    pods = _pods(body, nodes)
-    last, attempt = pods[-1] if pods else body, max(1, len(pods))
-    if body.state in FINAL:
-        cached = body.state == "SUCCEEDED" and bool(pods) and last.state == "SKIPPED"
-        node = last if last.message or not body.message else body
-        return RunStep(label, "cached" if cached else body.state.lower(), attempt, node, body.seconds)
-    states = {"PENDING": "pending", "FAILED": "retrying"}
-    return RunStep(label, states.get(last.state, "running"), attempt, last, None)
+def _decompressed(text: str | None) -> dict[str, Any]:
+    """Argo's form of nodes that are too large for etcd."""
+    if not text:
+        return {}
+    try:
+        nodes: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(text)))
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"The workflow's status.compressedNodes cannot be read: {error}.") from error
+    return nodes
 
 
-def _pods(body: WorkflowNode, nodes: Mapping[str, WorkflowNode]) -> list[WorkflowNode]:
-    """The pods of a step, one an attempt, in order."""
-    inner: dict[str, WorkflowNode] = {}
-    waiting = list(body.children)
-    while waiting:
-        node = nodes.get(waiting.pop())
-        if node and node.name.startswith("executor") and node.identity not in inner:
-            inner[node.identity] = node
-            waiting += node.children
-    leaves = [node for node in inner.values() if not inner.keys() & set(node.children)]
-    return sorted(leaves, key=lambda node: [int(number) for number in re.findall(r"\d+", node.name)])
+def _nodes(manifest: Mapping[str, Any], raw: Mapping[str, Mapping[str, Any]]) -> list[WorkflowNode]:
+    attempts = {
+        child: (identity, number)
+        for identity, node in raw.items()
+        if node.get("type") == "Retry"
+        for number, child in enumerate(_attempts(node, raw))
+    }
+    known: dict[str, tuple[Place, tuple[int, ...]]] = {}
+
+    def stand(identity: str) -> tuple[Place, tuple[int, ...]]:
+        if identity not in known:
+            if identity in attempts:
+                retry, number = attempts[identity]
+                place, turn = stand(retry)
+                known[identity] = place, (*turn, number)
+            elif (boundary := str(raw[identity].get("boundaryID"))) in raw:
+                place, turn = stand(boundary)
+                known[identity] = (*place, _name(raw[identity])), turn
+            else:
+                known[identity] = (), ()  # the whole
+        return known[identity]
+
+    return [_node(manifest, node, *stand(identity)) for identity, node in raw.items()]
 
 
-def _iterations(nodes: Mapping[str, WorkflowNode], outer: set[str]) -> dict[str, int]:
-    """Identity → iteration, of the nodes inside a loop; edges that leave the loop are not followed."""
-    iteration_of: dict[str, int] = {}
-    for node in nodes.values():
-        if match := _ITERATION.search(node.name):
-            waiting = list(node.children)
-            while waiting:
-                inner = nodes.get(waiting.pop())
-                if inner and inner.identity not in iteration_of and inner.name.removesuffix("-driver") not in outer:
-                    iteration_of[inner.identity] = int(match[1])
-                    waiting += inner.children
-    return iteration_of
+def _attempts(retry: Mapping[str, Any], raw: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Identities of a Retry node's attempts: an exit handler is also among its children."""
+    numbers = {f"{retry.get('name')}({number})": number for number in range(len(retry.get("children") or ()))}
+    mine = [child for child in retry.get("children") or () if child in raw and raw[child].get("name") in numbers]
+    return sorted(mine, key=lambda child: numbers[raw[child]["name"]])
 
 
-def _seconds(start: Any, end: Any) -> float | None:
+def _name(node: Mapping[str, Any]) -> str:
+    return str(node.get("displayName") or node.get("name") or "")
+
+
+def _node(manifest: Mapping[str, Any], node: Mapping[str, Any], place: Place, turn: tuple[int, ...]) -> WorkflowNode:
+    return WorkflowNode(
+        place,
+        turn,
+        str(node.get("type") or ""),
+        str(node.get("phase") or "Pending"),
+        _pod_name(manifest, node) if node.get("type") == "Pod" else "",
+        " ".join((node.get("message") or "").split()),
+        str((node.get("outputs") or {}).get("exitCode") or ""),
+        str(node.get("startedAt") or ""),
+        seconds_between(node.get("startedAt"), node.get("finishedAt")),
+    )
+
+
+def _pod_name(manifest: Mapping[str, Any], node: Mapping[str, Any]) -> str:
+    """Argo's rule: workflow, template and the hash that ends the node's identity; the identity alone before 3.4."""
+    metadata = manifest["metadata"]
+    annotations, workflow = metadata.get("annotations") or {}, metadata["name"]
+    if annotations.get("workflows.argoproj.io/pod-name-format") == "v1" or node.get("name") == workflow:
+        return str(node["id"])
+    template = node.get("templateName") or (node.get("templateRef") or {}).get("template") or ""
+    prefix = f"{workflow}-{template}" if template else workflow
+    return f"{prefix[:LONGEST_PREFIX]}-{node['id'].rpartition('-')[2]}"
+
+
+def seconds_between(start: Any, end: Any) -> float | None:
+    """Seconds from one time to another, each a datetime or ISO text; None where it is not over."""
     if not start or not end:
         return None
     begun, over = (

@@ -166,6 +166,7 @@ class Kubernetes(Section):
                 self.resources(step)
         return self
 
+    @model_validator(mode="after")
     def _queued(self) -> Kubernetes:
         if self.priority_class and not self.queue:
             raise ValueError(
@@ -204,12 +205,16 @@ class Kubernetes(Section):
         Raises:
             ValueError: several of those are in `steps` and differ.
         """
-        if step in self.steps or step not in FUSED:
-            return self.steps.get(step, self.default)
-        asked = [self.steps[part] for part in FUSED[step] if part in self.steps]
-        if any(resources != asked[0] for resources in asked):
-            raise ValueError(f"{' and '.join(FUSED[step])} ask for different resources, and share a pod")
-        return asked[0] if asked else self.default
+        parts = [part for part in FUSED.get(step, ()) if part in self.steps]
+        if step not in self.steps and any(self.steps[part] != self.steps[parts[0]] for part in parts):
+            raise ValueError(f"{' and '.join(parts)} ask for different resources, and share a pod: name {step}")
+        name = self.resources_of(step)
+        return self.default if name == "default" else self.steps[name.removeprefix("steps.")]
+
+    def resources_of(self, step: str) -> str:
+        """Where a step's resources stand in this section: `steps.distill`, or `default`."""
+        own = next((name for name in (step, *FUSED.get(step, ())) if name in self.steps), None)
+        return f"steps.{own}" if own else "default"
 
     @field_validator("steps")
     @classmethod
