@@ -98,7 +98,7 @@ def test_the_reason_of_a_failure_is_the_failed_steps(there, runs):
         "pods is forbidden: exceeded quota",
         "prepare: driver: failed to get bucket",
         "prepare: OOMKilled (exit code 137)",
-        f"prepare: {MESSAGE}",
+        f"prepare: {MESSAGE} more",
     ]
 
 
