@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 SETS = {  # pairs as published; of CC12M also what is left where a fifth of its links is dead
@@ -123,7 +122,8 @@ def work_of(teacher: str, student: str, *, teacher_tokens: int, student_tokens: 
     from cliprd.benchmark.cost import cost as counted
     from cliprd.models import config
     from cliprd.models.image_spec import ImageSpec
-    from cliprd.models.student import StudentEncoder, build_model
+    from cliprd.models.open_clip_encoder import OpenClipEncoder
+    from cliprd.models.student import build_model
 
     found: list[float] = []
     dim = 0
@@ -131,7 +131,7 @@ def work_of(teacher: str, student: str, *, teacher_tokens: int, student_tokens: 
         cfg = config.named(arch)
         cfg = {**cfg, "text_cfg": {**cfg["text_cfg"], "context_length": tokens}}  # what a batch is cut to
         spec = ImageSpec(size=config.image_size(cfg), mean=(0.5,) * 3, std=(0.5,) * 3)
-        macs = counted(StudentEncoder(build_model(cfg, where=arch), cfg, spec, "", Path()))
+        macs = counted(OpenClipEncoder(build_model(cfg, where=arch), cfg, spec))
         found += [FLOPS * macs["image_macs"], FLOPS * macs["text_macs"]]
         dim = dim or int(cfg["embed_dim"])
     return Work(*found), dim

@@ -16,10 +16,10 @@ from cliprd.data.count import Estimate, Pairs
 from cliprd.distill.division import Division
 from cliprd.distill.objective import build_loss, resolve_weights
 from cliprd.models import weights as weights_files
+from cliprd.models.open_clip_encoder import OpenClipEncoder
 from cliprd.models.plugin import plugin_of
 from cliprd.models.pretrained import Source, cached
 from cliprd.models.student import (
-    StudentEncoder,
     build_student,
     encode_image_features,
     encode_text_features,
@@ -53,7 +53,7 @@ def plan(params: Params, pairs: Pairs) -> str:
 def _lines(params: Params, pairs: Pairs) -> Iterator[str]:
     distill = params.distill
     model = build_student(params.student, seed=distill.seed)
-    student = StudentEncoder(model, student_config(params.student), student_spec(model, params.student), "", Path())
+    student = OpenClipEncoder(model, student_config(params.student), student_spec(model, params.student))
     student_cost = cost(student)
     teacher, source, state = _teacher(params)
     teacher_dim = teacher.dim if teacher else plugin_of(params.teacher.name).dim(params.teacher.own_settings)
@@ -107,7 +107,7 @@ def _costs(
         yield f"         {(train + live) / (train + once):.1f} times less work in all than with a live teacher"
 
 
-def _teacher(params: Params) -> tuple[StudentEncoder | None, Source | None, str]:
+def _teacher(params: Params) -> tuple[OpenClipEncoder | None, Source | None, str]:
     """The teacher's architecture with random weights, the source of its weights, and a line on their state.
 
     Weights that are on this machine are compared with the architecture, by names and shapes. None for a plug-in's,
@@ -125,10 +125,10 @@ def _teacher(params: Params) -> tuple[StudentEncoder | None, Source | None, str]
     if path is not None:
         weights_files.check(model, path, arch=source.arch, resize=bool(source.tag))
     keep_embedding_towers(model)
-    return StudentEncoder(model, source.config, source.image, "", Path()), source, state
+    return OpenClipEncoder(model, source.config, source.image), source, state
 
 
-def _try(student: StudentEncoder, loss: torch.nn.Module, teacher_dim: int) -> list[str]:
+def _try(student: OpenClipEncoder, loss: torch.nn.Module, teacher_dim: int) -> list[str]:
     """Names of the loss terms of a batch of two."""
     size = student.image.size
     with torch.no_grad():
@@ -139,7 +139,7 @@ def _try(student: StudentEncoder, loss: torch.nn.Module, teacher_dim: int) -> li
         return list(loss(image, text, scale, target, target, scale))
 
 
-def _tower(encoder: StudentEncoder) -> str:
+def _tower(encoder: OpenClipEncoder) -> str:
     text = encoder.model_cfg["text_cfg"]
     size = encoder.image.size
     return f"image {size}x{size} -> {encoder.dim}, text of {text.get('context_length', 77)} tokens -> {encoder.dim}"

@@ -1,12 +1,6 @@
 """Fingerprints of all external inputs of a pipeline, shared by DVC, Kubeflow and `cliprd retrain`.
 
-    data        [{"name", "fingerprint"}, ...]    one for each raw tar, table with its images, or folder, in order
-    benchmark   {task: fingerprint}
-    teacher     {"weights": fingerprint}          of a local or S3 file; {} if the name alone identifies them
-    code/STAGE  {module: digest}                  modules that the stage can import (`identity.closure`)
-
-Local files are identified by sha256, objects in S3 by ETag and size (`storage.fingerprints`). Neither paths nor times
-are included: equal content gives equal bytes on any machine.
+docs/formats.md has their shape. Neither paths nor times are included: equal content gives equal bytes on any machine.
 """
 
 from __future__ import annotations

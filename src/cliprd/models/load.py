@@ -47,7 +47,10 @@ def load_encoder(folder: Path, params: Params, *, device: torch.device | None = 
     remedy = "Restore what was there, or delete the folder and run `cliprd teacher` again."
     section = Teacher.model_validate_json(json.dumps(found.params["teacher"]))
     try:
-        teacher = _of_plugin(section, folder, place) if not section.of_open_clip else _of_open_clip(said, place)
+        if section.of_open_clip:
+            teacher: Encoder = _of_open_clip(said, place)
+        else:
+            teacher = plugin_of(section.name).load(folder, section.own_settings, place)
     except ParamsError as error:
         raise InputError(f"{folder} no longer fits its weights: {error.problem}", f"{error.remedy} {remedy}") from error
     if teacher.weights_sha256 != said["weights_sha256"]:
@@ -59,10 +62,6 @@ def load_encoder(folder: Path, params: Params, *, device: torch.device | None = 
     if teacher.image != ImageSpec.from_dict(said["image"]):
         raise InputError(f"{folder} was made with another preprocessing than {said['id']} has.", remedy)
     return teacher
-
-
-def _of_plugin(section: Teacher, folder: Path, device: torch.device) -> Encoder:
-    return plugin_of(section.name).load(folder, section.own_settings, device)
 
 
 def _of_open_clip(said: Mapping[str, Any], device: torch.device) -> Encoder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,10 @@ from cliprd.errors import CliprdError, InputError, ParamsError
 from cliprd.files import atomic_write
 from cliprd.models import config as configs
 from cliprd.models.config import Config, student_config
-from cliprd.models.encoder import count_parameters
 from cliprd.models.hub import fetching
 from cliprd.models.image_spec import ImageSpec
-from cliprd.models.packed import embed_images, embed_texts
-from cliprd.models.text import encode_text_features, tokenize, tokenizer_id, tokenizer_of
+from cliprd.models.open_clip_encoder import OpenClipEncoder
+from cliprd.models.text import encode_text_features, tokenize, tokenizer_of
 from cliprd.reading import read_json
 
 __all__ = [
@@ -152,84 +150,14 @@ def _preprocess_cfg(student: params.Student, model_cfg: Config) -> dict[str, Any
     }
 
 
-class StudentEncoder:
-    """A saved student as a frozen `Encoder`."""
+class StudentEncoder(OpenClipEncoder):
+    """A saved student as a frozen `Encoder`; `folder` has its files."""
 
     def __init__(
         self, model: nn.Module, model_cfg: Config, image: ImageSpec, weights_sha256: str, folder: Path
     ) -> None:
-        self._model = model.eval().requires_grad_(False)
-        self._model_cfg = model_cfg
-        self._folder = folder
-        self.id = f"student:{weights_sha256[:16]}"
-        self.weights_sha256 = weights_sha256
-        self.image = image
-        self.tokenizer = tokenizer_id(model_cfg)
-        self.dim = int(model_cfg["embed_dim"])
-        self.logit_scale = float(model.logit_scale.detach().exp())  # type: ignore[operator]
-
-    @property
-    def model(self) -> nn.Module:
-        """The open_clip model itself, frozen, in eval mode."""
-        return self._model
-
-    @property
-    def model_cfg(self) -> Config:
-        """Its open_clip config."""
-        return self._model_cfg
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self._model.parameters()).device
-
-    @property
-    def visual_module(self) -> nn.Module:
-        """The image tower: `[B, 3, S, S]` → `[B, dim]` before normalisation."""
-        tower: nn.Module = self._model.visual  # type: ignore[assignment]
-        return tower
-
-    @property
-    def text_module(self) -> nn.Module:
-        """The text tower: tokens `[B, L]` → `[B, dim]` before normalisation."""
-        return TextTower(self._model)
-
-    def tokens(self, texts: Sequence[str]) -> Tensor:
-        """B texts → `[B, L]` int64."""
-        return tokenize(self._model_cfg, texts, folder=self._folder).to(self.device)
-
-    def encode_images(self, x_B3HW: Tensor) -> Tensor:
-        """`[B, 3, S, S]` → `[B, dim]` float32, L2-normalised."""
-        return embed_images(self._model, x_B3HW)
-
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """B texts → `[B, dim]` float32, L2-normalised."""
-        return embed_texts(self._model, self._model_cfg, texts, folder=self._folder)
-
-    def parameters_count(self) -> int:
-        """Parameters of both towers and the scale."""
-        return count_parameters([self._model])
-
-
-class TextTower(nn.Module):
-    """The text half of an open_clip model as one module: tokens `[B, L]` → features `[B, D]`."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self._full_model = [model]  # in a list, so that the image tower is not registered as a part of this module
-        if (tower := getattr(model, "text", None)) is not None:
-            self.tower = tower
-        else:
-            for name, child in model.named_children():
-                if name != "visual":
-                    self.add_module(name, child)
-            for name, parameter in model.named_parameters(recurse=False):
-                if name not in ("logit_scale", "logit_bias"):
-                    self.register_parameter(name, parameter)
-
-    def forward(self, tokens_BL: Tensor) -> Tensor:
-        """See `encode_text_features`."""
-        return encode_text_features(self._full_model[0], tokens_BL)
+        name = f"student:{weights_sha256[:16]}"
+        super().__init__(model, model_cfg, image, id=name, weights_sha256=weights_sha256, folder=folder)
 
 
 def load_student(folder: str | Path, *, device: torch.device | None = None) -> StudentEncoder:

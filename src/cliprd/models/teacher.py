@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import open_clip
 import torch
 from open_clip.model import set_model_preprocess_cfg
-from torch import Tensor, nn
+from torch import nn
 
 from cliprd import files, storage
 from cliprd.models import weights
-from cliprd.models.encoder import count_parameters, state_sha256
+from cliprd.models.encoder import state_sha256
 from cliprd.models.hub import fetching
-from cliprd.models.packed import embed_images, embed_texts
+from cliprd.models.open_clip_encoder import OpenClipEncoder
 from cliprd.models.pretrained import Source, resolve
-from cliprd.models.student import TextTower, build_model
-from cliprd.models.text import tokenize, tokenizer_id, tokenizer_of
+from cliprd.models.student import build_model
+from cliprd.models.text import tokenizer_of
 from cliprd.params import Teacher
 
 
-class OpenClipTeacher:
+class OpenClipTeacher(OpenClipEncoder):
     """An open_clip model as a frozen `Encoder`, with the activation and preprocessing of its weights' training.
 
     Attributes:
@@ -31,51 +30,13 @@ class OpenClipTeacher:
     """
 
     def __init__(self, source: Source, model: nn.Module, note: str = "") -> None:
-        self._model = model.eval().requires_grad_(False)
-        self._model_cfg = source.config
-        self.id = source.name
-        self.image = source.image
+        sha = state_sha256(model.state_dict())
+        if source.quick_gelu:
+            sha = files.digest([sha, "quick_gelu"])  # the same weights under another activation are another network
+        super().__init__(model, source.config, source.image, id=source.name, weights_sha256=sha)
         self.quick_gelu = source.quick_gelu
         self.decided_by = {**source.decided_by, **({"weights": note} if note else {})}
         self.decisions = [source.line(), *([note] if note else [])]
-        self.dim = int(source.config["embed_dim"])
-        self.tokenizer = tokenizer_id(source.config)
-        self.logit_scale = float(model.logit_scale.exp())  # type: ignore[operator]
-        # The same weights under another activation are another network.
-        sha = state_sha256(model.state_dict())
-        self.weights_sha256 = files.digest([sha, "quick_gelu"]) if source.quick_gelu else sha
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self._model.parameters()).device
-
-    @property
-    def visual_module(self) -> nn.Module:
-        """The image tower: `[B, 3, S, S]` → `[B, dim]` before normalisation."""
-        tower: nn.Module = self._model.visual  # type: ignore[assignment]
-        return tower
-
-    @property
-    def text_module(self) -> nn.Module:
-        """The text tower: tokens `[B, L]` → `[B, dim]` before normalisation."""
-        return TextTower(self._model)
-
-    def tokens(self, texts: Sequence[str]) -> Tensor:
-        """B texts → `[B, L]` int64."""
-        return tokenize(self._model_cfg, texts).to(self.device)
-
-    def encode_images(self, x_B3HW: Tensor) -> Tensor:
-        """`[B, 3, S, S]` normalised as `image` says → `[B, dim]` float32, L2-normalised."""
-        return embed_images(self._model, x_B3HW)
-
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """B texts → `[B, dim]` float32, L2-normalised."""
-        return embed_texts(self._model, self._model_cfg, texts)
-
-    def parameters_count(self) -> int:
-        """Parameters of both towers and the scale."""
-        return count_parameters([self._model])
 
 
 def untrained(teacher: Teacher) -> tuple[Source, nn.Module]:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import typing
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, model_validator
 
 from cliprd.names import shortened
 from cliprd.params.base import Count, Few, Many, Once, Positive, Rate, Rows, Section, Seed, Weight, resolved
@@ -26,6 +22,14 @@ def parse_method(spec: str) -> tuple[str, ScaleMode | None]:
             f"'{shortened(spec)}' is no method: allowed are {', '.join(METHODS)}, each optionally with -raw or -exp"
         )
     return name, typing.cast(ScaleMode, mode) if dash else None
+
+
+def _method(spec: str) -> str:
+    parse_method(spec)
+    return spec
+
+
+Method = Annotated[str, AfterValidator(_method)]
 
 
 class Weights(Section):
@@ -50,7 +54,7 @@ class Weights(Section):
 class Distill(Section):
     """Training of the student."""
 
-    method: str = "clip_rd-raw"
+    method: Method = "clip_rd-raw"
     """`baseline`, `clip_kd`, `vrd`, `xrd` or `clip_rd`, each optionally followed by `-raw` or `-exp` (scale_mode)."""
     seed: Seed = 0
     scale_mode: ScaleMode = "raw"
@@ -99,27 +103,14 @@ class Distill(Section):
         """The resolved tree names the scale mode in force."""
         return resolved(self, scale_mode=parse_method(self.method)[1] or self.scale_mode)
 
-    @field_validator("method")
-    @classmethod
-    def _method(cls, value: str) -> str:
-        parse_method(value)
-        return value
-
 
 class Ablation(Section):
     """The grid that `dvc repro` and the ablation pipeline train."""
 
-    methods: Annotated[tuple[str, ...], Field(min_length=1), Once] = (
+    methods: Annotated[tuple[Method, ...], Field(min_length=1), Once] = (
         "baseline",
         "clip_kd",
         "clip_rd-raw",
         "clip_rd-exp",
     )
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), Once] = (0,)
-
-    @field_validator("methods")
-    @classmethod
-    def _methods(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        for value in values:
-            parse_method(value)
-        return values

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    field_validator,
-)
+from pydantic import Field, field_validator
 
 from cliprd.params.base import Once, Section, Seed, Weight
-from cliprd.params.distill import parse_method
+from cliprd.params.distill import Method
 
 Margin = Weight | Literal["none"]
 
@@ -56,13 +53,7 @@ class Promote(Section):
 class Retrain(Section):
     """What `cliprd retrain` trains."""
 
-    method: str = "clip_rd-exp"
+    method: Method = "clip_rd-exp"
     """As `distill.method`; for `--runner dvc` one of `ablation.methods`."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), Once] = (0,)
     """The first seed's student is promoted; further seeds let the gate estimate training noise."""
-
-    @field_validator("method")
-    @classmethod
-    def _method(cls, value: str) -> str:
-        parse_method(value)
-        return value

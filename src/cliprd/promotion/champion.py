@@ -104,7 +104,7 @@ def publish(
             become champion meanwhile, who is named.
         RetryableError: a store or server failed; the champion is as before, or the new one, and never a part.
     """
-    _check_named(place)
+    check_named(place)
     package = packages.pack(student, benchmarks)
     if not decision.get("passed"):
         raise InputError(f"The gate refused: {decision.get('reason', 'no reason given')}.", "Nothing was promoted.")
@@ -143,7 +143,7 @@ def refuse(
     asked_by: Mapping[str, str],
 ) -> str:
     """Keep `student` with the gate's refusal; the champion stays. Arguments and errors as of `publish`."""
-    _check_named(place)
+    check_named(place)
     package = packages.pack(student, benchmarks)
     with _opened(place, params) as store:
         pointer, _ = _read_settled(store)
@@ -162,7 +162,7 @@ def rollback(place: str, params: Params, asked_by: Mapping[str, str], to: str | 
         InputError: there is none before, no such version, or another champion by now.
         ParamsError: no place is named, or `to` is empty. RetryableError: as of `publish`.
     """
-    _check_named(place)
+    check_named(place)
     if to is not None and not to.strip():
         raise ParamsError("--to is empty.", "Give a version, or leave it out for the champion before this one.")
     with _opened(place, params) as store:
@@ -185,7 +185,7 @@ def rollback(place: str, params: Params, asked_by: Mapping[str, str], to: str | 
 
 def tidy(place: str, params: Params) -> None:
     """Write what a promotion has left out that was killed after the pointer; remove leftovers of killed processes."""
-    _check_named(place)
+    check_named(place)
     with _opened(place, params) as store:
         _read_settled(store)
 
@@ -216,6 +216,14 @@ def asker(reason: str = "") -> dict[str, str]:
         server = environment.get("GITHUB_SERVER_URL", "https://github.com")
         run = f"{server}/{environment.get('GITHUB_REPOSITORY', '')}/actions/runs/{environment['GITHUB_RUN_ID']}"
     return {"who": who, "what": reason or run or environment.get("CI_JOB_URL", "") or "by hand"}
+
+
+def check_named(place: str) -> None:
+    """Raise ParamsError where `promote.champion` is empty."""
+    if not place:
+        raise ParamsError(
+            "promote.champion names no place for a champion.", "Give models:/<name>, a folder or an s3:// prefix."
+        )
 
 
 def _opened(place: str, params: Params, *, write: bool = True) -> AbstractContextManager[Store]:
@@ -349,10 +357,3 @@ def _never_champion(store: Store, version: str, known: Any) -> InputError:
 
 def _named(pointer: Pointer | None) -> str:
     return f"version {pointer['version']}" if pointer else "none"
-
-
-def _check_named(place: str) -> None:
-    if not place:
-        raise ParamsError(
-            "promote.champion names no place for a champion.", "Give models:/<name>, a folder or an s3:// prefix."
-        )

@@ -1,26 +1,14 @@
 """`gate`: is a student better than the champion? Both are scored on the same examples; the answer has an interval.
 
-Writes `decision.json` and `decision.md`, and changes nothing anywhere:
-
-    {"passed": bool, "verdict": one of VERDICTS, "reason": text, "champion": version | null,
-     "candidate": [fingerprints of the benchmarks], "confidence", "protocol",
-     "covers": "examples" | "examples and seeds", "seeds": {"candidate": n, "champion": n},
-     "mean": I, "tasks": {TASK: I}, "guards": [{"name", "kind", "value", "low", "high", "margin", "ok", "note"}],
-     "difference": "better"|"worse"|"open",      # the mean's alone, in the words of comparison.json
-     "standing": {"mean": I, "floor": x, "above_guessing": bool,                        # the candidate's own scores
-                  "tasks": {TASK: {"guessing", "majority", "above_guessing"}}},
-     "overrides": ["promote.allow_guessing"],    # parameters without which the answer would be another
-     "notes": [text]}
-
-`I` is `{"value", "low", "high"}`, candidate − champion in shares of 1. The keys from `covers` to `difference` are there
-only where the two were compared. docs/promotion.md has the rules. A damaged or unsuitable folder is an error; a
-candidate that cannot be compared with the champion is refused.
+Writes `decision.json` (docs/formats.md) and `decision.md`, and changes nothing anywhere. The rules are in
+docs/promotion.md. A damaged or unsuitable folder is an error; a candidate that cannot be compared with the champion is
+refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -298,7 +286,7 @@ def _compared(comparison: _Comparison) -> dict[str, Any]:
         **differences,
         "difference": word,
         "seeds": {"candidate": len(candidates), "champion": len(reigning)},
-        "guards": [guard.to_dict() for guard in guarded],
+        "guards": [asdict(guard) for guard in guarded],
         "notes": notes,
     }
 

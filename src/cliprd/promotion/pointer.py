@@ -1,14 +1,7 @@
 """The pointer, which names the champion: its format, and the check that finds damage and edits by hand.
 
-A folder keeps it as `champion.json`; MLflow's registry keeps a short form of it in a tag.
-
-    {"schema": 1,
-     "version", "marks", "benchmarks": how many, "decision", "asked_by",     # of the champion
-     "rolled_back_by": {"who", "what"},                                      # where a rollback has brought it back
-     "before": [entries, oldest first], "withdrawn": [entries, "by" whom],   # {"version", "marks", "benchmarks", ...}
-     "digest": sha256 of all else as canonical JSON}
-
-One without `schema` and `digest` was written by an older cliprd and is read; the next promotion or rollback adds both.
+A folder keeps it as `champion.json` (docs/formats.md); MLflow's registry keeps a short form of it in a tag. One without
+`schema` and `digest` was written by an older cliprd and is read; the next promotion or rollback adds both.
 """
 
 from __future__ import annotations

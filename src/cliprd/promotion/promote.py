@@ -52,17 +52,42 @@ def promote(
         InputError: student and benchmarks do not belong together; nothing was decided or written.
         InputError, ParamsError, RetryableError: of `gate.run`, `champion.publish` and `champion.refuse`.
     """
-    folders = [fetch_folder(folder) for folder in benchmarks]
-    package.check(resolve(student), folders)
+    decision = judge(params, student, benchmarks, output)
+    already = decision["verdict"] == "champion"
+    if dry_run:
+        return Promotion(decision, decision["champion"] if already else None, already)
+    version = follow(params, student, benchmarks, decision, asked_by)
+    return Promotion(decision, version, already or decision["passed"])
+
+
+def judge(params: Params, student: Location, benchmarks: Sequence[Location], output: Location) -> dict[str, Any]:
+    """Ask the gate about a student; returns its decision. Arguments and errors as of `promote`."""
+    package.check(resolve(student), [fetch_folder(folder) for folder in benchmarks])
     names = ["candidate", *(f"candidate-{number:04d}" for number in range(1, len(benchmarks)))]
     gate.run(params, dict(zip(names, benchmarks, strict=True)), output)
-    decision = json.loads((fetch_folder(output) / gate.DECISION).read_text(encoding="utf-8"))
-    place, already = params.promote.champion, decision["verdict"] == "champion"
-    if already and not dry_run:
+    decision: dict[str, Any] = json.loads((fetch_folder(output) / gate.DECISION).read_text(encoding="utf-8"))
+    return decision
+
+
+def follow(
+    params: Params,
+    student: Location,
+    benchmarks: Sequence[Location],
+    decision: Mapping[str, Any],
+    asked_by: Mapping[str, str],
+) -> str | None:
+    """Promote the student, or keep it with the gate's refusal. Arguments and errors as of `promote`.
+
+    Returns:
+        The student's version; None where it is not kept now: there is no place, or it was kept when it was promoted,
+        before a rollback took it out of use.
+    """
+    place, verdict = params.promote.champion, decision["verdict"]
+    if verdict == "champion":
         champion.tidy(place, params)
-    if dry_run or not place or already or decision["verdict"] == "withdrawn":
-        # A withdrawn student is kept already, with the decision by which it was promoted.
-        return Promotion(decision, decision["champion"] if already else None, already)
+        return str(decision["champion"])
+    if verdict in ("withdrawn", "no place"):
+        return None
     act = champion.publish if decision["passed"] else champion.refuse
-    version = act(place, params, fetch_folder(student), folders, decision, asked_by)
-    return Promotion(decision, version, decision["passed"])
+    folders = [fetch_folder(folder) for folder in benchmarks]
+    return act(place, params, fetch_folder(student), folders, decision, asked_by)

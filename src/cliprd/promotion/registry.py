@@ -1,23 +1,10 @@
 """A champion in MLflow's registry: `promote.champion: models:/<name>`, at `tracking.uri`.
 
 Every candidate is a version of the model `<name>`, with its package (`registry_package`), the model card as its
-description, and the gate's word as tags. The model's tag `cliprd.champion` is the pointer; MLflow's alias `champion`
-and the tags of versions marked * follow from it and are repaired from it. The alias `candidate` names the version that
-was registered last. A model without the tag (an older cliprd wrote none, or it is lost) is read by alias and tags.
-
-| tag of a version                 | content                                                                          |
-|----------------------------------|----------------------------------------------------------------------------------|
-| `cliprd.version`                 | digest of student and benchmarks: equal ones are registered once                 |
-| `cliprd.marks`                   | what the student is recognised by (`package.marks_of`), as JSON                  |
-| `cliprd.benchmarks`              | how many benchmark folders it has                                                |
-| `cliprd.gate`, `.gate.reason`    | the decision as JSON; its reason                                                 |
-| `cliprd.asked_by.who`, `.what`   | who asked, and for what                                                          |
-| `cliprd.challenger.<version>`    | on a champion: the gate's decision on a version compared with it, as JSON        |
-| `cliprd.before` *                | the champion before this one; empty: it was the first                            |
-| `cliprd.promoted` *              | it has been champion                                                             |
-| `cliprd.rolled_back` *           | who took it out of use, and for what, as JSON                                    |
-| `cliprd.schema`                  | of these tags; a version without it is of a cliprd that wrote no `promoted`      |
-| `cliprd.claim.*`                 | a change in progress (`registry_claims`)                                         |
+description, and the gate's word as tags (docs/formats.md). The model's tag `cliprd.champion` is the pointer; MLflow's
+alias `champion` and some tags of versions follow from it and are repaired from it. The alias `candidate` names the
+version that was registered last. A model without the tag (an older cliprd wrote none, or it is lost) is read by alias
+and tags.
 """
 
 from __future__ import annotations
@@ -26,11 +13,12 @@ import contextlib
 import json
 import logging
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from cliprd import files, storage
 from cliprd.artifact import manifest
@@ -48,6 +36,8 @@ from cliprd.promotion.store import Entry, Pointer, Promotion, chain
 from cliprd.tracking import server
 
 Parsed = TypeVar("Parsed")
+COUNT = TypeAdapter(Annotated[int, Field(strict=True, ge=1, le=9999)])
+STRINGS = TypeAdapter(list[str])
 SCHEME = "models:/"
 CHAMPION, CANDIDATE, POINTER = "champion", "candidate", "cliprd.champion"
 MOST_POINTER = 5000  # characters of a model's tag that MLflow's database holds
@@ -154,7 +144,7 @@ class Registry:
     def benchmarks(self, entry: Entry) -> tuple[Path, ...]:
         """See `Store`."""
         version = self._versions[entry["version"]]
-        names = packages.benchmark_names(_tag(version, "cliprd.benchmarks", _count, "1"))
+        names = packages.benchmark_names(_tag(version, "cliprd.benchmarks", COUNT, "1"))
         folders = tuple(self._fetch(version, name) for name in names)
         scores = [manifest.read(folder, stage="benchmark") for folder in folders]
         digest = packages.digest(scores[0].inputs["model"], [each.fingerprint for each in scores])
@@ -177,7 +167,7 @@ class Registry:
 
     def marks(self, entry: Entry) -> list[str]:
         """See `Store`."""
-        return _tag(self._versions[entry["version"]], "cliprd.marks", _strings, "[]")
+        return _tag(self._versions[entry["version"]], "cliprd.marks", STRINGS, "[]")
 
     def promotions(self) -> dict[str, Promotion]:
         """See `Store`."""
@@ -346,30 +336,17 @@ def _compared_with(tags: Mapping[str, str]) -> str:
     return champion if isinstance(champion, str) else ""
 
 
-def _tag(version: Any, name: str, parse: Callable[[str], Parsed], absent: str) -> Parsed:
-    """A tag's value; of a version without the tag that of `absent`.
+def _tag(version: Any, name: str, kind: TypeAdapter[Parsed], absent: str) -> Parsed:
+    """A tag's value, which is JSON; of a version without the tag that of `absent`.
 
     Raises:
         InputError: it is damaged, or was edited by hand.
     """
     text = version.tags.get(name, absent)
     try:
-        return parse(text)
-    except (ValueError, RecursionError) as error:
+        return kind.validate_json(text)
+    except ValidationError as error:
         raise InputError(
             f"{SCHEME}{version.name}: tag {name} of version {version.version} is damaged: {visible(text[:40])!r}.",
             "Mend the tag, or choose another champion: `cliprd rollback --to VERSION`.",
         ) from error
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
-        raise ValueError(text)
-    return int(text)
-
-
-def _strings(text: str) -> list[str]:
-    strings = json.loads(text)
-    if not isinstance(strings, list) or not all(isinstance(each, str) for each in strings):
-        raise ValueError(text)
-    return strings

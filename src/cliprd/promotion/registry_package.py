@@ -185,12 +185,16 @@ def _card(package: Package, params: Params, decision: Mapping[str, Any]) -> str:
         results=json.loads((scored / "results.json").read_text(encoding="utf-8")),
         lineage=lineage.load(scored),
         decision=decision_markdown(decision),
-        licence=_licence(params.promote.licence),
+        licence=licence(params.promote.licence),
     )
 
 
-def _licence(text: str) -> str:
-    """The text itself, or that of the file it names."""
+def licence(text: str) -> str:
+    """`promote.licence` itself, or the text of the file it names.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     if "\n" in text or not text.endswith((".md", ".txt")):
         return text
     try:

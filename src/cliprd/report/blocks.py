@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from markupsafe import Markup
 
 from cliprd.report.charts import curves as curve_chart
 from cliprd.report.charts import density, forest, layout, matrix, tradeoff
-from cliprd.report.palette import TEACHER as TEACHER_STYLE
 from cliprd.report.palette import Style
 from cliprd.report.results import TEACHER, Measured, Page
 from cliprd.report.svg import padded
 
 Styles = Mapping[str, Style]
+T = TypeVar("T")
 
 TERMS = {
     "loss": "total: the sum of the weighted terms",
@@ -42,13 +42,12 @@ def bars(comparison: Mapping[str, Any], protocol: str, styles: Styles) -> dict[s
     """Model → column (a task, or `mean`) → the cell's bar; a column's scale ends at its highest upper end."""
     block = comparison["protocols"][protocol]
     models = {TEACHER: block["teacher"], **block["methods"]}
-    everyone = {**styles, TEACHER: TEACHER_STYLE}
     cells_of: dict[str, dict[str, Markup]] = defaultdict(dict)
     for column in ("mean", *comparison["tasks"]):
         cells = {m: entry["mean"] if column == "mean" else entry["tasks"][column] for m, entry in models.items()}
         top = max(cell["high"] for cell in cells.values())
         for model, cell in cells.items():
-            cells_of[model][column] = forest.bar(cell, everyone[model], top=top)
+            cells_of[model][column] = forest.bar(cell, styles[model], top=top)
     return dict(cells_of)
 
 
@@ -104,23 +103,20 @@ def speed(page: Page, protocol: str, styles: Styles) -> list[tuple[str, Markup]]
     """
     block = page.comparison["protocols"][protocol]
     models = {TEACHER: block["teacher"], **block["methods"]}
-    everyone = {**styles, TEACHER: TEACHER_STYLE}
     charts = []
     for title, axis, value in (
         ("Score against speed", "images per second (log)", "images_per_second"),
         ("Score against size", "parameters (log)", "parameters"),
     ):
-        groups: dict[str, list[str]] = defaultdict(list)
-        for model in models:
-            if model in page.costs and getattr(page.costs[model], value):
-                groups[page.costs[model].architecture or model].append(model)
+        measured = [model for model in models if model in page.costs and getattr(page.costs[model], value)]
+        groups = _grouped(measured, lambda model: page.costs[model].architecture or model)
         marks = []
         for alike in groups.values():
             best = max(alike, key=lambda model: models[model]["mean"]["value"])
             label = best if len(alike) == 1 else f"{best}, best of {len(alike)}"
             x = getattr(page.costs[best], value)
             x = x if isinstance(x, Measured) else Measured(value=x, low=x, high=x, count=1)
-            marks.append(tradeoff.Point(label, everyone[best], x, models[best]["mean"]))
+            marks.append(tradeoff.Point(label, styles[best], x, models[best]["mean"]))
         if marks:
             charts.append((title, tradeoff.tradeoff(marks, x_label=axis)))
     return charts
@@ -128,22 +124,19 @@ def speed(page: Page, protocol: str, styles: Styles) -> list[tuple[str, Markup]]
 
 def cost_rows(page: Page) -> list[list[tuple[str, Any]]]:
     """(model, Cost) by architecture, the teacher's first."""
-    groups: dict[str, list[tuple[str, Any]]] = defaultdict(list)
-    for model in (TEACHER, *page.comparison["methods"]):
-        if model in page.costs:
-            groups[page.costs[model].architecture or model].append((model, page.costs[model]))
-    return list(groups.values())
+    models = (TEACHER, *page.comparison["methods"])
+    costs = [(model, page.costs[model]) for model in models if model in page.costs]
+    return list(_grouped(costs, lambda entry: entry[1].architecture or entry[0]).values())
 
 
 def confusions(page: Page, protocol: str, styles: Styles) -> list[dict[str, Any]]:
     """Per task: a heat map per model, or for many classes, each model's most frequent mistakes."""
-    everyone = {**styles, TEACHER: TEACHER_STYLE}
     sections = []
     for one in page.confusions:
         if one.protocol != protocol:
             continue
         maps = [
-            (model, matrix.heatmap(f"{model} on {one.task}", one.classes, counts.tolist(), css=everyone[model].css))
+            (model, matrix.heatmap(f"{model} on {one.task}", one.classes, counts.tolist(), css=styles[model].css))
             for model, counts in one.counts.items()
         ]
         sections.append({"task": one.task, "classes": len(one.classes), "maps": maps, "pairs": dict(one.pairs)})
@@ -152,11 +145,8 @@ def confusions(page: Page, protocol: str, styles: Styles) -> list[dict[str, Any]
 
 def geometry(page: Page, styles: Styles) -> list[dict[str, Any]]:
     """Per kind of pair: a density per method, all on the same axes."""
-    groups: dict[str, list[Any]] = defaultdict(list)
-    for one in page.geometry:
-        groups[one.towers].append(one)
     sections = []
-    for towers, members in groups.items():
+    for towers, members in _grouped(page.geometry, lambda one: one.towers).items():
         reach = padded(float(end) for m in members for s in (m.teacher, m.student) for end in (s.min(), s.max()))
         charts = [
             {
@@ -200,15 +190,17 @@ def layouts(page: Page, styles: Styles) -> list[dict[str, Any]]:
 
 def sightings(page: Page) -> list[tuple[str, list[Any]]]:
     """(task, pictures with answers)."""
-    groups: dict[str, list[Any]] = defaultdict(list)
-    for sighting in page.sightings:
-        groups[sighting.task].append(sighting)
-    return list(groups.items())
+    return list(_grouped(page.sightings, lambda sighting: sighting.task).items())
 
 
 def queries(page: Page) -> list[tuple[str, list[Any]]]:
     """(kind, queries) in the order in which kinds first appear."""
-    groups: dict[str, list[Any]] = defaultdict(list)
-    for query in page.queries:
-        groups[query.kind].append(query)
-    return list(groups.items())
+    return list(_grouped(page.queries, lambda query: query.kind).items())
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
+    """Key → the items that have it, in the order in which keys first appear."""
+    groups: dict[str, list[T]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return dict(groups)

@@ -35,8 +35,14 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"points": points, "spread": spread, "share": _share, "lines": _lines}
-    templates.filters |= {"number": number, "count": _count, "figure": figure, "size": size, "duration": duration}
+    templates.filters |= {"points": points, "spread": spread, "share": "{:.0%}".format, "lines": _lines}
+    templates.filters |= {
+        "number": number,
+        "count": "{:,}".format,
+        "figure": figure,
+        "size": size,
+        "duration": duration,
+    }
     return templates
 
 
@@ -55,7 +61,7 @@ def render(page: Page) -> str:
             about=PROTOCOLS,
             rates=RATES,
             metrics=SHORT_METRICS,
-            styles={**styles, "teacher": palette.TEACHER},
+            styles=styles,
             swatch=palette.swatch,
             colours=palette.colours(),
             blocks={p: _protocol(page, p, styles) for p in protocols},
@@ -104,11 +110,3 @@ def _shown(value: Any) -> Any:
 def _lines(value: str) -> Markup:
     """Text of several lines, for `<pre>`."""
     return Markup("\n").join(map(escape, map(visible, value.split("\n"))))
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.0f}%"
-
-
-def _count(value: int) -> str:
-    return f"{value:,}"

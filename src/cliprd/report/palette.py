@@ -34,7 +34,10 @@ TEACHER = Style("teacher", "star")
 
 
 def styles(methods: Sequence[str]) -> dict[str, Style]:
-    """A style per method; a method keeps its colour whatever other methods are shown, unless two would clash."""
+    """The teacher's style, then one per method.
+
+    A method keeps its colour whatever other methods are shown, unless two would clash.
+    """
     taken: dict[str, int] = {}
     for method in methods:
         preferred = PREFERRED.get(method)
@@ -46,7 +49,7 @@ def styles(methods: Sequence[str]) -> dict[str, Style]:
         if method not in taken:
             taken[method] = free.pop(0) if free else len(LIGHT) + overflow
             overflow += method in taken and taken[method] >= len(LIGHT)
-    return {
+    return {"teacher": TEACHER} | {
         method: Style(
             f"m{taken[method] % len(LIGHT)}",
             MARKERS[taken[method] % len(LIGHT)],

@@ -41,7 +41,7 @@ def write_sheet(folder: Path, grid: Grid, content: Mapping[str, Any], sections: 
     queries = templates.get_template("retrieval.html.j2").render(
         title=f"{method}, seed {content['seeds'][0]}",
         protocols=[content["protocol"]],
-        styles={**styles, "teacher": palette.TEACHER},
+        styles=styles,
         swatch=palette.swatch,
         colours=palette.colours(),
         queries=blocks.queries(page),

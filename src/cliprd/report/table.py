@@ -21,14 +21,13 @@ SHORT_METRICS = {"acc1": "top-1", "mean_r1": "R@1", "mean_average_precision": "m
 RATES = {"guessing": "guessing", "majority": "most frequent answer"}
 
 
-def markdown_table(comparison: Mapping[str, Any], protocol: str | None = None) -> str:
+def markdown_table(comparison: Mapping[str, Any]) -> str:
     """Models × tasks in points, the teacher first, with notes on metrics and intervals.
 
     Args:
-        comparison: content of comparison.json.
-        protocol: `standard` or `paper`; None takes `comparison["protocol"]`.
+        comparison: content of comparison.json; the table has the protocol that is shown first.
     """
-    protocol = protocol or comparison["protocol"]
+    protocol = comparison["protocol"]
     block = comparison["protocols"][protocol]
     reference = comparison["reference"]
     tasks, leaders = list(comparison["tasks"]), verdicts.leaders(block)

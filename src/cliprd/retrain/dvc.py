@@ -31,9 +31,10 @@ from cliprd.lineage import inputs
 from cliprd.machine import end_with_parent
 from cliprd.names import one_line
 from cliprd.params import Params, load
-from cliprd.promotion import gate, package
+from cliprd.promotion.promote import judge
 from cliprd.retrain.proposal import Plan
 from cliprd.retrain.run import Judged, settle
+from cliprd.tracking.provenance import git_head
 
 LOCK = Path("dvc.lock")
 LOCKS = "cliprd/locks"
@@ -110,10 +111,7 @@ class Repository:
     def retrain(self, planned: Plan, *, promote: bool, output: Path, asked_by: Mapping[str, str]) -> Judged:
         """Train and ask the gate; then push; then promote or refuse. See `Runner.retrain`."""
         student, benchmarks = self.train(planned.inputs)
-        package.check(student, benchmarks)
-        names = ["candidate", *(f"candidate-{number:04d}" for number in range(1, len(benchmarks)))]
-        gate.run(self.params, dict(zip(names, benchmarks, strict=True)), output / "gate")
-        decision = json.loads((output / "gate" / gate.DECISION).read_text(encoding="utf-8"))
+        decision = judge(self.params, student, benchmarks, output / "gate")
         pushed = self.push(planned.inputs)
         version = settle(self.params, planned, student, benchmarks, decision, asked_by) if promote else None
         return Judged(decision, benchmarks, version, pushed)
@@ -135,15 +133,12 @@ class Repository:
         lines = _follow(["dvc", "repro", *options, *self.targets])
         if lines is not None:
             raise _stage_failure(lines)
-        student, *benchmarks = folders = self._folders()
+        folders = [Path("work/students") / self.names[0], *(Path("work/benchmark") / name for name in self.names)]
         if not all(
             (folder / manifest.NAME).is_file() for folder in folders
         ):  # DVC took them as done, and has not pulled them
-            _pull(self.targets)
-        return student, benchmarks
-
-    def _folders(self) -> list[Path]:
-        return [Path("work/students") / self.names[0], *(Path("work/benchmark") / name for name in self.names)]
+            self._transfer("pull", *self.targets)
+        return folders[0], folders[1:]
 
     def push(self, digest: str) -> str:
         """Bring the results into the remote, then the lock that names them. Returns what was done, for the report.
@@ -153,11 +148,18 @@ class Repository:
         """
         if not self.remote:
             return "nothing was pushed: DVC has no default remote (`dvc remote add -d NAME URL`)"
-        lines = _follow(["dvc", "push", "--with-deps", *self.targets])
-        if lines is not None:
-            raise RetryableError(f"dvc push to '{self.remote}' failed: {_last(lines)}", "Run the same command again.")
-        self._remember(digest)
+        self._transfer("push", "--with-deps", *self.targets)
+        with _only_a_hint("kept"):
+            if url := self._lock_url(digest):
+                storage.write_bytes(url, LOCK.read_bytes())
         return f"pushed to DVC's remote '{self.remote}'"
+
+    def _transfer(self, action: str, *arguments: str) -> None:
+        """`dvc pull` or `dvc push`."""
+        lines = _follow(["dvc", action, *arguments])
+        if lines is not None:
+            problem = f"dvc {action} failed (remote '{self.remote}'): {_last(lines)}"
+            raise RetryableError(problem, "Run the same command again.")
 
     def _lock_url(self, digest: str) -> str | None:
         """Where the lock of a retraining lies; None where the remote is not one that is reached from here as well."""
@@ -165,11 +167,6 @@ class Repository:
         elsewhere = _config(f"remote.{self.remote}.endpointurl") not in ("", os.environ.get("AWS_ENDPOINT_URL"))
         here = Path(url).is_absolute() or (storage.is_s3(url) and not elsewhere)
         return storage.join(url, f"{LOCKS}/{digest}.yaml") if here else None
-
-    def _remember(self, digest: str) -> None:
-        with _only_a_hint("kept"):
-            if url := self._lock_url(digest):
-                storage.write_bytes(url, LOCK.read_bytes())
 
     def _recorded(self, digest: str) -> bytes | None:
         with _only_a_hint("looked for"):
@@ -208,15 +205,8 @@ def _known() -> dict[str, Any]:
 
 def revision() -> Mapping[str, Any]:
     """Of git, for the report; empty outside a repository, and without git."""
-    if shutil.which("git") is None:
-        return {}
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if head.returncode:
-        return {}
-    status = subprocess.run(
-        ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=False
-    )
-    return {"revision": head.stdout.strip(), "changed": bool(status.stdout.strip())}
+    commit, changed = git_head()
+    return {"revision": commit, "changed": changed} if commit else {}
 
 
 @contextlib.contextmanager
@@ -285,12 +275,6 @@ def _reached(first: Iterable[str], edges: Sequence[tuple[str, str]]) -> set[str]
 def _config(name: str) -> str:
     ran = subprocess.run(["dvc", "config", name], capture_output=True, text=True, check=False)
     return ran.stdout.strip() if ran.returncode == 0 else ""
-
-
-def _pull(targets: Sequence[str]) -> None:
-    lines = _follow(["dvc", "pull", *targets])
-    if lines is not None:
-        raise RetryableError(f"dvc pull: {_last(lines)}", "Run the same command again.")
 
 
 def _follow(command: Sequence[str]) -> list[str] | None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cliprd import files, lineage
 from cliprd.benchmark import task_set
-from cliprd.errors import InputError, ParamsError
 from cliprd.lineage import Change
 from cliprd.params import Params
 from cliprd.promotion import champion
 from cliprd.promotion.champion import Champion
+from cliprd.promotion.registry_package import licence
 from cliprd.retrain.wanted import lineage_now
 
 
@@ -47,16 +46,14 @@ def plan(params: Params) -> Plan:
         RetryableError: a store or server failed.
     """
     place = params.promote.champion
-    if not place:
-        raise ParamsError(
-            "promote.champion names no place for a champion, so there is nothing to compare a student with.",
-            "Give models:/<name>, a folder or an s3:// prefix.",
-        )
-    _licence_is_there(params)
+    champion.check_named(place)
+    if place.startswith(champion.REGISTRY):
+        licence(params.promote.licence)  # of the model card: a missing file is reported before hours of training
     task_set.check(params.benchmark)
     reigning = champion.current(place, params)
     now = lineage_now(trained(params))
-    inputs = files.digest([_shaping(now), list(params.retrain.seeds)])
+    shaping = {name: value for name, value in now.items() if name != "code"}  # `code_parts` has what matters of it
+    inputs = files.digest([shaping, list(params.retrain.seeds)])
     judged_as = files.digest([inputs, _judging(params)])
     if reigning is None:
         return Plan(None, (), inputs, judged_as, True, "there is no champion yet")
@@ -71,7 +68,9 @@ def plan(params: Params) -> Plan:
         verdict = "gave the champion" if refusal.get("version") == reigning.version else "the gate refused them"
         why = f"the same inputs were trained already, and {verdict}: {refusal['reason']}"
         return Plan(reigning, changes, inputs, judged_as, False, why)
-    return Plan(reigning, changes, inputs, judged_as, True, _kinds(changes))
+    counts = Counter(change.kind for change in changes)
+    why = "changed since the champion: " + ", ".join(f"{kind} ({count})" for kind, count in counts.items())
+    return Plan(reigning, changes, inputs, judged_as, True, why)
 
 
 def trained(params: Params) -> Params:
@@ -92,23 +91,3 @@ def _judging(params: Params) -> dict[str, Any]:
         "compare": params.compare.model_dump(mode="json", include={"protocol"}),
         "benchmark": params.benchmark.model_dump(mode="json", exclude={"tasks"}),
     }
-
-
-def _licence_is_there(params: Params) -> None:
-    """The model card of a promotion has it; a missing file is reported before hours of training."""
-    licence = params.promote.licence
-    a_file = "\n" not in licence and licence.endswith((".md", ".txt"))
-    if params.promote.champion.startswith("models:/") and a_file and not Path(licence).is_file():
-        raise InputError(f"promote.licence = {licence} cannot be read.", "Name a file, or write the text itself.")
-
-
-def _shaping(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the version of the package: `code_parts` has what matters of it."""
-    return {name: value for name, value in tree.items() if name != "code"}
-
-
-def _kinds(changes: tuple[Change, ...]) -> str:
-    counts: dict[str, int] = {}
-    for change in changes:
-        counts[change.kind] = counts.get(change.kind, 0) + 1
-    return "changed since the champion: " + ", ".join(f"{kind} ({count})" for kind, count in counts.items())

@@ -1,11 +1,4 @@
-"""The report of a retraining: report.json for machines, report.md for the pull request, from the same facts.
-
-{"schema": 1, "ending": one of ENDINGS, "why", "runner", "method", "seeds", "place", "inputs": digest of what went in,
- "changes": [{"kind", "what", "before", "after"}], "notes": [...], "stages": that a dry run would run | null,
- "champion": version | null, "version": of the new model | null, "decision": the gate's | null,
- "scores": as scores.side_by_side | null, "pushed": what was pushed | null, "git": {"revision", "changed"},
- "asked_by": {"who", "what"}}
-"""
+"""The report of a retraining: report.json for machines (docs/formats.md), report.md for the pull request."""
 
 from __future__ import annotations
 

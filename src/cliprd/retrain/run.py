@@ -14,6 +14,7 @@ from cliprd.files import alone, atomic_write, sweep_beside, write_json
 from cliprd.names import visible
 from cliprd.params import Params
 from cliprd.promotion import champion
+from cliprd.promotion.promote import follow
 from cliprd.retrain import report as reports
 from cliprd.retrain.proposal import Plan, note, plan
 from cliprd.retrain.scores import side_by_side
@@ -118,10 +119,6 @@ def retrain(
         return _written(output, {**report, **outcome})
 
 
-def _busy(holder: str) -> MachineError:
-    return MachineError(f"A retraining is running here already: {holder}.", "Wait for its end.")
-
-
 @contextlib.contextmanager
 def _alone(file: Path = LOCK) -> Iterator[None]:
     """One retraining at a time in a repository; across machines that is for CI's concurrency group to see to.
@@ -129,8 +126,12 @@ def _alone(file: Path = LOCK) -> Iterator[None]:
     Raises:
         MachineError: another process is retraining here, or the lock cannot be made.
     """
+
+    def busy(holder: str) -> MachineError:
+        return MachineError(f"A retraining is running here already: {holder}.", "Wait for its end.")
+
     try:
-        with alone(file, _busy):
+        with alone(file, busy):
             yield
     except OSError as error:
         if error.filename != str(file):
@@ -157,25 +158,15 @@ def settle(
     decision: Mapping[str, Any],
     asked_by: Mapping[str, str],
 ) -> str | None:
-    """Follow the gate: publish, or keep the refused candidate and note that its inputs were refused.
+    """Follow the gate, and note that these inputs gave no new champion: they are not trained again every night.
 
     Returns:
         The candidate's version.
     """
-    place = params.promote.champion
-    if decision["verdict"] == "champion":
-        champion.tidy(place, params)
-        reason = {"champion": decision["champion"], "reason": decision["reason"], "version": decision["champion"]}
-        # An edit of code that changes no byte trains once, and not every night.
-        champion.note(place, params, note(planned.judged_as), reason)
-        return str(decision["champion"])
-    if decision["passed"]:
-        return champion.publish(place, params, student, benchmarks, decision, asked_by)
-    version = None  # withdrawn: it is kept already, with the decision by which it was promoted
-    if decision["verdict"] != "withdrawn":
-        version = champion.refuse(place, params, student, benchmarks, decision, asked_by)
-    refused = {"champion": decision["champion"], "reason": decision["reason"], "version": version}
-    champion.note(place, params, note(planned.judged_as), refused)
+    version = follow(params, student, benchmarks, decision, asked_by)
+    if not decision["passed"]:
+        why = {"champion": decision["champion"], "reason": decision["reason"], "version": version}
+        champion.note(params.promote.champion, params, note(planned.judged_as), why)
     return version
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,17 @@ def side_by_side(params: Params, candidate: Sequence[Path], champion: Sequence[P
         candidate, champion: folders of `benchmark`, one a seed; the champion's may be none.
     """
     mine, theirs = _runs("candidate", candidate), _runs("champion", champion)
-    tasks = mine[0].results["tasks"]
+    results = mine[0].results
+    tasks = results["tasks"]
     shared = [
         name
         for name, task in tasks.items()
         if theirs and theirs[0].results["tasks"].get(name, {}).get("fingerprint") == task["fingerprint"]
     ]
-    results = mine[0].results  # its settings of the intervals are the gate's
+    protocol, settings = params.compare.protocol, Settings.of(results, params.promote.confidence)  # as the gate's
     scores = {
-        "candidate": _scores(params, mine, list(tasks), results),
-        "champion": _scores(params, theirs, shared, results) if shared else None,
+        "candidate": standing(mine, protocol, settings, list(tasks)),
+        "champion": standing(theirs, protocol, settings, shared) if shared else None,
         "examples": {name: task["images"] for name, task in tasks.items()},
     }
     if scores["champion"] and len(shared) < len(tasks):
@@ -44,8 +45,3 @@ def side_by_side(params: Params, candidate: Sequence[Path], champion: Sequence[P
 
 def _runs(name: str, folders: Sequence[Path]) -> list[Run]:
     return [Run(name, folder, manifest.verify(folder, stage="benchmark")) for folder in folders]
-
-
-def _scores(params: Params, runs: Sequence[Run], tasks: Sequence[str], recorded: Mapping[str, Any]) -> dict[str, Any]:
-    settings = Settings.of(recorded, params.promote.confidence)
-    return standing(runs, params.compare.protocol, settings, tasks)

@@ -16,6 +16,7 @@ from cliprd.errors import CliprdError, InputError, ParamsError, RetryableError
 from cliprd.formatting import figure
 from cliprd.names import visible
 from cliprd.params import Params
+from cliprd.report.charts.forest import spread
 from cliprd.report.verdicts import NOT_ABOVE
 from cliprd.statistics.aggregate import SEEDS
 from cliprd.tracking import election, scores, server
@@ -167,7 +168,7 @@ def view(keys: Sequence[str]) -> dict[str, Any]:
              "isGenerated": False},
         ],
         "compareRunCharts": [
-            *(_bar(key) for key in ("score/mean", *tasks)),
+            *(_chart("BAR", key) for key in ("score/mean", *tasks)),
             *(_line(key) for key in (*lines, "grad_norm")),
         ],
         "isAccordionReordered": True,
@@ -189,10 +190,6 @@ def _chart(kind: str, key: str) -> dict[str, Any]:
         "displayName": key,
         "runsCountToCompare": 100,
     }
-
-
-def _bar(key: str) -> dict[str, Any]:
-    return _chart("BAR", key)
 
 
 def _line(key: str) -> dict[str, Any]:
@@ -288,8 +285,6 @@ def _sorted(rows: Iterable[Row]) -> list[Row]:
 
 def _spread(score: Mapping[str, float] | None, *, sign: bool = False) -> str:
     """In points, as the report has it."""
-    from cliprd.report.charts.forest import spread
-
     return spread(score, sign=sign) if score else ""
 
 

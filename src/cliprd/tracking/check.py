@@ -13,6 +13,7 @@ import tempfile
 import threading
 import urllib.parse
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def check(params: Params, *, begin: bool = False) -> str:
     uri, name = params.tracking.uri, params.tracking.experiment
     if not uri:
         return "none (tracking.uri is empty)"
-    need("mlflow", f"tracking.uri = {server.shown(uri)}")
+    need("mlflow", _setting(uri))
     what = f"experiment '{name}' at {server.shown(uri)}"
     if not name.strip() or len(name) > LONGEST_NAME:
         raise ParamsError(
@@ -120,14 +121,10 @@ def _look(uri: str) -> bool:
         parts = urllib.parse.urlsplit(uri)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ParamsError(
-            f"tracking.uri = {server.shown(uri)}: {error}.", "For example http://localhost:5000."
-        ) from error
+        raise ParamsError(f"{_setting(uri)}: {error}.", "For example http://localhost:5000.") from error
     if parts.scheme in ("http", "https"):
         if not host:
-            raise ParamsError(
-                f"tracking.uri = {server.shown(uri)} names no server.", "For example http://localhost:5000."
-            )
+            raise ParamsError(f"{_setting(uri)} names no server.", "For example http://localhost:5000.")
         try:
             server.probe(uri)
         except OSError as error:
@@ -157,11 +154,11 @@ def _look_at_database(uri: str) -> bool:
         engine.dispose()
     except (NoSuchModuleError, ArgumentError, ValueError) as error:
         raise ParamsError(
-            f"tracking.uri = {server.shown(uri)}: {server.clean(str(error))[:200]}", "For example sqlite:///mlflow.db."
+            f"{_setting(uri)}: {server.clean(str(error))[:200]}", "For example sqlite:///mlflow.db."
         ) from error
     except ModuleNotFoundError as error:
         raise MachineError(
-            f"tracking.uri = {server.shown(uri)} needs a driver that is not installed: {error}.",
+            f"{_setting(uri)} needs a driver that is not installed: {error}.",
             f"Install it: pip install {DRIVERS.get(str(error.name), error.name)}. Or write another driver into the "
             "address, as postgresql+psycopg2://, or give an MLflow server's.",
         ) from error
@@ -170,7 +167,7 @@ def _look_at_database(uri: str) -> bool:
             raise _refusal(uri, f"refuses: {error.orig}") from error
         raise AwayError(str(error.orig)) from error
     except DBAPIError as error:
-        raise InputError(f"tracking.uri = {server.shown(uri)}: {error.orig}.", "Name an MLflow database.") from error
+        raise InputError(f"{_setting(uri)}: {error.orig}.", "Name an MLflow database.") from error
     except OSError as error:
         raise AwayError(str(error)) from error
     return True
@@ -212,13 +209,15 @@ def _experiment(uri: str, name: str, begin: bool) -> Any:
             raise AwayError(text) from error
         raise _refusal(uri, f"cannot be used: {text}") from error
     except ModuleNotFoundError as error:
-        raise MachineError(
-            f"tracking.uri = {server.shown(uri)}: {error}.", f"Install it: {install('mlflow')}"
-        ) from error
+        raise MachineError(f"{_setting(uri)}: {error}.", f"Install it: {install('mlflow')}") from error
     except OSError as error:  # among them what `requests` raises
         raise AwayError(str(error)) from error
     except Exception as error:
         raise _refusal(uri, f"cannot be used: {error}") from error
+
+
+def _setting(uri: str) -> str:
+    return f"tracking.uri = {server.shown(uri)}"
 
 
 def _refusal(uri: str, what: str) -> ParamsError:
@@ -235,7 +234,7 @@ def _refusal(uri: str, what: str) -> ParamsError:
         remedy = "Name its authority by MLFLOW_TRACKING_SERVER_CERT_PATH, or correct the address."
     elif "out-of-date database schema" in what:
         remedy = f"Make a backup, then run `mlflow db upgrade {server.shown(uri)}`."
-    return ParamsError(f"tracking.uri = {server.shown(uri)} {server.clean(what)[:300].rstrip('.')}.", remedy)
+    return ParamsError(f"{_setting(uri)} {server.clean(what)[:300].rstrip('.')}.", remedy)
 
 
 def _check_artifacts(what: str, location: str) -> None:
@@ -271,20 +270,16 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
     """
     import mlflow  # noqa: F401 — its import is no waiting for a server
 
-    outcome: list[Any] = []
+    outcome: Future[Any] = Future()
 
     def run() -> None:
         try:
-            outcome.append((call(), None))
+            outcome.set_result(call())
         except Exception as error:
-            outcome.append((None, error))
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True, name="cliprd-tracking-check")
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
-        raise AwayError(f"no answer within {seconds:g} s")
-    value, error = outcome[0]
-    if error is not None:
-        raise error
-    return value
+    threading.Thread(target=run, daemon=True, name="cliprd-tracking-check").start()
+    try:
+        return outcome.result(seconds)
+    except TimeoutError as error:
+        raise AwayError(f"no answer within {seconds:g} s") from error

@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ COMPARISON = "cliprd.comparison"  # tag: fingerprint of the comparison that was 
 STANDING = "cliprd.standing"  # tag of a training: whether its mean is above guessing, in words; `.<protocol>`: by each
 HEADLINE = "cliprd.verdict"  # tag of an ablation: the comparison's headline
 VERDICTS = "cliprd.verdicts"  # tag of an ablation: `_verdicts` as JSON
-MOST = 1000  # metrics in one request: MLflow's limit
 PARTS = ("low", "high", "guessing", "majority", "floor")
 MOST_TAGGED = 4500  # characters; MLflow's database holds 5,000 in a tag
 
@@ -155,13 +154,12 @@ def _tag_left_out(client: Any, run_id: str, left_out: str) -> None:
 
 
 def _log_metrics(client: Any, run_id: str, metrics: Mapping[str, float]) -> None:
-    """Those that the run does not have like that; in requests that are taken as a whole."""
+    """Those that the run does not have like that."""
     from mlflow.entities import Metric
 
     known, now = client.get_run(run_id).data.metrics, int(time.time() * 1000)
-    new: Sequence[Any] = [Metric(key, value, now, 0) for key, value in metrics.items() if known.get(key) != value]
-    for start in range(0, len(new), MOST):
-        client.log_batch(run_id, metrics=new[start : start + MOST])
+    new = [Metric(key, value, now, 0) for key, value in metrics.items() if known.get(key) != value]
+    client.log_batch(run_id, metrics=new)
 
 
 def summary(run: Run) -> dict[str, Mapping[str, Any]]:

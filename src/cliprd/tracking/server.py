@@ -25,7 +25,6 @@ DEFAULTS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 PROBE = 5.0  # seconds
-BATCH = 100  # params or tags in one request: MLflow's limit
 
 
 def prepare() -> None:

@@ -20,7 +20,7 @@ from cliprd.params import Params
 from cliprd.report import markdown
 from cliprd.tracking import election
 from cliprd.tracking.provenance import revisions
-from cliprd.tracking.server import BATCH, experiment_id
+from cliprd.tracking.server import experiment_id
 
 TRAINING = "cliprd.training"  # tag of a training's run: digest of the work and of where it is done
 ABLATION = "cliprd.ablation"  # tag of a parent run: digest of what its children share
@@ -192,9 +192,7 @@ def _add_params(client: Any, run_id: str, params: Mapping[str, str]) -> None:
     from mlflow.entities import Param
 
     known = client.get_run(run_id).data.params
-    new = [Param(key, value) for key, value in params.items() if key not in known]
-    for start in range(0, len(new), BATCH):
-        client.log_batch(run_id, params=new[start : start + BATCH])
+    client.log_batch(run_id, params=[Param(key, value) for key, value in params.items() if key not in known])
 
 
 def _add_datasets(client: Any, run_id: str, datasets: tuple[Mapping[str, str], ...]) -> None:

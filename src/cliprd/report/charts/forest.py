@@ -36,10 +36,9 @@ def spread(interval: Mapping[str, float], *, sign: bool = False) -> str:
     return f"{points(interval['value'], sign=sign)} [{low}, {high}]"
 
 
-def domain(rows: Sequence[Row], *, zero: bool = True) -> tuple[float, float]:
-    """Range, in points, that shows all intervals (and zero)."""
-    ends = [100 * row.interval[end] for row in rows for end in ("low", "high")]
-    return padded([*ends, 0.0] if zero else ends, share=0.08)
+def domain(rows: Sequence[Row]) -> tuple[float, float]:
+    """Range, in points, that shows all intervals and zero."""
+    return padded([0.0, *(100 * row.interval[end] for row in rows for end in ("low", "high"))], share=0.08)
 
 
 def forest(title: str, rows: Sequence[Row], reach: tuple[float, float]) -> Markup:
