@@ -16,7 +16,7 @@ from cliprd.report.svg import Scale, canvas, element, group, padded, tip
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 420, 270, 44, 42
 FRAME = Box(LEFT, 4, WIDTH - 4, HEIGHT - BOTTOM)
-FONT, MARK, RINGS = 11.5, 5.5, 14
+FONT, MARK, RINGS = 11.5, 5.5, 40
 REACH = 1.5 * MARK + 0.5  # half the side of the largest marker, the star, with its outline
 
 
