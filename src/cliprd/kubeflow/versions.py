@@ -25,7 +25,7 @@ FOR_LATER = "for the next attempt"
 
 def documents(text: str) -> Documents:
     """The two documents of a compiled pipeline's YAML."""
-    spec, *more = yaml.safe_load_all(text)
+    spec, *more = yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # libyaml where it is
     return spec, more[0] if more else {}
 
 
