@@ -142,6 +142,15 @@ def test_functions_fit_a_screen():
                     assert node.end_lineno - node.lineno < MOST_LINES, f"{path}:{node.lineno} {node.name}"
 
 
+def test_no_class_has_the_name_of_another():
+    found: dict[str, list[str]] = {}
+    for path in sorted(SRC.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(_name(path))
+    assert {name: modules for name, modules in found.items() if len(modules) > 1} == {}
+
+
 def test_help_imports_nothing_heavy():
     code = "import sys, cliprd.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\nprint(' '.join(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

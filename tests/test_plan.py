@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cliprd import params
-from cliprd.data.count import Pairs
+from cliprd.data.count import PairCount
 from cliprd.errors import ParamsError
 from cliprd.plan import plan
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_plan_of_the_papers_setting():
-    text = plan(params.load(ROOT / "configs/paper.yaml"), Pairs(14_000_000, "as given"))
+    text = plan(params.load(ROOT / "configs/paper.yaml"), PairCount(14_000_000, "as given"))
     assert "image 224x224 -> 384" in text  # student ViT-T-16
     assert "5.60 M image and 40.44 M text parameters" in text
     assert "86.19 M image and 63.43 M text parameters" in text  # teacher ViT-B-16
@@ -27,11 +27,11 @@ def test_plan_of_the_papers_setting():
 
 
 def test_the_demo_setting_needs_no_projection():
-    text = plan(params.load(ROOT / "params.yaml"), Pairs(8885, "as given"))
+    text = plan(params.load(ROOT / "params.yaml"), PairCount(8885, "as given"))
     assert "3 parameters of the loss itself" in text
 
 
 def test_an_unknown_architecture_is_reported():
     tree = params.validate({"student": {"arch": "ViT-T-61"}}, where="test")
     with pytest.raises(ParamsError, match="ViT-T-16"):
-        plan(tree, Pairs(1, "as given"))
+        plan(tree, PairCount(1, "as given"))

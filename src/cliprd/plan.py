@@ -12,13 +12,13 @@ import torch
 
 from cliprd import storage
 from cliprd.benchmark.cost import cost
-from cliprd.data.count import Estimate, Pairs
+from cliprd.data.count import Estimate, PairCount
 from cliprd.distill.division import Division
 from cliprd.distill.objective import build_loss, resolve_weights
 from cliprd.models import weights as weights_files
 from cliprd.models.open_clip_encoder import OpenClipEncoder
 from cliprd.models.plugin import plugin_of
-from cliprd.models.pretrained import Source, cached
+from cliprd.models.pretrained import ResolvedTeacher, cached
 from cliprd.models.student import (
     build_student,
     encode_image_features,
@@ -35,7 +35,7 @@ BACKWARD = 3  # forward and backward cost about three forward passes
 DISTINCT_MATRICES = 6  # N x N logit matrices of all terms together; see losses.combined
 
 
-def plan(params: Params, pairs: Pairs) -> str:
+def plan(params: Params, pairs: PairCount) -> str:
     """The plan as text.
 
     Args:
@@ -50,7 +50,7 @@ def plan(params: Params, pairs: Pairs) -> str:
     return "\n".join(map(visible, _lines(params, pairs))) + "\n"
 
 
-def _lines(params: Params, pairs: Pairs) -> Iterator[str]:
+def _lines(params: Params, pairs: PairCount) -> Iterator[str]:
     distill = params.distill
     model = build_student(params.student, seed=distill.seed)
     student = OpenClipEncoder(model, student_config(params.student), student_spec(model, params.student))
@@ -107,7 +107,7 @@ def _costs(
         yield f"         {(train + live) / (train + once):.1f} times less work in all than with a live teacher"
 
 
-def _teacher(params: Params) -> tuple[OpenClipEncoder | None, Source | None, str]:
+def _teacher(params: Params) -> tuple[OpenClipEncoder | None, ResolvedTeacher | None, str]:
     """The teacher's architecture with random weights, the source of its weights, and a line on their state.
 
     Weights that are on this machine are compared with the architecture, by names and shapes. None for a plug-in's,

@@ -21,7 +21,7 @@ from cliprd.names import shortened
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-class Registry:
+class PluginRegistry:
     """The plug-ins of one kind, by name; what this process has registered comes before entry points.
 
     Args:
@@ -92,8 +92,8 @@ class Registry:
         return entries[0] if entries else None
 
 
-terms = Registry("cliprd.terms", "loss term")
-teachers = Registry("cliprd.teachers", "teacher")
+terms = PluginRegistry("cliprd.terms", "loss term")
+teachers = PluginRegistry("cliprd.teachers", "teacher")
 
 
 def check_name(name: object) -> None:

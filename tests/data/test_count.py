@@ -9,7 +9,7 @@ import pytest
 
 from cliprd import cli, params
 from cliprd.data import count as counting
-from cliprd.data.count import Estimate, Pairs, count, of_source
+from cliprd.data.count import Estimate, PairCount, count, of_source
 from cliprd.params import Data, Params
 from cliprd.plan import plan
 from cliprd.stages import prepare
@@ -31,7 +31,7 @@ def test_tars_are_counted_by_file_names(tmp_path, name):
         ("z.jpg", b"1"), ("z.json", b"{}"), ("z.jpg", b"2"), ("z.txt", b"two samples of one key"),
     ]  # fmt: skip
     write_tar(tmp_path / name, members, mode="w:gz" if name.endswith("gz") else "w")
-    assert found(tmp_path) == Pairs(5, f"found in {tmp_path}; some may be set aside by `prepare`")
+    assert found(tmp_path) == PairCount(5, f"found in {tmp_path}; some may be set aside by `prepare`")
 
 
 def test_counting_does_not_read_pictures(tmp_path):
@@ -54,7 +54,7 @@ def test_img2dataset_stats_are_used(tmp_path):
     for number, successes in enumerate((7, 5)):
         (tmp_path / f"{number:05d}.tar").write_bytes(b"never looked into")
         (tmp_path / f"{number:05d}_stats.json").write_text(json.dumps({"count": 10, "successes": successes}))
-    assert found(tmp_path) == Pairs(12, f"downloaded into {tmp_path}, as img2dataset's _stats.json say")
+    assert found(tmp_path) == PairCount(12, f"downloaded into {tmp_path}, as img2dataset's _stats.json say")
     (tmp_path / "00001_stats.json").write_text("[]")
     assert found(tmp_path).number is None  # one is damaged, and so is the tar
 
@@ -63,7 +63,7 @@ def test_an_index_of_all_tars_is_used(tmp_path):
     for number in range(2):
         (tmp_path / f"{number:05d}.tar").write_bytes(b"never looked into")
     (tmp_path / "sizes.json").write_text('{"00000.tar": 7, "00001.tar": 5, "other.tar": 9}')
-    assert found(tmp_path) == Pairs(12, f"in {tmp_path}, as its sizes.json says")
+    assert found(tmp_path) == PairCount(12, f"in {tmp_path}, as its sizes.json says")
     for damaged in ('{"00000.tar": 7}', '{"00000.tar": 7, "00001.tar": "5"}', "[]", "{"):
         (tmp_path / "sizes.json").write_text(damaged)
         assert found(tmp_path).number is None  # the tars themselves are no tars
@@ -73,9 +73,9 @@ def test_shards_of_prepare_are_known_by_their_manifest(tmp_path):
     write_tar(tmp_path / "raw/a.tar", pairs(3))
     shards = tmp_path / "shards"
     prepare.run(Params(data=Data(path=str(tmp_path / "raw"), samples_per_shard=2)), {}, shards)
-    assert found(shards) == Pairs(3, f"in {shards}, as the manifest of `prepare` there says")
+    assert found(shards) == PairCount(3, f"in {shards}, as the manifest of `prepare` there says")
     write_tar(shards / "more.tar", pairs(2, start=3))
-    assert found(shards) == Pairs(5, f"found in {shards}; some may be set aside by `prepare`")
+    assert found(shards) == PairCount(5, f"found in {shards}; some may be set aside by `prepare`")
 
 
 def test_tables_and_folders(tmp_path):
@@ -101,7 +101,7 @@ def test_finished_shards_come_first_if_they_are_of_these_parameters(tmp_path):
     shards = tmp_path / "shards"
     assert count(data, shards).number == 4
     prepare.run(Params(data=data), {}, shards)
-    assert count(data, shards) == Pairs(3, f"packed in {shards}")
+    assert count(data, shards) == PairCount(3, f"packed in {shards}")
     assert count(data.model_copy(update={"max_pixels": 100}), shards).number == 4
     (shards / "manifest.json").write_text("damaged")
     assert count(data, shards).number == 4
@@ -159,7 +159,7 @@ def tar(tmp_path):
 
 def test_small_tars_in_s3_are_counted(raw, tar):
     url = raw("small", {"a.tar": tar(3), "b.tar.gz": tar(2, "y.tar.gz", mode="w:gz")})
-    assert found(url) == Pairs(5, f"found in {url}; some may be set aside by `prepare`")
+    assert found(url) == PairCount(5, f"found in {url}; some may be set aside by `prepare`")
 
 
 def test_large_tars_in_s3_are_estimated_from_their_beginnings(raw, tar, monkeypatch):
@@ -210,7 +210,7 @@ def test_compressed_tars_are_estimated_too(raw, tmp_path, monkeypatch):
 def test_beginnings_that_are_all_there_is_are_a_count(raw, tar, monkeypatch):
     monkeypatch.setattr(counting, "MOST_READ", 100)
     url = raw("short", {f"{number}.tar": tar(5) for number in range(3)})
-    assert found(url) == Pairs(15, f"found in {url}; some may be set aside by `prepare`")
+    assert found(url) == PairCount(15, f"found in {url}; some may be set aside by `prepare`")
     assert not isinstance(found(url), Estimate)
 
 

@@ -9,7 +9,7 @@ from cliprd import params
 from cliprd.demo_teacher import aligned, train
 from cliprd.demo_teacher.aligned import AlignedTeacher, Backbones
 from cliprd.demo_teacher.heads import AlignedHeads, conse
-from cliprd.demo_teacher.train import Pairs, train_heads
+from cliprd.demo_teacher.train import CaptionedFeatures, train_heads
 from cliprd.errors import DivergedError, InputError
 from cliprd.models.encoder import state_sha256
 
@@ -30,7 +30,7 @@ def made_up(count=96, concepts=12, seed=0):
     of = [int(text[1:]) if text[0] in "cC" else int(text.split()[1]) % concepts for text in distinct]
     texts = torch.nn.functional.normalize(meaning[of] + 0.02 * normal(len(distinct), 384), dim=1)
     names = torch.nn.functional.normalize(normal(1000, 384), dim=1)
-    return Pairs(
+    return CaptionedFeatures(
         pooled=(centre[concept] + 0.3 * normal(count, 1280)).clamp(min=0)[:, None],
         conse=torch.nn.functional.normalize(normal(count, 384), dim=1)[:, None],
         captions=captions,

@@ -13,7 +13,7 @@ from open_clip import factory, pretrained
 
 from cliprd import params
 from cliprd import plan as planning
-from cliprd.data.count import Pairs
+from cliprd.data.count import PairCount
 from cliprd.errors import InputError, MachineError, ParamsError, RetryableError
 from cliprd.models import hub, student, text
 from cliprd.models.identity import shaping, weights_version
@@ -23,7 +23,7 @@ from cliprd.params import Preprocess, Teacher
 from cliprd.stages import teacher as stage
 from tests.models import hub_files
 
-UNKNOWN = Pairs(None, "not looked for")
+UNKNOWN = PairCount(None, "not looked for")
 OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 PLAIN = {**OPENAI, "interpolation": "bicubic", "resize_mode": "shortest"}
 

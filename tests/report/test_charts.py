@@ -148,8 +148,8 @@ def test_a_speed_of_several_timings_is_one_mark_with_its_range():
 
 def test_forest_places_whiskers_to_scale_and_hollows_what_spans_zero():
     rows = [
-        forest.Row("a", STYLE, {"value": 0.02, "low": 0.01, "high": 0.03}),
-        forest.Row(EVIL, STYLE, {"value": 0.0, "low": -0.02, "high": 0.02}),
+        forest.ForestRow("a", STYLE, {"value": 0.02, "low": 0.01, "high": 0.03}),
+        forest.ForestRow(EVIL, STYLE, {"value": 0.0, "low": -0.02, "high": 0.02}),
     ]
     reach = forest.domain(rows)
     assert reach[0] < -2

@@ -91,7 +91,7 @@ def judged(grid, root, outcomes, count, **promote):
     told = scores._verdicts(content)
     block = content["protocols"]["standard"]
     rows = list(ablation._methods(metrics, told))
-    table = ablation.Table(
+    table = ablation.AblationTable(
         name="a", note="", methods=rows, runs=[], headline=block["headline"], about=ablation._about(told)
     )
     return {

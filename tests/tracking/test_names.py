@@ -32,7 +32,7 @@ def tracked(tmp_path, monkeypatch):
     figures = dict.fromkeys(NAMES.values(), 1.0) | {"student_scale": 14.3}
     figures |= {f"{name}_scale": 2.0 for name in NAMES.values()}
     row = {"epoch": 0.0, "lr": 0.1, "loss": 3.0, **figures, "grad_norm": 0.1}
-    records.send(client, catch_up(settings, student), [records.Entry(20, 0, records.step_metrics(row))])
+    records.send(client, catch_up(settings, student), [records.StepMetrics(20, 0, records.step_metrics(row))])
     scores.log_scores(settings, student, scored, grid["benchmarks"] / "teacher")
     experiment = client.get_experiment_by_name(settings.tracking.experiment)
     (found,) = client.search_runs([experiment.experiment_id], f"tags.`{KIND}` = 'training'")

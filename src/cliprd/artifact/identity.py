@@ -30,7 +30,7 @@ def closure(*modules: str) -> Mapping[str, str]:
     is not installed (a script) also those of its neighbours in the same folder. Imports inside functions count; imports
     for type checkers alone, and the modules in `WATCHERS`, do not. A module that is imported by a name made at run time
     is not seen: tests/artifact/test_identity.py compares the closure with what stages load. Plug-ins are such modules:
-    who uses one names it (`plugins.Registry.code`).
+    who uses one names it (`plugins.PluginRegistry.code`).
 
     Raises:
         ModuleNotFoundError: there is no such module, or neither its source nor its distribution's version is known.

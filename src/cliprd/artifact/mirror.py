@@ -30,7 +30,7 @@ from cliprd.storage import s3
 from cliprd.storage.paths import below, join, label, scratch
 from cliprd.storage.s3 import Missing, TakenOverError
 from cliprd.storage.streams import read_bytes
-from cliprd.storage.transfer import Entry, abandon_uploads, copy, download, entries, head, modified, remove, upload
+from cliprd.storage.transfer import ObjectInfo, abandon_uploads, copy, download, entries, head, modified, remove, upload
 
 MARKER = ".work.json"
 JOURNAL = ".mirror.jsonl"  # here only: which version of which file was sent, or came
@@ -52,7 +52,7 @@ class Mirror:
         self.url = url
         self.path = scratch("outputs", label(url)) / url.rsplit("/", 1)[1]
         self._sent: dict[str, tuple[Stamp, str]] = {}  # name → stamp of the file here, ETag there
-        self._mark: Entry | None = None  # our own .work.json there
+        self._mark: ObjectInfo | None = None  # our own .work.json there
         self._sender: ThreadPoolExecutor | None = None
         self._late: list[str] = []  # committed, and not sent because the network failed
         self._taken_over: TakenOverError | None = None
@@ -97,7 +97,7 @@ class Mirror:
             self._bring(there, identity)
         return set_aside
 
-    def _replace(self, identity: Mapping[str, Any], there: Mapping[str, Entry], set_aside: Any) -> None:
+    def _replace(self, identity: Mapping[str, Any], there: Mapping[str, ObjectInfo], set_aside: Any) -> None:
         """Make the folder there this work's, restored where it had been set aside; a kill leaves it restartable."""
         own = {name for name in there if name.split("/")[0] not in (ASIDE, MARKER)}
         aside = {name for name in there if name.startswith(f"{ASIDE}/")}
@@ -217,13 +217,13 @@ class Mirror:
     def _drop(self, names: Iterable[str]) -> None:
         remove(*(join(self.url, name) for name in sorted(names, key=lambda name: (not name.endswith(".json"), name))))
 
-    def _entries(self) -> dict[str, Entry]:
+    def _entries(self) -> dict[str, ObjectInfo]:
         """What is there, if the folder is still ours."""
         there = entries(self.url)
         self._check(there.get(MARKER))
         return there
 
-    def _check(self, mark: Entry | None) -> None:
+    def _check(self, mark: ObjectInfo | None) -> None:
         if mark != self._mark:
             raise TakenOverError(
                 f"{self.url} is being written by another cliprd process, which began after this one.",
@@ -239,7 +239,7 @@ class Mirror:
         finally:
             mine.unlink()
 
-    def _work(self, marker: str, there: Mapping[str, Entry]) -> Any:
+    def _work(self, marker: str, there: Mapping[str, ObjectInfo]) -> Any:
         data = read_bytes(join(self.url, marker)) if marker in there else None
         try:
             return parse_json(data or b"{}").get("work")

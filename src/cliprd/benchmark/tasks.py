@@ -52,7 +52,7 @@ class UnsupportedTaskError(Exception):
     """The task's kind is not supported; the message names the kind."""
 
 
-class Place(NamedTuple):
+class ByteRange(NamedTuple):
     """A range of bytes in a tar, which is identified by its number."""
 
     tar: int
@@ -85,7 +85,7 @@ class Task:
     tars: tuple[Path, ...]
     states: tuple[tuple[int, int], ...]
     keys: tuple[str, ...]
-    places: tuple[Place, ...]
+    places: tuple[ByteRange, ...]
     classnames: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     labels: NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -213,9 +213,9 @@ def _state(file: Path | IO[bytes]) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, Place, bytes]]:
+def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, ByteRange, bytes]]:
     """(key, image, content of the `kind` file) of every sample; its files must be adjacent, as in WebDataset."""
-    samples: list[tuple[str, Place, bytes]] = []
+    samples: list[tuple[str, ByteRange, bytes]] = []
     for number, path in enumerate(tars):
         key = ""
         parts: dict[str, Any] = {}
@@ -235,7 +235,7 @@ def _samples(tars: Sequence[Path], kind: str) -> list[tuple[str, Place, bytes]]:
             if extension in IMAGES:
                 if "image" in parts:
                     raise InputError(f"{path}: sample '{key}' has two images.", "Each sample has one.")
-                parts["image"] = Place(number, info.offset_data, info.size)
+                parts["image"] = ByteRange(number, info.offset_data, info.size)
             elif extension == kind:
                 parts[kind] = data()
             else:
@@ -271,7 +271,7 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]
         raise InputError(f"{path} is damaged: {error}.", remedy) from error
 
 
-def _sample(path: Path, key: str, parts: dict[str, Any], kind: str) -> tuple[str, Place, bytes]:
+def _sample(path: Path, key: str, parts: dict[str, Any], kind: str) -> tuple[str, ByteRange, bytes]:
     if "image" not in parts:
         raise InputError(f"{path}: sample '{key}' has no image (it has {', '.join(parts)}).", "Pack the task again.")
     if kind not in parts:

@@ -97,11 +97,11 @@ def _params(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     from cliprd import tracking
-    from cliprd.data.count import Pairs, count
+    from cliprd.data.count import PairCount, count
     from cliprd.plan import plan
 
     tree = load(options)
-    given = Pairs(options.samples, "as given")
+    given = PairCount(options.samples, "as given")
     sys.stdout.write(plan(tree, given if options.samples else count(tree.data, options.shards)))
     sys.stdout.write(f"tracking {tracking.check(tree)}\n")
     return 0

@@ -26,18 +26,18 @@ SAMPLED, BEGINNING = 8, 2 << 20  # of more: tars whose beginning is read, and by
 STATS, SIZES = "_stats.json", "sizes.json"  # img2dataset's, beside each tar; WebDataset's, of all tars in the folder
 
 
-class Pairs(NamedTuple):
+class PairCount(NamedTuple):
     """Number of pairs, or None if unknown; and a text that says where it comes from, or why it is unknown."""
 
     number: int | None
     where: str
 
 
-class Estimate(Pairs):
+class Estimate(PairCount):
     """About as many pairs."""
 
 
-def count(data: Data, shards: Location) -> Pairs:
+def count(data: Data, shards: Location) -> PairCount:
     """The pairs in `shards` if these are complete and were packed with `data`, else those in the source.
 
     Raises:
@@ -46,7 +46,7 @@ def count(data: Data, shards: Location) -> Pairs:
     return of_shards(shards, data) or of_source(data)
 
 
-def of_shards(folder: Location, data: Data) -> Pairs | None:
+def of_shards(folder: Location, data: Data) -> PairCount | None:
     """The pairs that `prepare` packed with the parameters `data`, or None if it did not."""
     try:
         packed = manifest.read(resolve(folder), stage="prepare")
@@ -54,10 +54,10 @@ def of_shards(folder: Location, data: Data) -> Pairs | None:
         return None
     if dict(packed.params) != data.model_dump(mode="json"):
         return None
-    return Pairs(int(packed.facts["samples"]), f"packed in {folder}")
+    return PairCount(int(packed.facts["samples"]), f"packed in {folder}")
 
 
-def of_source(data: Data) -> Pairs:
+def of_source(data: Data) -> PairCount:
     """The pairs that `data` names, as an estimate where they are many in S3; unknown if it is missing or damaged.
 
     Raises:
@@ -66,24 +66,24 @@ def of_source(data: Data) -> Pairs:
     try:
         return _count_source(data)
     except InputError as error:
-        return Pairs(None, error.problem)
+        return PairCount(None, error.problem)
 
 
-def _count_source(data: Data) -> Pairs:
+def _count_source(data: Data) -> PairCount:
     paths = sources.listed(data)
     origin = _origin(data)
     if data.kind == "csv":
-        return Pairs(sum(_of_table(path, data) for path in paths), origin)
+        return PairCount(sum(_of_table(path, data) for path in paths), origin)
     if data.kind == "folder":
         stems = {path.rsplit(".", 1)[0] for path in paths if path.lower().endswith(".txt")}
         images = (path for path in paths if path.lower().endswith(EXTENSIONS))
-        return Pairs(sum(path.rsplit(".", 1)[0] in stems for path in images), origin)
+        return PairCount(sum(path.rsplit(".", 1)[0] in stems for path in images), origin)
     if known := _of_own_shards(data, paths) or _of_indexes(data, paths):
         return known
     sizes = _sizes(paths)
     if sum(sizes.values()) > MOST_READ:
         return _estimate(data, sizes)
-    return Pairs(sum(_is_pair(parts) for path in paths for parts in archives.names(path)), origin)
+    return PairCount(sum(_is_pair(parts) for path in paths for parts in archives.names(path)), origin)
 
 
 def _origin(data: Data) -> str:
@@ -96,7 +96,7 @@ def _of_table(path: str, data: Data) -> int:
     return sum(1 for _ in itertools.groupby(rows))
 
 
-def _of_own_shards(data: Data, paths: list[str]) -> Pairs | None:
+def _of_own_shards(data: Data, paths: list[str]) -> PairCount | None:
     """Of a folder that `prepare` has written, with all its tars and no other."""
     if storage.literal_part(data.path) != data.path or paths == [data.path]:
         return None
@@ -106,22 +106,22 @@ def _of_own_shards(data: Data, paths: list[str]) -> Pairs | None:
         return None
     if packed.facts["shards"] != len(paths):
         return None
-    return Pairs(int(packed.facts["samples"]), f"in {data.path}, as the manifest of `prepare` there says")
+    return PairCount(int(packed.facts["samples"]), f"in {data.path}, as the manifest of `prepare` there says")
 
 
-def _of_indexes(data: Data, paths: list[str]) -> Pairs | None:
+def _of_indexes(data: Data, paths: list[str]) -> PairCount | None:
     """As img2dataset counted for each tar, or as an index of all tars says; None if there is none, or not of all."""
     listings = {folder: set(_listing(folder)) for folder in map(_folder, paths)}
     if all(_stats(path).removeprefix(_folder(path)) in listings[_folder(path)] for path in paths):
         numbers = list(ordered_map(_successes, paths))
         if None not in numbers:
-            return Pairs(sum(filter(None, numbers)), f"downloaded into {data.path}, as img2dataset's {STATS} say")
+            return PairCount(sum(filter(None, numbers)), f"downloaded into {data.path}, as img2dataset's {STATS} say")
     tables = {folder: _index(f"{folder}{SIZES}") for folder, names in listings.items() if SIZES in names}
     numbers = [_whole(tables.get(_folder(path), {}).get(path.removeprefix(_folder(path)))) for path in paths]
-    return None if None in numbers else Pairs(sum(filter(None, numbers)), f"in {data.path}, as its {SIZES} says")
+    return None if None in numbers else PairCount(sum(filter(None, numbers)), f"in {data.path}, as its {SIZES} says")
 
 
-def _estimate(data: Data, sizes: Mapping[str, int]) -> Pairs:
+def _estimate(data: Data, sizes: Mapping[str, int]) -> PairCount:
     """From the bytes that a pair takes at the beginning of some tars, and the bytes of all."""
     paths = list(sizes)
     step = max(1, len(paths) // SAMPLED)
@@ -130,9 +130,9 @@ def _estimate(data: Data, sizes: Mapping[str, int]) -> Pairs:
     found, read = (sum(column) for column in zip(*beginnings, strict=True))
     if not all(pairs for pairs, _ in beginnings):
         why = "one of its tars has no pair at the beginning"
-        return Pairs(None, f"{data.path} is in S3 without an index and is not downloaded for a count; {why}")
+        return PairCount(None, f"{data.path} is in S3 without an index and is not downloaded for a count; {why}")
     if read == sum(sizes.values()):
-        return Pairs(found, _origin(data))
+        return PairCount(found, _origin(data))
     number = round(sum(sizes.values()) * found / read)
     where = f"estimated from {found:,} at the beginning of {len(sampled)} of the {len(paths):,} tar(s) in {data.path}"
     return Estimate(round(number, 3 - len(str(number))), where)

@@ -40,7 +40,7 @@ _LIST = re.compile(rf"\[\s*(?:(?:{_ITEM.pattern})(?:\s*,\s*|\s+|\s*(?=\])))*\]",
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of a table.
 
     Attributes:
@@ -76,7 +76,7 @@ def samples(url: str, data: Data) -> Iterator[Raw]:
         yield Raw(first.source, key, image, captions, fault, (first.name,) if first.name else (), notes)
 
 
-def rows(url: str, data: Data) -> Iterator[Row]:
+def rows(url: str, data: Data) -> Iterator[TableRow]:
     """Rows of a table in order, in constant memory.
 
     Raises:
@@ -203,7 +203,9 @@ def _shown(separator: str) -> str:
     return _SEPARATORS.get(separator, repr(separator))
 
 
-def _row(url: str, cells: list[str], header: list[str], columns: tuple[int, int], lines: _Lines, data: Data) -> Row:
+def _row(
+    url: str, cells: list[str], header: list[str], columns: tuple[int, int], lines: _Lines, data: Data
+) -> TableRow:
     start = lines.number - len(lines.row) + 1
     source = f"{url}:{start}"
     notes: tuple[str, ...] = ("rows",)
@@ -212,9 +214,9 @@ def _row(url: str, cells: list[str], header: list[str], columns: tuple[int, int]
         _refuse_swallowed(source, cells, len(header), columns[0], lines, data)
     if len(cells) != len(header):
         detail = f"{len(cells)} fields, the header has {len(header)}: {visible(str(cells))[:200]}"
-        return Row(source, "", None, (), ("ragged_row", detail), notes)
+        return TableRow(source, "", None, (), ("ragged_row", detail), notes)
     if any("\0" in line for line in lines.row):
-        return Row(source, "", None, (), ("nul_byte", visible(str(cells))[:200]), notes)
+        return TableRow(source, "", None, (), ("nul_byte", visible(str(cells))[:200]), notes)
     name = cells[columns[0]]
     captions = _listed(cells[columns[1]])
     if captions is None:
@@ -224,7 +226,7 @@ def _row(url: str, cells: list[str], header: list[str], columns: tuple[int, int]
     encoded = tuple(
         text.encode("utf-8", "surrogatepass" if "caption_lists" in notes else "surrogateescape") for text in captions
     )
-    return Row(
+    return TableRow(
         source, name, _image_url(url, name), encoded, None if name.strip() else ("missing_image", "no name"), notes
     )
 
@@ -287,7 +289,7 @@ def _image_url(table: str, name: str) -> str | None:
     return url
 
 
-def _image(row: Row) -> tuple[bytes | None, tuple[str, str] | None]:
+def _image(row: TableRow) -> tuple[bytes | None, tuple[str, str] | None]:
     """The bytes of a row's image, or (code, detail) of why there are none."""
     url = row.image or ""
     try:

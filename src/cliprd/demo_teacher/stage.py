@@ -21,7 +21,7 @@ from cliprd.data.images import decode
 from cliprd.data.shards import Sample, Shard, ShardSet
 from cliprd.demo_teacher import aligned
 from cliprd.demo_teacher.aligned import AlignedTeacher, Backbones
-from cliprd.demo_teacher.train import Pairs, train_heads
+from cliprd.demo_teacher.train import CaptionedFeatures, train_heads
 from cliprd.errors import InputError
 from cliprd.files import atomic_write
 from cliprd.models.encoder import state_sha256
@@ -59,7 +59,7 @@ def train(
     texts = _text_features(distinct, output / RESUME / "texts.safetensors", backbones)
     commit(f"{RESUME}/texts.safetensors")
     embedded = time.perf_counter()
-    pairs = Pairs(
+    pairs = CaptionedFeatures(
         pooled=torch.cat([part["pooled"] for part in features]),
         conse=torch.cat([part["conse"] for part in features]),
         captions=captions,

@@ -27,7 +27,7 @@ MAX_CAPTIONS = 8  # of one pair; more are not looked at
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class CaptionedFeatures:
     """What the heads learn from, all on the CPU.
 
     Attributes:
@@ -56,7 +56,7 @@ def prototypes(rows_CF: Tensor, size: float) -> Tensor:
     return functional.normalize(rows_CF.clamp(min=0), dim=-1) * size
 
 
-def train_heads(pairs: Pairs, settings: params.Aligned) -> tuple[AlignedHeads, dict[str, float]]:
+def train_heads(pairs: CaptionedFeatures, settings: params.Aligned) -> tuple[AlignedHeads, dict[str, float]]:
     """Train from `settings.seed`; the same pairs and settings give the same heads on the same machine.
 
     The loss is CLIP's, with soft targets: every text that is a caption of the image is a positive, never a negative;

@@ -18,7 +18,7 @@ from cliprd.params import Data
 from cliprd.report import markdown
 
 if TYPE_CHECKING:
-    from cliprd.data.count import Pairs
+    from cliprd.data.count import PairCount
 
 ARGUMENT_BYTES = 131_072
 ARTIFACT_BYTES = 1_000  # of one in a step's inputs: address, session and metadata, with long names
@@ -101,7 +101,7 @@ def check_pipeline(
         return source, tasks, weights
 
 
-def planned_pairs(data: Data, section: Mapping[str, Any], source: str, store: str) -> Pairs:
+def planned_pairs(data: Data, section: Mapping[str, Any], source: str, store: str) -> PairCount:
     """As many as step `prepare` has packed of this source into this store, if it has; else those in the source."""
     from cliprd.data.count import of_shards, of_source
 

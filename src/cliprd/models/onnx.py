@@ -32,7 +32,7 @@ class ExportError(CliprdError):
     """No exporter gave a graph that equals the model: a defect in cliprd or a dependency."""
 
 
-class ImageTower(nn.Module):
+class OnnxImageTower(nn.Module):
     """`[B, 3, S, S]` → `[B, D]`, L2-normalised."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,7 +44,7 @@ class ImageTower(nn.Module):
         return nn.functional.normalize(encode_image_features(self.model, image), dim=-1)
 
 
-class TextTower(nn.Module):
+class OnnxTextTower(nn.Module):
     """int64 tokens `[B, context]`, padded with 0 → `[B, D]`, L2-normalised."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -83,8 +83,8 @@ def export_onnx(model: nn.Module, folder: Path) -> None:
 
     with _as_for_inference(model):
         graphs = {
-            IMAGE_FILE: _graph(ImageTower(model).eval(), "image", images),
-            TEXT_FILE: _graph(TextTower(model).eval(), "text", texts),
+            IMAGE_FILE: _graph(OnnxImageTower(model).eval(), "image", images),
+            TEXT_FILE: _graph(OnnxTextTower(model).eval(), "text", texts),
         }
     model.to(device)
     for name, graph in graphs.items():

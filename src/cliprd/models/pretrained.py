@@ -32,7 +32,7 @@ _KEYS = ("mean", "std", "interpolation", "resize_mode")
 
 
 @dataclass(frozen=True)
-class Source:
+class ResolvedTeacher:
     """A teacher's name, resolved.
 
     Attributes:
@@ -62,7 +62,7 @@ class Source:
         return f"{activation}{said}; pictures: {_shown(self.image.to_dict())} ({pictures})"
 
 
-def resolve(teacher: Teacher) -> Source:
+def resolve(teacher: Teacher) -> ResolvedTeacher:
     """Resolve the section `teacher`; weights are neither read nor downloaded.
 
     Raises:
@@ -79,7 +79,7 @@ def resolve(teacher: Teacher) -> Source:
     quick, by_quick = _quick_gelu(teacher, arch, config, tag, beside_weights)
     preprocess, by_preprocess = _preprocess(teacher, arch, tag, beside_weights)
     config["quick_gelu"] = quick
-    return Source(
+    return ResolvedTeacher(
         name=teacher.name,
         arch=arch,
         weights=weights,
@@ -91,7 +91,7 @@ def resolve(teacher: Teacher) -> Source:
     )
 
 
-def cached(source: Source) -> Path | None:
+def cached(source: ResolvedTeacher) -> Path | None:
     """The local path of a tag's weights in open_clip's cache, or None if they are not downloaded."""
     if hub := source.tag.get("hf_hub"):
         repository, file = os.path.split(hub)

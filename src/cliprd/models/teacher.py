@@ -14,7 +14,7 @@ from cliprd.models import weights
 from cliprd.models.encoder import state_sha256
 from cliprd.models.hub import fetching
 from cliprd.models.open_clip_encoder import OpenClipEncoder
-from cliprd.models.pretrained import Source, resolve
+from cliprd.models.pretrained import ResolvedTeacher, resolve
 from cliprd.models.student import build_model
 from cliprd.models.text import tokenizer_of
 from cliprd.params import Teacher
@@ -29,7 +29,7 @@ class OpenClipTeacher(OpenClipEncoder):
         decisions: the same for people, a line each.
     """
 
-    def __init__(self, source: Source, model: nn.Module, note: str = "") -> None:
+    def __init__(self, source: ResolvedTeacher, model: nn.Module, note: str = "") -> None:
         sha = state_sha256(model.state_dict())
         if source.quick_gelu:
             sha = files.digest([sha, "quick_gelu"])  # the same weights under another activation are another network
@@ -39,7 +39,7 @@ class OpenClipTeacher(OpenClipEncoder):
         self.decisions = [source.line(), *([note] if note else [])]
 
 
-def untrained(teacher: Teacher) -> tuple[Source, nn.Module]:
+def untrained(teacher: Teacher) -> tuple[ResolvedTeacher, nn.Module]:
     """What the section names, and its network with random weights.
 
     Raises:
@@ -76,7 +76,7 @@ def build_teacher(teacher: Teacher, *, device: torch.device | None = None) -> Op
     return OpenClipTeacher(source, model.to(device or torch.device("cpu")), note)
 
 
-def _download(source: Source) -> Path:
+def _download(source: ResolvedTeacher) -> Path:
     remedy = (
         "Download them once where there is network access (they stay in the cache of open_clip or Hugging Face), "
         f"or give a file: teacher.name=open_clip:{source.arch}:/path/to/weights.safetensors"

@@ -32,14 +32,14 @@ _REMEDY = "Give weights of that architecture, or the architecture of the weights
 
 
 @dataclass(frozen=True)
-class Entry:
+class StateValue:
     """A value in a state dict: `meta` has its shape and type, or is None if it is no tensor; `read` reads it."""
 
     meta: Tensor | None
     read: Callable[[], Tensor]
 
 
-Part = dict[str, Entry]
+Part = dict[str, StateValue]
 
 
 @dataclass
@@ -162,13 +162,13 @@ def _safetensors(path: Path) -> WeightsFile:
         slices = {name: file.get_slice(name) for name in names}
         content = {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
 
-    def entry(name: str, dtype: str, shape: tuple[int, ...]) -> Entry:
+    def entry(name: str, dtype: str, shape: tuple[int, ...]) -> StateValue:
         def read() -> Tensor:
             with safetensors.safe_open(path, "pt") as file:
                 tensor: Tensor = file.get_tensor(name)
                 return tensor
 
-        return Entry(torch.empty(shape, dtype=_FLOATS.get(dtype, torch.int64), device="meta"), read)
+        return StateValue(torch.empty(shape, dtype=_FLOATS.get(dtype, torch.int64), device="meta"), read)
 
     part = {name: entry(name, *facts) for name, facts in content.items()}
     return WeightsFile(path, dict(_split("", part)), names)
@@ -189,12 +189,12 @@ def _legacy(path: Path) -> WeightsFile:
 
 
 def _described(path: Path, content: Any, read: Callable[[Any], Tensor]) -> WeightsFile:
-    def entry(value: Any) -> Entry:
+    def entry(value: Any) -> StateValue:
         if isinstance(value, Stored):
-            return Entry(torch.empty(value.shape, dtype=value.dtype, device="meta"), lambda: read(value))
+            return StateValue(torch.empty(value.shape, dtype=value.dtype, device="meta"), lambda: read(value))
         if isinstance(value, Tensor):
-            return Entry(value.to("meta"), lambda: read(value))
-        return Entry(None, lambda: read(value))
+            return StateValue(value.to("meta"), lambda: read(value))
+        return StateValue(None, lambda: read(value))
 
     first = (
         content.state if isinstance(content, Unknown) and isinstance(content.state, dict) and not content else content

@@ -15,7 +15,7 @@ from cliprd.storage import Location
 
 
 @dataclass(frozen=True)
-class Promotion:
+class PromotionResult:
     """The result of `promote`.
 
     Attributes:
@@ -37,7 +37,7 @@ def promote(
     *,
     asked_by: Mapping[str, str],
     dry_run: bool = False,
-) -> Promotion:
+) -> PromotionResult:
     """Ask the gate about `student`, and follow it.
 
     Args:
@@ -55,9 +55,9 @@ def promote(
     decision = judge(params, student, benchmarks, output)
     already = decision["verdict"] == "champion"
     if dry_run:
-        return Promotion(decision, decision["champion"] if already else None, already)
+        return PromotionResult(decision, decision["champion"] if already else None, already)
     version = follow(params, student, benchmarks, decision, asked_by)
-    return Promotion(decision, version, already or decision["passed"])
+    return PromotionResult(decision, version, already or decision["passed"])
 
 
 def judge(params: Params, student: Location, benchmarks: Sequence[Location], output: Location) -> dict[str, Any]:

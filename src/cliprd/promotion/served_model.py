@@ -24,7 +24,7 @@ Row = tuple[str, Any]  # `image` or `text`, and its content
 TEMPLATES = ["a photo of a {c}."]
 
 
-class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow is untyped to mypy
+class ServedStudent(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow is untyped to mypy
     """A CLIP that open_clip loads from the folder `student`."""
 
     def load_context(self, context: Any) -> None:
@@ -95,4 +95,4 @@ def _picture(content: str | bytes, number: int) -> Image.Image:
         raise mlflow.MlflowException.invalid_parameter_value(f"row {number}: not a picture: {error}") from None
 
 
-mlflow.models.set_model(Student())
+mlflow.models.set_model(ServedStudent())

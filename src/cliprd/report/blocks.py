@@ -54,12 +54,12 @@ def bars(comparison: Mapping[str, Any], protocol: str, styles: Styles) -> dict[s
 def forests(comparison: Mapping[str, Any], protocol: str, styles: Styles) -> list[tuple[str, Markup]]:
     """(title, plot) of the paired differences: the mean over tasks first, then each task."""
     block = comparison["protocols"][protocol]["methods"]
-    rows: dict[str, list[forest.Row]] = defaultdict(list)
+    rows: dict[str, list[forest.ForestRow]] = defaultdict(list)
     for method, entry in block.items():
         if "difference" in entry:
-            rows["Mean over tasks"].append(forest.Row(method, styles[method], entry["difference"]["mean"]))
+            rows["Mean over tasks"].append(forest.ForestRow(method, styles[method], entry["difference"]["mean"]))
             for task, cell in entry["difference"]["tasks"].items():
-                rows[task].append(forest.Row(method, styles[method], cell))
+                rows[task].append(forest.ForestRow(method, styles[method], cell))
     return [(title, forest.forest(title, these, forest.domain(these))) for title, these in rows.items()]
 
 

@@ -20,13 +20,13 @@ from cliprd.report.results import (
     Answer,
     Confusion,
     Geometry,
-    History,
     Layout,
     Page,
     Picture,
     Query,
     Ranking,
     Sighting,
+    TrainingCurves,
     shown_classnames,
 )
 from cliprd.report.runs import Grid, Run
@@ -75,7 +75,7 @@ def gather(grid: Grid, content: Mapping[str, Any], sections: Mapping[str, Any]) 
     )
 
 
-def _history(method: str, seeded: tuple[int, Run]) -> History:
+def _history(method: str, seeded: tuple[int, Run]) -> TrainingCurves:
     seed, run = seeded
     assert run.student is not None
     rows = list(csv.DictReader(io.StringIO((run.student / "history.csv").read_text(encoding="utf-8"))))
@@ -86,7 +86,7 @@ def _history(method: str, seeded: tuple[int, Run]) -> History:
     between = names[names.index("loss") + 1 : names.index("grad_norm")]
     scales = tuple(name for name in between if name.endswith("scale"))
     terms = tuple(name for name in between if name not in scales)
-    return History(method=method, seed=seed, columns=columns, terms=terms, scales=scales)
+    return TrainingCurves(method=method, seed=seed, columns=columns, terms=terms, scales=scales)
 
 
 def _float(text: str | None) -> float:

@@ -21,7 +21,7 @@ def shown_classnames(names: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class History:
+class TrainingCurves:
     """One training: column name → values, all of equal length, including `step`; NaN for missing values."""
 
     method: str
@@ -167,7 +167,7 @@ class Page:
     """Everything on the page. `comparison` is the content of comparison.json."""
 
     comparison: Mapping[str, Any]
-    histories: Sequence[History] = ()
+    histories: Sequence[TrainingCurves] = ()
     queries: Sequence[Query] = ()
     sightings: Sequence[Sighting] = ()
     confusions: Sequence[Confusion] = ()

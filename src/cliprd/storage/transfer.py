@@ -24,21 +24,21 @@ _READ = 1 << 18  # at once; what is lost when a connection breaks
 _BATCH = 1000  # keys in one request to delete
 
 
-class Entry(NamedTuple):
+class ObjectInfo(NamedTuple):
     """What a listing says of an object; the ETag identifies its content."""
 
     size: int
     etag: str
 
 
-def keys(prefix: str) -> dict[str, Entry]:
+def keys(prefix: str) -> dict[str, ObjectInfo]:
     """All keys of the bucket that begin with the prefix of an address (not only those below it as a folder).
 
     Raises:
         InputError: no such bucket, forbidden. RetryableError: the network or the store failed.
     """
     bucket, start = split(prefix)
-    found: dict[str, Entry] = {}
+    found: dict[str, ObjectInfo] = {}
     more: dict[str, str] = {}
 
     def page() -> Any:
@@ -50,13 +50,13 @@ def keys(prefix: str) -> dict[str, Entry]:
 
     while True:
         reply = s3.retrying(page)
-        found |= {item["Key"]: Entry(item["Size"], item["ETag"]) for item in reply.get("Contents", ())}
+        found |= {item["Key"]: ObjectInfo(item["Size"], item["ETag"]) for item in reply.get("Contents", ())}
         if not reply["IsTruncated"]:
             return found
         more = {"ContinuationToken": reply["NextContinuationToken"]}
 
 
-def entries(url: str) -> dict[str, Entry]:
+def entries(url: str) -> dict[str, ObjectInfo]:
     """Relative name → size and ETag of every object in a folder."""
     prefix = split(url)[1].rstrip("/") + "/"
     found = keys(url.rstrip("/") + "/")
@@ -82,7 +82,7 @@ def versions(url: str) -> dict[str, str]:
     return {name: f"{entry.etag} {entry.size}" for name, entry in entries(url).items()}
 
 
-def head(url: str) -> Entry:
+def head(url: str) -> ObjectInfo:
     """Size and ETag of one object.
 
     Raises:
@@ -94,13 +94,13 @@ def head(url: str) -> Entry:
             reply = s3.client().get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
             # Not HEAD: a reply that breaks off within a header would give another size. A byte behind them proves them.
             if reply["Body"].read(1):
-                return Entry(int(reply["ContentRange"].rpartition("/")[2]), reply["ETag"])
+                return ObjectInfo(int(reply["ContentRange"].rpartition("/")[2]), reply["ETag"])
             if _is_empty(bucket, key, reply["ETag"]):  # a store that does not refuse a range of nothing
-                return Entry(0, reply["ETag"])
+                return ObjectInfo(0, reply["ETag"])
         raise RetryableError(f"{url}: the reply broke off.", "Try again.")
     except s3.Empty:
         with s3.errors(url):
-            return Entry(0, s3.client().head_object(Bucket=bucket, Key=key)["ETag"])
+            return ObjectInfo(0, s3.client().head_object(Bucket=bucket, Key=key)["ETag"])
 
 
 def _is_empty(bucket: str, key: str, version: str) -> bool:
@@ -114,7 +114,7 @@ def etag(url: str) -> str:
     return f"{found.etag} {found.size}"
 
 
-def upload(path: Path, url: str) -> Entry:
+def upload(path: Path, url: str) -> ObjectInfo:
     """Send a file, in parts where it is large. It is there whole or not at all.
 
     boto3 sends a checksum with each part, which the store checks (`AWS_REQUEST_CHECKSUM_CALCULATION`).
@@ -127,7 +127,7 @@ def upload(path: Path, url: str) -> Entry:
     """
     bucket, key = split(url)
 
-    def send() -> Entry:
+    def send() -> ObjectInfo:
         with path.open("rb") as file, s3.errors(url):
             size = os.fstat(file.fileno()).st_size
             s3.client().upload_fileobj(file, bucket, key, Config=_config(use_threads=size > PART))
@@ -219,8 +219,8 @@ def modified(url: str) -> datetime | None:
 
 
 def download(
-    url: str, path: Path, *, size: int | None = None, sha256: str | None = None, version: Entry | None = None
-) -> Entry:
+    url: str, path: Path, *, size: int | None = None, sha256: str | None = None, version: ObjectInfo | None = None
+) -> ObjectInfo:
     """Fetch an object, in parts where it is large, and move it into place when it is whole and what it should be.
 
     What an interrupted call has fetched lies in `.<name>.<version>.part` beside it; the next call goes on from there.

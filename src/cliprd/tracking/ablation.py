@@ -27,7 +27,7 @@ SHARED_VIEW = "mlflow.sharedViewState."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class AblationRow:
     """One training, or one method's mean over its seeds.
 
     Attributes:
@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class AblationTable:
     """One ablation.
 
     Attributes:
@@ -62,11 +62,11 @@ class Table:
     note: str
     headline: str = ""
     about: str = ""
-    methods: Sequence[Row]
-    runs: Sequence[Row]
+    methods: Sequence[AblationRow]
+    runs: Sequence[AblationRow]
 
 
-def tables(params: Params) -> list[Table]:
+def tables(params: Params) -> list[AblationTable]:
     """The ablations of `tracking.experiment`, the newest first; in each the best is first.
 
     Raises:
@@ -82,7 +82,7 @@ def tables(params: Params) -> list[Table]:
         if runs:
             note = parent.data.tags.get("mlflow.note.content", "").split(". Its children")[0]
             found.append(
-                Table(
+                AblationTable(
                     name=parent.info.run_name, note=note, runs=_sorted(runs), about=_about(verdicts),
                     methods=_sorted(_methods(parent.data.metrics, verdicts)),
                     headline=parent.data.tags.get(scores.HEADLINE, ""),
@@ -93,7 +93,7 @@ def tables(params: Params) -> list[Table]:
     return found
 
 
-def text(found: Iterable[Table]) -> str:
+def text(found: Iterable[AblationTable]) -> str:
     """For a terminal."""
     parts = []
     for table in found:
@@ -235,20 +235,20 @@ def _nothing(params: Params) -> InputError:
     )
 
 
-def _row(run: Any, protocol: str) -> Row:
+def _row(run: Any, protocol: str) -> AblationRow:
     """A training; its mean by the protocol of the last comparison, so that both tables speak of the same scores."""
     metrics = run.data.metrics
     by = f"/{protocol}" if f"score/mean/{protocol}" in metrics else ""
     terms = {key.removeprefix("loss/"): value for key, value in metrics.items() if key.startswith("loss/")}
     steps = [metric.step for metric in run.data._metric_objs if metric.key == "loss/total"]
     low = NOT_ABOVE if NOT_ABOVE in run.data.tags.get(scores.STANDING + by.replace("/", "."), "") else ""
-    return Row(
+    return AblationRow(
         name=run.info.run_name, status=run.info.status, score=_interval(metrics, f"mean{by}"), terms=terms, verdict=low,
         step=max(steps, default=0),
     )  # fmt: skip
 
 
-def _methods(metrics: Mapping[str, float], verdicts: Mapping[str, Any]) -> Iterable[Row]:
+def _methods(metrics: Mapping[str, float], verdicts: Mapping[str, Any]) -> Iterable[AblationRow]:
     """The models of the last comparison; metrics of earlier ones, of other methods or another reference, may remain."""
     if not verdicts:
         return
@@ -258,7 +258,7 @@ def _methods(metrics: Mapping[str, float], verdicts: Mapping[str, Any]) -> Itera
         word = "nothing to distil" if nothing and word not in ("", "reference") else word
         difference = None if word in ("", "reference") else _interval(metrics, f"difference/{name}")
         low = f"{word + ', ' if word else ''}{NOT_ABOVE}"
-        yield Row(
+        yield AblationRow(
             name=name, status="", score=_interval(metrics, f"mean/{name}"), difference=difference, terms={},
             verdict=low if name in verdicts["not_above_guessing"] else word,
         )  # fmt: skip
@@ -279,7 +279,7 @@ def _interval(metrics: Mapping[str, float], name: str) -> dict[str, float] | Non
     return {"value": value, "low": metrics.get(f"low/{name}", value), "high": metrics.get(f"high/{name}", value)}
 
 
-def _sorted(rows: Iterable[Row]) -> list[Row]:
+def _sorted(rows: Iterable[AblationRow]) -> list[AblationRow]:
     return sorted(rows, key=lambda row: (row.score is None, -(row.score or {}).get("value", 0.0), row.name))
 
 

@@ -29,7 +29,7 @@ MOST = 1000  # metrics in one request: MLflow's limit
 
 
 @dataclass(frozen=True)
-class Entry:
+class StepMetrics:
     """The metrics of a step; `time` in milliseconds since the epoch."""
 
     step: int
@@ -50,7 +50,7 @@ class Records:
         self._after = after
         self.latest: int | None = None
 
-    def read(self) -> list[Entry]:
+    def read(self) -> list[StepMetrics]:
         """Those that have come since the last call. A training writes a step's row of the history last."""
         history, pace, system = (tail.rows() for tail in self._tails)
         for row in pace:
@@ -63,7 +63,7 @@ class Records:
             beside = self._beside.pop(step, {})
             self.latest = int(beside.pop("time", 1000 * time.time()))  # an older cliprd has not noted it
             if step > self._after:
-                entries.append(Entry(step, self.latest, {**step_metrics(row), **beside}))
+                entries.append(StepMetrics(step, self.latest, {**step_metrics(row), **beside}))
         return entries
 
 
@@ -116,7 +116,7 @@ def last_step(client: Any, run_id: str) -> int:
     return max((metric.step for metric in client.get_metric_history(run_id, WITNESS)), default=0)
 
 
-def send(client: Any, run_id: str, entries: list[Entry]) -> None:
+def send(client: Any, run_id: str, entries: list[StepMetrics]) -> None:
     """Send entries in order. All of them have arrived when it returns."""
     from mlflow.entities import Metric
 

@@ -17,7 +17,7 @@ LABEL = 92
 
 
 @dataclass(frozen=True)
-class Row:
+class ForestRow:
     """One line of a forest plot; `interval` has value, low and high as shares of 1."""
 
     label: str
@@ -36,12 +36,12 @@ def spread(interval: Mapping[str, float], *, sign: bool = False) -> str:
     return f"{points(interval['value'], sign=sign)} [{low}, {high}]"
 
 
-def domain(rows: Sequence[Row]) -> tuple[float, float]:
+def domain(rows: Sequence[ForestRow]) -> tuple[float, float]:
     """Range, in points, that shows all intervals and zero."""
     return padded([0.0, *(100 * row.interval[end] for row in rows for end in ("low", "high"))], share=0.08)
 
 
-def forest(title: str, rows: Sequence[Row], reach: tuple[float, float]) -> Markup:
+def forest(title: str, rows: Sequence[ForestRow], reach: tuple[float, float]) -> Markup:
     """Rows against a zero line; a mark is hollow if its interval contains zero, else filled."""
     height = len(rows) * ROW + 34
     x = Scale(*reach, LABEL, WIDTH - 12)
@@ -54,7 +54,7 @@ def forest(title: str, rows: Sequence[Row], reach: tuple[float, float]) -> Marku
     return canvas(WIDTH, height, parts, label=f"{title}: paired differences in points with their intervals")
 
 
-def _forest_row(row: Row, x: Scale, y: float) -> Markup:
+def _forest_row(row: ForestRow, x: Scale, y: float) -> Markup:
     low, value, high = (x(100 * row.interval[key]) for key in ("low", "value", "high"))
     spans = row.interval["low"] <= 0 <= row.interval["high"]
     return group(

@@ -33,7 +33,7 @@ class Box(NamedTuple):
         )
 
 
-class Place(NamedTuple):
+class LabelPlace(NamedTuple):
     """A label's anchor point on its baseline, and its bounding box."""
 
     x: float
@@ -62,7 +62,7 @@ def around(x: float, y: float, reach: float) -> Box:
 
 def place(
     text: str, x: float, y: float, *, font: float, reach: float, taken: Iterable[Box], frame: Box, rings: int = 1
-) -> Place | None:
+) -> LabelPlace | None:
     """The nearest free position beside the mark at (x, y), or None if there is none.
 
     Args:
@@ -78,7 +78,7 @@ def place(
         left = at - {"start": 0.0, "middle": length / 2, "end": length}[anchor]
         box = Box(left, base - 0.8 * font, left + length, base + 0.25 * font)
         if box.within(frame) and not any(box.overlaps(other) for other in boxes):
-            return Place(at, base, anchor, box)
+            return LabelPlace(at, base, anchor, box)
     return None
 
 

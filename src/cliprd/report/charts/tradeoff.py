@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from cliprd.formatting import figure, number
 from cliprd.report.charts.forest import spread
-from cliprd.report.charts.labels import Box, Place, around, place
+from cliprd.report.charts.labels import Box, LabelPlace, around, place
 from cliprd.report.palette import Style, marker
 from cliprd.report.results import Measured
 from cliprd.report.svg import Scale, canvas, element, group, padded, tip
@@ -87,7 +87,7 @@ def _labels(points: Sequence[Point], x: Scale, y: Scale) -> list[Markup]:
     parts = []
     for point, (px, py) in zip(points, centres, strict=True):
 
-        def free(taken: Sequence[Box], name: str = point.label, px: float = px, py: float = py) -> Place | None:
+        def free(taken: Sequence[Box], name: str = point.label, px: float = px, py: float = py) -> LabelPlace | None:
             return place(name, px, py, font=FONT, reach=REACH, taken=taken, frame=FRAME, rings=RINGS)
 
         position = free([*taken, *whiskers]) or free(taken)  # if crowded, over a whisker, but never over a mark
