@@ -86,6 +86,12 @@ _REMEDIES = {
 _OF_INPUT = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP}
 
 
+def of_exit_code(code: int) -> type[CliprdError]:
+    """The class here that ends a process with this exit code; `CliprdError`, a defect, for any other."""
+    kinds = [kind for kind in CliprdError.__subclasses__() if kind.__module__ == __name__]
+    return next((kind for kind in kinds if kind.exit_code == code), CliprdError)
+
+
 def of_system(error: OSError, place: object = None) -> CliprdError | None:
     """An operating system's error as a CliprdError; None if it has neither an error number nor a file.
 

@@ -40,12 +40,6 @@ def with_retries(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return call(*args, **kwargs)
 
 
-def error_class(exit_code: int) -> type[CliprdError]:
-    """The class of `cliprd.errors` that ends a process with this exit code; `CliprdError`, a defect, for any other."""
-    kinds = [kind for kind in CliprdError.__subclasses__() if kind.__module__ == CliprdError.__module__]
-    return next((kind for kind in kinds if kind.exit_code == exit_code), CliprdError)
-
-
 @contextlib.contextmanager
 def reporting() -> Iterator[None]:
     """An error inside the block becomes one line, also for Kubernetes, and ends the process with its exit code."""

@@ -22,9 +22,9 @@ from cliprd.artifact import identity, manifest
 from cliprd.artifact.folder import await_finished, fetch_folder
 from cliprd.artifact.manifest import Manifest
 from cliprd.artifact.pointer import resolve, write_pointer
-from cliprd.errors import CliprdError, InputError, ParamsError
+from cliprd.errors import CliprdError, InputError, ParamsError, of_exit_code
 from cliprd.files import digest
-from cliprd.kubeflow.retry import error_class, local_folder, reporting, with_retries
+from cliprd.kubeflow.retry import local_folder, reporting, with_retries
 from cliprd.kubeflow.values import whole_numbers
 from cliprd.machine import limit_threads
 from cliprd.models.plugin import code_in
@@ -180,7 +180,7 @@ def _failing_at_once(record: str) -> Iterator[None]:
         with_retries(storage.remove, record)
     elif data := with_retries(storage.read_bytes, record):
         known = json.loads(data)
-        raise error_class(known["exit_code"])(known["problem"], known["remedy"])
+        raise of_exit_code(known["exit_code"])(known["problem"], known["remedy"])
     try:
         yield
     except CliprdError as error:

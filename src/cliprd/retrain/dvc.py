@@ -24,7 +24,7 @@ import yaml
 
 from cliprd import storage
 from cliprd.artifact import manifest
-from cliprd.errors import CliprdError, InputError, MachineError, ParamsError, RetryableError
+from cliprd.errors import CliprdError, InputError, MachineError, ParamsError, RetryableError, of_exit_code
 from cliprd.extras import install
 from cliprd.files import atomic_write, sweep_beside
 from cliprd.lineage import inputs
@@ -312,7 +312,7 @@ def _stage_failure(lines: Sequence[str]) -> CliprdError:
     messages = [line.partition("cliprd: error: ")[2] for line in lines if "cliprd: error: " in line]
     if not messages and (lost := [line for line in lines if "Unable to acquire lock" in line]):
         return MachineError(f"dvc repro: {lost[-1]}", "Wait for the other dvc command.")
-    error = next((kind for kind in CliprdError.__subclasses__() if kind.exit_code == code), CliprdError)
+    error = of_exit_code(code)
     return error(f"dvc repro: {messages[-1] if messages else _last(lines)}", "The champion stays as it was.")
 
 

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from cliprd.errors import CliprdError, RetryableError
-from cliprd.kubeflow.retry import error_class
+from cliprd.errors import CliprdError, RetryableError, of_exit_code
 from cliprd.kubeflow.trainjob.cluster import Cluster
 from cliprd.kubeflow.trainjob.spec import FINAL_CODES
 
@@ -109,7 +108,7 @@ def _finished(job: Mapping[str, Any], endings: Sequence[Ending]) -> bool:
         return True
     for ending in endings:
         if ending.code in FINAL_CODES:
-            raise error_class(ending.code)(f"Pod {ending.pod}: {ending}")
+            raise of_exit_code(ending.code)(f"Pod {ending.pod}: {ending}")
     if state == "failed":
         (why,) = (condition for condition in _conditions(job) if condition["type"] == "Failed")
         reason = f"{why.get('reason') or 'Failed'}: {why.get('message') or '-'}".rstrip(".")
