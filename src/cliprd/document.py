@@ -55,8 +55,9 @@ class _Dumper(yaml.SafeDumper):
     """Quotes text that YAML 1.1 or 1.2 would read as another type."""
 
     def represent_str(self, data: str) -> ScalarNode:
-        """Use double quotes if a plain scalar would fold line breaks."""
-        return self.represent_scalar(f"{_TAG}str", data, style=None if data.isprintable() else '"')
+        """Use double quotes if a plain scalar would fold line breaks, and a block for a text of many lines."""
+        block = data.count("\n") > 3 and data.replace("\n", "").isprintable()
+        return self.represent_scalar(f"{_TAG}str", data, style=None if data.isprintable() else "|" if block else '"')
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import boto3
 import pytest
+import yaml
 
 import docker
+from cliprd import params
 from cliprd.artifact import manifest
+from cliprd.kubeflow.argo import PARAMS, compile_argo
 from tests import docker_engine, s3_server
 from tests.integration.pipeline import make, run
+from tests.kubeflow.test_argo_alone import commands
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 SMALL = (
@@ -287,6 +291,30 @@ def bucket(tmp_path, repo):
             if path.is_file():
                 client.upload_file(str(path), "bucket", path.relative_to(repo).as_posix())
         yield root, {**env, "CLIPRD_SCRATCH": str(tmp_path / "scratch")}
+
+
+def test_a_workflow_of_argo_alone_is_done_by_its_containers_commands(repo, image, bucket, tmp_path):
+    root, env = bucket
+    overrides = [
+        *SMALL[:3], "data.path=s3://bucket/data/train", "benchmark.tasks=s3://bucket/data/benchmark",
+        "kubernetes.store=s3://bucket/store", "distill.method=clip_kd",
+    ]  # fmt: skip
+    spec = yaml.safe_load(compile_argo("distill", params.load(repo / "params.yaml", overrides), image))["spec"]
+    given = tmp_path / "params.yaml"
+    given.write_text(spec["arguments"]["parameters"][0]["value"], encoding="utf-8")
+    given.chmod(0o644)
+    for _, (program, *arguments) in commands(spec):
+        docker.from_env().containers.run(  # raises where it fails
+            image, arguments, entrypoint=program, environment={k: v for k, v in env.items() if k.startswith("AWS_")},
+            network_mode="host", user="10001:10001", read_only=True, tmpfs={"/tmp": ""}, cap_drop=["ALL"],
+            volumes={str(given): {"bind": PARAMS, "mode": "ro"}}, remove=True,
+        )  # fmt: skip
+    made = root / "store" / "argo" / "distill"
+    student = manifest.verify(made / "students" / "clip_kd-0", stage="distill")
+    assert student.params["distill"]["method"] == "clip_kd"
+    compared = manifest.verify(made / "reports", stage="compare")
+    assert set(json.loads((made / "reports" / "metrics" / "clip_kd.json").read_text())) > {"mean"}
+    assert compared.inputs["student/clip_kd-0"] == student.fingerprint
 
 
 def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):

@@ -17,7 +17,11 @@ def add(commands: Commands) -> None:
         "pipeline", "Kubeflow pipelines: compile, run here, submit to a cluster", "Kubeflow pipelines."
     )
     actions = Commands(pipeline, "action", "ACTION", required=True)
-    written = _action(actions, "compile", _compile, "write the pipeline as YAML for Kubeflow Pipelines")
+    written = _action(
+        actions, "compile", _compile, "write the pipeline as YAML for Kubeflow Pipelines, or for Argo alone"
+    )
+    written.add_argument("--format", choices=("kfp", "argo"), default="kfp", help="for which of them; default: kfp")
+    written.add_argument("--cron", metavar="FIELDS", help="with --format argo: a CronWorkflow, as '0 3 * * *'")
     written.add_argument("--output", type=local_path, metavar="FILE", help="file to write; default: standard output")
     here = _action(actions, "run", _run, "run the pipeline on this machine; finished steps are not run again")
     here.add_argument("--local", choices=("docker", "process"), required=True, help="steps in containers or processes")
@@ -92,11 +96,19 @@ def _image(options: argparse.Namespace) -> int:
 
 
 def _compile(options: argparse.Namespace) -> int:
+    from cliprd.errors import ParamsError
+
     tree, image = parameters_and_image(options)
     from cliprd.files import atomic_write, sweep_beside
+    from cliprd.kubeflow.argo import compile_argo
     from cliprd.kubeflow.compile import compile_pipeline
 
-    text = compile_pipeline(options.pipeline, tree, image)
+    if options.format == "argo":
+        text = compile_argo(options.pipeline, tree, image, cron=options.cron)
+    elif options.cron:
+        raise ParamsError("--cron needs --format argo.", "On Kubeflow Pipelines, use `cliprd pipeline schedule`.")
+    else:
+        text = compile_pipeline(options.pipeline, tree, image)
     if options.output is None:
         sys.stdout.write(text)
     else:

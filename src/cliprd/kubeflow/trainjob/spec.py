@@ -22,7 +22,8 @@ import yaml
 from cliprd import document
 from cliprd.errors import CliprdError, ParamsError
 from cliprd.files import digest
-from cliprd.params import Kubernetes, Params, Resources, Section
+from cliprd.kubeflow.pods import pod_spec
+from cliprd.params import Kubernetes, Params, Section
 from cliprd.storage import Location, is_s3
 
 Form = Literal["trainjob", "pytorchjob"]
@@ -33,7 +34,6 @@ API = {
     "PyTorchJob": "kubeflow.org/v1",
 }
 CONTAINER = {"trainjob": "node", "pytorchjob": "pytorch"}  # the engines look for these names
-USER = 10001  # as in docker/Dockerfile
 PORT = 29500  # of the rendezvous; both engines' default
 FINAL_CODES = sorted({1, *(kind.exit_code for kind in CliprdError.__subclasses__() if not kind.retryable)})
 """Exit codes of non-retryable errors."""
@@ -66,12 +66,13 @@ def job_objects(
     for name, folder in {"shards": shards, "cache": cache, "output": output}.items():
         _check_shared(name, str(folder), params.kubernetes)
         command += [f"--{name}", str(folder)]
-    pod = _pod(params.kubernetes, image, command, CONTAINER[form])
+    resources, port = params.kubernetes.resources("distill"), {"name": "pytorchjob-port", "containerPort": PORT}
+    pod = pod_spec(params.kubernetes, resources, image, command, CONTAINER[form], ports=[port])
     build = _trainjob if form == "trainjob" else _pytorchjob
     job = _Job(
         nodes,
         params.kubernetes.retries * nodes,
-        _resources(params.kubernetes).timeout,
+        resources.timeout,
         params.kubernetes.ttl_seconds,
         {**LABELS, **params.kubernetes.queue_labels},
     )
@@ -136,88 +137,6 @@ def _pytorchjob(name: str, pod: dict[str, Any], asked: _Job) -> list[dict[str, A
 
 def _object(kind: str, name: str, spec: dict[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
     return {"apiVersion": API[kind], "kind": kind, "metadata": {"name": name, "labels": dict(labels)}, "spec": spec}
-
-
-def _pod(kubernetes: Kubernetes, image: str, command: list[str], container: str) -> dict[str, Any]:
-    """A node's pod: not root, with a read-only root file system, no capabilities and no token of the cluster."""
-    resources = _resources(kubernetes)
-    amounts = {"cpu": resources.cpu, "memory": resources.memory}
-    amounts[resources.accelerator or ""] = str(resources.accelerators or "")
-    limits = {name: amount for name, amount in amounts.items() if amount}
-    volumes: list[dict[str, Any]] = [
-        {"name": "scratch", "emptyDir": _limit(resources.scratch)},
-        {"name": "shm", "emptyDir": {"medium": "Memory", **_limit(resources.shared_memory)}},
-    ]
-    mounts = [{"name": "scratch", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108
-    for number, volume in enumerate(kubernetes.volumes):
-        volumes.append({"name": f"data-{number}", "persistentVolumeClaim": {"claimName": volume.claim}})
-        mounts.append({"name": f"data-{number}", "mountPath": volume.path})
-    spec = {
-        "automountServiceAccountToken": False,
-        "securityContext": {
-            "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [
-            {
-                "name": container,
-                "image": image,
-                "command": command,
-                "env": _environment(kubernetes),
-                "ports": [{"name": "pytorchjob-port", "containerPort": PORT}],
-                "resources": {"limits": limits, "requests": dict(limits)},
-                "volumeMounts": mounts,
-                "securityContext": {
-                    "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
-                "terminationMessagePolicy": "FallbackToLogsOnError",  # the log's last line is the error
-            }
-        ],
-        "volumes": volumes,
-        "nodeSelector": dict(resources.node_selector),
-        "affinity": _affinity(resources),
-        "tolerations": [
-            {"operator": "Equal" if toleration.value else "Exists", **toleration.model_dump(exclude_none=True)}
-            for toleration in resources.tolerations
-        ],
-        "imagePullSecrets": [{"name": name} for name in kubernetes.image_pull_secrets],
-    }  # fmt: skip
-    return {key: value for key, value in spec.items() if value not in ({}, [])}
-
-
-def _affinity(resources: Resources) -> dict[str, Any]:
-    """As Kubeflow Pipelines makes it of the same parameters: one of the required terms suffices."""
-    required, preferred = [], []
-    for affinity in resources.node_affinity:
-        term = {"matchExpressions": [one.model_dump(mode="json") for one in affinity.match]}
-        if affinity.weight is None:
-            required.append(term)
-        else:
-            preferred.append({"weight": affinity.weight, "preference": term})
-    nodes = {
-        **({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": required}} if required else {}),
-        **({"preferredDuringSchedulingIgnoredDuringExecution": preferred} if preferred else {}),
-    }
-    return {"nodeAffinity": nodes} if nodes else {}
-
-
-def _limit(size: str | None) -> dict[str, Any]:
-    return {"sizeLimit": size} if size else {}
-
-
-def _resources(kubernetes: Kubernetes) -> Resources:
-    return kubernetes.steps.get("distill", kubernetes.default)
-
-
-def _environment(kubernetes: Kubernetes) -> list[dict[str, Any]]:
-    plain = [{"name": name, "value": value} for name, value in kubernetes.environment.items()]
-    secrets = [
-        {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": key}}}
-        for secret in kubernetes.secrets
-        for key, variable in secret.keys.items()
-    ]
-    return plain + secrets
 
 
 def _settings(params: Params) -> list[str]:
