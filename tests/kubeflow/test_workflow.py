@@ -90,7 +90,8 @@ def test_offloaded_nodes_are_known_to_be_elsewhere():
 
 
 @pytest.mark.parametrize("text", ["not base64!", base64.b64encode(b"not gzip").decode(),
-                                  base64.b64encode(gzip.compress(b"{}" * 99)[:20]).decode()])  # fmt: skip
+                                  base64.b64encode(gzip.compress(b"{}" * 99)[:20]).decode()],
+                         ids=["no base64", "no gzip", "cut"])  # fmt: skip
 def test_damaged_nodes_are_an_error(text):
     with pytest.raises(InputError, match="compressedNodes cannot be read"):
         read_workflow({"metadata": {"name": "x"}, "status": {"compressedNodes": text}})
