@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 CLI = [sys.executable, "-m", "cliprd.cli"]
 RANK = "tests.distill.rank"
-MINUTE = 60
+LONGEST = 300  # seconds, of a start or an end on a busy machine: what is asserted is that it comes, and how
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def command(rooms, output, *overrides, **options):
 
 
 def wait_for(what, process):
-    until = time.monotonic() + 5 * MINUTE  # start-up on a busy machine; what is asserted is how soon things end
+    until = time.monotonic() + LONGEST
     while not (found := what()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
@@ -109,7 +109,7 @@ def test_torchrun_by_hand(rooms, two, tmp_path):
 
 
 def strike(arguments, output, number, rank):
-    """Send `number` to rank `rank` of a training in the middle of its steps; the end of it, within a minute."""
+    """Send `number` to rank `rank` of a training in the middle of its steps; the end of it."""
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list(output.glob(".checkpoint/step-*.json")), process)
     ranks = {}
@@ -118,7 +118,7 @@ def strike(arguments, output, number, rank):
         ranks |= {entry: int(pid) for entry in environment if entry.startswith("RANK=")}
     assert set(ranks) == {"RANK=0", "RANK=1"}
     os.kill(ranks[f"RANK={rank}"], number)
-    _, stderr = process.communicate(timeout=MINUTE)
+    _, stderr = process.communicate(timeout=LONGEST)
     assert not any(map(is_alive, ranks.values()))
     assert not (output / "manifest.json").exists()
     return process.returncode, stderr
@@ -135,7 +135,7 @@ def test_a_signal_to_the_command_ends_all_ranks_with_one_line(rooms, tmp_path, n
     wait_for(lambda: list(output.glob(".checkpoint/step-*.json")), process)
     ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=MINUTE)
+    _, stderr = process.communicate(timeout=LONGEST)
     assert process.returncode == code
     (line,) = stderr.splitlines()
     assert line.startswith("cliprd: error: ")
@@ -191,7 +191,7 @@ def test_a_rank_that_dies_or_hangs_ends_a_torchrun_by_hand(rooms, tmp_path, numb
         assert any(line.endswith(f"goes on from step {saved} of 15000\n") for line in process.stderr)
     finally:
         process.terminate()  # torchrun ends its ranks
-        process.communicate(timeout=MINUTE)
+        process.communicate(timeout=LONGEST)
 
 
 @pytest.mark.integration
@@ -219,7 +219,7 @@ def test_a_signal_to_the_parent_ends_the_children(tmp_path, number):
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len([file for file in tmp_path.iterdir() if file.stat().st_size]) == 2, process)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=MINUTE)
+    _, stderr = process.communicate(timeout=LONGEST)
     assert (process.returncode, stderr) == (-number, "")
     until = time.monotonic() + 5
     pids = [int(file.read_text()) for file in tmp_path.iterdir()]

@@ -12,7 +12,7 @@ from cliprd.distill import machines
 from cliprd.distill.machines import Nodes
 from cliprd.errors import MachineError, RetryableError
 from tests.distill.test_distributed import assert_near, history
-from tests.distill.test_launch import MINUTE, ROOT, command, wait_for
+from tests.distill.test_launch import LONGEST, ROOT, command, wait_for
 from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
@@ -71,7 +71,7 @@ def test_two_machines_make_what_two_processes_make(rooms, tmp_path):
         _, err = process.communicate(timeout=300)
         assert (process.returncode, err) == (0, "")
     assert manifest.verify(tmp_path / "student").files == manifest.verify(tmp_path / "one").files  # bit for bit
-    assert start(arguments, 1, port).wait(MINUTE) == 0  # comes back when all is done: waits for nobody
+    assert start(arguments, 1, port).wait(LONGEST) == 0  # comes back when all is done: waits for nobody
 
 
 @pytest.mark.integration
@@ -85,10 +85,10 @@ def test_a_lost_machine_comes_back_and_the_training_goes_on(rooms, tmp_path, los
     started = [start(arguments, rank, port) for rank in (0, 1)]
     wait_for(lambda: list(output.glob(".checkpoint/step-*.json")), started[lost])
     os.kill(started[lost].pid, signal.SIGKILL)
-    _, err = started[1 - lost].communicate(timeout=MINUTE)
+    _, err = started[1 - lost].communicate(timeout=LONGEST)
     assert started[1 - lost].returncode == 75, err
     assert err.splitlines()[-1].startswith("cliprd: error: ")  # torch's store tells of the broken connection above it
-    started[lost].communicate(timeout=MINUTE)
+    started[lost].communicate(timeout=LONGEST)
     assert not (output / "manifest.json").exists()
     for process in [start(arguments, rank, port) for rank in (1, 0)]:
         assert process.wait(300) == 0
@@ -100,5 +100,5 @@ def test_a_lost_machine_comes_back_and_the_training_goes_on(rooms, tmp_path, los
 def test_wrong_input_ends_each_machine_with_its_own_code(rooms, tmp_path):
     arguments, port = command(rooms, tmp_path / "student", "--set", "augmentation.seed=4"), free_port()
     started = [start(arguments, rank, port) for rank in (0, 1)]
-    said = [process.communicate(timeout=MINUTE)[1] for process in started]
+    said = [process.communicate(timeout=LONGEST)[1] for process in started]
     assert [process.returncode for process in started] == [3, 3], said
