@@ -131,3 +131,6 @@ def test_the_command_writes_it(tmp_path, capsys):
     assert yaml.safe_load(output.read_text(encoding="utf-8")) == workflow("distill")
     assert cli.main([*command, "--cron", "0 3 * * *"]) == 2
     assert "--cron needs --format argo" in capsys.readouterr().err
+    for wrong, words in (("every night", "--cron"), ("0 61 * * *", "hour"), ("0 0 3 * * *", "seconds")):
+        assert cli.main([*command, "--format", "argo", "--set", STORE, "--cron", wrong]) == 2
+        assert words in capsys.readouterr().err

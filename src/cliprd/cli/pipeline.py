@@ -100,14 +100,16 @@ def _compile(options: argparse.Namespace) -> int:
 
     tree, image = parameters_and_image(options)
     from cliprd.files import atomic_write, sweep_beside
-    from cliprd.kubeflow.argo import compile_argo
-    from cliprd.kubeflow.compile import compile_pipeline
 
     if options.format == "argo":
+        from cliprd.kubeflow.argo import compile_argo
+
         text = compile_argo(options.pipeline, tree, image, cron=options.cron)
-    elif options.cron:
+    elif options.cron is not None:
         raise ParamsError("--cron needs --format argo.", "On Kubeflow Pipelines, use `cliprd pipeline schedule`.")
     else:
+        from cliprd.kubeflow.compile import compile_pipeline
+
         text = compile_pipeline(options.pipeline, tree, image)
     if options.output is None:
         sys.stdout.write(text)

@@ -54,8 +54,10 @@ def compile_argo(name: str, params: Params, image: str, *, cron: str | None = No
         cron: five fields; makes a `CronWorkflow`, of which one runs at a time.
 
     Raises:
-        ParamsError: there is no store; or a parameter would have no effect.
+        ParamsError: there is no store; a parameter would have no effect; or `cron` is none of Argo's.
     """
+    if cron is not None:
+        _check_cron(cron)
     kubernetes = params.kubernetes
     if not kubernetes.store:
         raise ParamsError(
@@ -83,8 +85,16 @@ def compile_argo(name: str, params: Params, image: str, *, cron: str | None = No
     return f"# Made by `cliprd pipeline compile`; do not edit.\n{text}"
 
 
+def _check_cron(expression: str) -> None:
+    from cliprd.kubeflow import schedule
+
+    schedule.cron(expression)
+    if len(expression.split()) == 6:
+        raise ParamsError(f"--cron '{expression}': Argo knows no seconds.", "Give five fields: minute to weekday.")
+
+
 def _object(name: str, spec: dict[str, Any], cron: str | None) -> dict[str, Any]:
-    if not cron:
+    if cron is None:
         metadata = {"generateName": f"cliprd-{name}-", "labels": LABELS}
         return {"apiVersion": API, "kind": "Workflow", "metadata": metadata, "spec": spec}
     timed = {"schedules": [cron], "concurrencyPolicy": "Forbid", "workflowSpec": spec}
