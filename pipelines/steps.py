@@ -111,9 +111,9 @@ class Steps:
             made = self.teacher(**teacher, store=store, shards=prepared.outputs["shards"])
         shards, model = prepared.outputs["shards"], made.outputs["model"]
         embedding = {
-            **{"settings": inputs["cache"], "augmentation": inputs["augmentation"], "store": store},
-            **{"shards": shards, "teacher": model},
-        }
+            "settings": inputs["cache"], "augmentation": inputs["augmentation"], "store": store, "shards": shards,
+            "teacher": model,
+        }  # fmt: skip
         if fused:
             cache = self.cache(**embedding, part="")
         else:
@@ -135,16 +135,18 @@ class Steps:
     def evaluation(self, inputs: Inputs, teacher: TeacherSide, model: Any) -> dict[str, Any]:
         """Arguments of the benchmark of a student."""
         return {
-            **{"settings": inputs["benchmark"], "tracking": inputs["tracking"], "store": inputs["store"]},
-            **{"tasks": teacher.tasks, "model": model, "reference": teacher.scores},
-        }
+            "settings": inputs["benchmark"], "tracking": inputs["tracking"], "store": inputs["store"],
+            "tasks": teacher.tasks, "model": model, "reference": teacher.scores,
+        }  # fmt: skip
 
     def student_side(self, inputs: Inputs, teacher: TeacherSide, *, method: Any, seed: Any) -> StudentSide:
         """One student and its scores, in one pod where pods are joined and one node trains."""
         if self.kubernetes.fuse and self.kubernetes.nodes == 1:
             both = self.distill_benchmark(
                 **self._training(inputs, teacher, method, seed),
-                **{"evaluation": inputs["benchmark"], "tasks": teacher.tasks, "reference": teacher.scores},
+                evaluation=inputs["benchmark"],
+                tasks=teacher.tasks,
+                reference=teacher.scores,
             ).outputs
             return StudentSide(both["model"], both["results"], both["student"], both["benchmark"])
         trained = self.distilled(inputs, teacher, method=method, seed=seed).outputs
@@ -155,7 +157,10 @@ class Steps:
         return {
             "settings": inputs["distill"],
             **{name: inputs[name] for name in ("student", "augmentation", "tracking", "store")},
-            **{"method": method, "seed": seed, "shards": teacher.shards, "cache": teacher.cache},
+            "method": method,
+            "seed": seed,
+            "shards": teacher.shards,
+            "cache": teacher.cache,
         }
 
 

@@ -81,6 +81,44 @@ def test_the_steps_of_a_pipeline(name, more):
     assert set(steps(compiled(name)[0])) == SHARED | more
 
 
+@pytest.mark.parametrize(
+    ("name", "nodes", "own"),
+    [
+        ("distill", 1, {"distill", "benchmark-report"}),
+        ("distill", 2, {"distill-nodes", "benchmark-report"}),
+        ("ablation", 1, {"distill-benchmark", "compare-stored"}),
+        ("ablation", 2, {"distill-nodes", "benchmark", "compare-stored"}),
+        ("retrain", 1, {"distill-benchmark", "gate", "promote", "refuse", "record"}),
+    ],
+)
+def test_the_steps_of_a_pipeline_that_joins_them(name, nodes, own):
+    spec = compiled(name, "kubernetes.fuse=true", "kubernetes.store=s3://b/p", f"kubernetes.nodes={nodes}")[0]
+    assert set(steps(spec)) == {"plan", "prepare-teacher", "cache", "benchmark-teacher"} | own
+    assert "cache_parts" not in spec["root"]["inputDefinitions"]["parameters"]  # it would have no effect
+
+
+def test_a_joined_step_asks_for_what_its_one_named_part_does():
+    large, small = "kubernetes.steps.distill={cpu: '8'}", "kubernetes.steps.benchmark={cpu: '1'}"
+    executors = compiled("ablation", "kubernetes.fuse=true", large)[0]["deploymentSpec"]["executors"]
+    assert executors["exec-distill-benchmark"]["container"]["resources"]["resourceCpuLimit"] == "8"
+    assert executors["exec-cache"]["container"]["resources"]["resourceCpuLimit"] == "2"  # of kubernetes.default
+    own = "kubernetes.steps.distill_benchmark={cpu: '4'}"
+    executors = compiled("ablation", "kubernetes.fuse=true", large, small, own)[0]["deploymentSpec"]["executors"]
+    assert executors["exec-distill-benchmark"]["container"]["resources"]["resourceCpuLimit"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["kubernetes.steps.distill={cpu: '8'}", "kubernetes.steps.benchmark={cpu: '1'}"], "name distill_benchmark"),
+        (["kubernetes.cache_parts=2"], "cache_parts = 2 and fuse"),
+    ],
+)
+def test_steps_that_cannot_be_joined_are_refused(overrides, words):
+    with pytest.raises(ParamsError, match=words):
+        params.load(ROOT / "params.yaml", ["kubernetes.fuse=true", *overrides])
+
+
 def test_nothing_is_promoted_unless_the_gate_says_so_and_the_end_is_always_recorded():
     spec = compiled("retrain")[0]
     (branch,) = (part for part in spec["components"].values() if "promote" in part.get("dag", {}).get("tasks", {}))
