@@ -15,7 +15,7 @@ demo: setup            ## the whole pipeline on the embedded images, the ablatio
 	@echo "Report: reports/index.html     Runs: mlflow ui --backend-store-uri sqlite:///mlflow.db"
 
 test: setup            ## every test
-	pytest -n 3 --dist loadfile
+	pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: lint            ## lint, types and the unit tests
 	pytest -n 2 --dist loadfile -m "not integration and not slow"

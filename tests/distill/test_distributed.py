@@ -50,7 +50,7 @@ def assert_near(one, other):
 def ranks(rooms, tmp_path_factory):
     """What `ranks.py` leaves."""
     output = tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.distill.ranks", str(rooms), str(output)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -29,7 +29,6 @@ LONGEST = 300  # seconds, of a start or an end on a busy machine: what is assert
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 

@@ -12,7 +12,7 @@ from cliprd.distill import machines
 from cliprd.distill.machines import Nodes
 from cliprd.errors import MachineError, RetryableError
 from tests.distill.test_distributed import assert_near, history
-from tests.distill.test_launch import LONGEST, ROOT, command, wait_for
+from tests.distill.test_launch import LONGEST, command, wait_for
 from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,6 @@ SET = {"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "localhost", 
 def _environment(monkeypatch):
     for name in (*SET, "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 

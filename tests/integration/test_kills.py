@@ -25,7 +25,7 @@ def attempts(job, folder, most, environment=None):
     folder.mkdir(exist_ok=True)
     ran = subprocess.run(
         [sys.executable, "-m", "tests.integration.kills", job, str(folder), str(most)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+        env={**os.environ, **(environment or {})},
         cwd=ROOT,
         capture_output=True,
         text=True,

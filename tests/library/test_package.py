@@ -12,7 +12,6 @@ import yaml
 from cliprd.artifact import manifest
 from cliprd.stages import prepare
 from tests.distill import rooms
-from tests.integration.pipeline import ROOT
 from tests.library.test_docs import PACKAGE, blocks
 
 
@@ -47,7 +46,8 @@ def work(tmp_path_factory):
 
 
 def cliprd(work, site, *words):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [site, ROOT] if site else [ROOT]))}
+    path = [*([str(site)] if site else []), os.environ["PYTHONPATH"]]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     command = [sys.executable, "-m", "cliprd", *words]
     return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
 

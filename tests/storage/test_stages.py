@@ -206,7 +206,7 @@ def test_a_set_larger_than_the_disk_trains_from_a_bounded_cache(trained, url, sc
 def test_a_killed_training_goes_on_on_another_machine(trained, url, tmp_path, monkeypatch, moment):
     """SIGKILL, and the rerun finds an empty disk: the student is the same to the last byte."""
     output = f"{url}/student"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.storage.child", str(trained), output, moment]
     killed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -245,7 +245,7 @@ def test_two_steps_that_do_the_same_at_once_make_it_once(trained, bucket, url, t
     )
 
     def start(name):
-        env = {**os.environ, "CLIPRD_SCRATCH": str(tmp_path / f"scratch-{name}"), "PYTHONPATH": str(ROOT)}
+        env = {**os.environ, "CLIPRD_SCRATCH": str(tmp_path / f"scratch-{name}")}
         command = [sys.executable, str(task), str(trained), str(tmp_path / name)]
         return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

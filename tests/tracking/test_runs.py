@@ -15,7 +15,6 @@ from mlflow import MlflowClient
 from cliprd import tracking
 from cliprd.tracking import follow, records, runs
 from cliprd.tracking.training import ABLATION, KIND
-from tests.integration.pipeline import ROOT
 from tests.mlflow_server import LIMIT, mlflow_server  # noqa: F401 — a fixture
 from tests.tracking.trainings import inputs, record, training, tree
 
@@ -293,7 +292,7 @@ place.train((10, 20, 30), hook=lost)
 
 def test_a_training_whose_process_was_killed_goes_on_in_its_run(place):
     where = [place.params.tracking.uri, place.params.tracking.experiment, str(place.folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ}
     ended = subprocess.run([sys.executable, "-c", LOST, *where, "20"], env=environment)
     assert ended.returncode == -signal.SIGKILL
     (killed,) = place.found()
@@ -383,6 +382,6 @@ def test_an_empty_uri_turns_tracking_off_and_loads_no_mlflow(tmp_path):
         "import sys\nfrom pathlib import Path\nfrom tests.tracking.test_runs import Place\n"
         "sys.modules.pop('mlflow')\nPlace('', 'none', Path(sys.argv[1])).train([1])\nassert 'mlflow' not in sys.modules"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "student")], env=environment, check=True)
     assert not (tmp_path / "student" / runs.RUN_FILE).exists()
