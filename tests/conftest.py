@@ -14,8 +14,8 @@ settings.load_profile("shared machine")
 # Several tests run at once and most start processes: each has one thread, or they wait for each other's.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# open_clip imports transformers where it is installed, a third of a process' start. Processes that tests start do as
-# the image does, which has none; tests that need it there drop PYTHONPATH.
+# open_clip imports transformers where it is installed, which is a third of a process' start. It is an extra: processes
+# that tests start are without it, but where a test drops PYTHONPATH.
 WITHOUT = str(Path(__file__).parent / "without")
 os.environ["PYTHONPATH"] = WITHOUT
 sys.path[:] = [path for path in sys.path if path != WITHOUT]

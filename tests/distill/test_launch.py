@@ -124,18 +124,15 @@ def strike(arguments, output, number, rank):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)], ids=lambda n: str(int(n))
-)
-def test_a_signal_to_the_command_ends_all_ranks_with_one_line(rooms, tmp_path, number, code):
+def test_a_signal_to_the_command_ends_all_ranks_with_one_line(rooms, tmp_path):
     output = tmp_path / "student"
     arguments = [*CLI, *command(rooms, output, "--set", "distill.processes=2", epochs=500)]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list(output.glob(".checkpoint/step-*.json")), process)
     ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=LONGEST)
-    assert process.returncode == code
+    assert process.returncode == 130
     (line,) = stderr.splitlines()
     assert line.startswith("cliprd: error: ")
     assert "run the same command to resume" in line
@@ -145,12 +142,11 @@ def test_a_signal_to_the_command_ends_all_ranks_with_one_line(rooms, tmp_path, n
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
-    ("number", "line"),
+    ("number", "rank", "line"),
     [
-        (signal.SIGKILL, "Rank {rank} was ended by SIGKILL (out of memory?)."),
-        (signal.SIGSTOP, "Rank {other} of 2 lost contact with rank {rank}: no heartbeat for 20 seconds."),
+        (signal.SIGKILL, 1, "Rank 1 was ended by SIGKILL (out of memory?)."),
+        (signal.SIGSTOP, 0, "Rank 1 of 2 lost contact with rank 0: no heartbeat for 20 seconds."),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -160,8 +156,7 @@ def test_a_rank_that_dies_or_hangs_ends_it_with_one_line_and_another_number_goes
     output = tmp_path / "student"
     code, stderr = strike([*CLI, *command(rooms, output, processes=2, epochs=3000)], output, number, rank)
     assert code == 75
-    expected = line.format(rank=rank, other=1 - rank)
-    assert stderr == f"cliprd: error: {expected} Run the same command to resume from the last checkpoint.\n"
+    assert stderr == f"cliprd: error: {line} Run the same command to resume from the last checkpoint.\n"
     saved = max(int(path.stem.partition("-")[2]) for path in output.glob(".checkpoint/step-*.json"))
     process = subprocess.Popen(
         [*CLI, *command(rooms, output, processes=1, epochs=3000)], stderr=subprocess.PIPE, text=True
@@ -172,18 +167,14 @@ def test_a_rank_that_dies_or_hangs_ends_it_with_one_line_and_another_number_goes
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda number: number.name)
-def test_a_rank_that_dies_or_hangs_ends_a_torchrun_by_hand(rooms, tmp_path, number):
+def test_a_rank_that_dies_ends_a_torchrun_by_hand(rooms, tmp_path):
     output = tmp_path / "student"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     again = [*torchrun, "-m", "cliprd.cli", *command(rooms, output, epochs=3000)]
-    code, stderr = strike(again, output, number, 1)
+    code, stderr = strike(again, output, signal.SIGKILL, 1)
     assert code != 0
-    if number == signal.SIGKILL:  # torchrun sees that itself, and may end rank 0 before it has said a word
-        assert "Signal 9 (SIGKILL) received by PID" in stderr
-    else:
-        assert "Rank 0 of 2 lost contact with" in stderr
-        assert "Run the same command to resume from the last checkpoint." in stderr
+    # torchrun sees that itself, and may end rank 0 before it has said a word
+    assert "Signal 9 (SIGKILL) received by PID" in stderr
     saved = max(int(path.stem.partition("-")[2]) for path in output.glob(".checkpoint/step-*.json"))
     process = subprocess.Popen(again, stderr=subprocess.PIPE, text=True)
     try:

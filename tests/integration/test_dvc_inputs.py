@@ -28,7 +28,7 @@ STUDENT = "baseline-0"
 READ = {  # what each stage's result follows from; a teacher from open_clip does not follow from the shards
     "teacher": ["work/inputs/teacher.json"],
     "cache": ["work/shards/manifest.json", "work/teacher/manifest.json"],
-    "distill": ["work/shards/manifest.json", "work/cache/manifest.json"],
+    "distill": ["work/shards/manifest.json", "work/cache/manifest.json", "params.yaml"],
     "benchmark-teacher": ["work/inputs/benchmark.json", "work/teacher/manifest.json"],
     "benchmark": ["work/inputs/benchmark.json", f"work/students/{STUDENT}/manifest.json"],
     "compare": [f"work/benchmark/{STUDENT}/manifest.json", f"work/students/{STUDENT}/manifest.json"],
@@ -119,6 +119,8 @@ def test_what_changed_runs_what_depends_on_it(repo):
     for name, (act, expected) in CHANGES.items():
         act(repo.outside)
         assert repo.ran() == expected, name
+    repo.put("distill", epochs=1)
+    assert repo.ran() == OF_STUDENT - {"cache"}
     assert repo.ran() == NOTHING
 
 

@@ -130,10 +130,6 @@ def test_joined_steps_and_a_comparison_from_the_store_give_the_same_artifacts(re
     found = json.loads((compared / "comparison.json").read_text())
     assert set(found["protocols"]["standard"]["methods"]) == {"clip_kd"}
 
-    result = pipeline(repo, "distill", *joined, env=env)
-    assert "is complete: steps run 3, finished before 3" in result.stdout
-    assert set(folders(last(repo))) == {"distill", "benchmark", "compare"}
-
 
 def test_a_damaged_output_is_made_again_and_only_that(repo):
     victim = sorted((repo / "work/pipeline/runs").rglob("open_clip_model.safetensors"))[0]
@@ -193,15 +189,6 @@ def test_containers_are_shut_in(contained):
         assert container["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]
         writable = [mount["Source"] for mount in container["Mounts"] if mount["RW"]]
         assert {Path(path).name for path in writable} <= {"runs", "workspace"}
-
-
-def test_an_ablation_in_containers(repo, contained):
-    assert "steps run 5, finished before 7" in pipeline(repo, "ablation", runner="docker").stdout
-    made = last(repo, "docker")
-    for folder in folders(made).values():
-        manifest.verify(folder)
-    (compared,) = made.rglob("comparison.json")
-    assert set(json.loads(compared.read_text())["protocols"]["standard"]["methods"]) == {"clip_kd", "clip_rd-exp"}
 
 
 def test_a_killed_step_fails_the_run_there_and_a_rerun_reuses_the_rest(repo, contained, image):
