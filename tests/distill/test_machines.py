@@ -1,7 +1,6 @@
 """Several machines: what the environment says of them, and the same command started once for each, here."""
 
 import os
-import signal
 import subprocess
 import sys
 
@@ -11,15 +10,13 @@ from cliprd.artifact import manifest
 from cliprd.distill import machines
 from cliprd.distill.machines import Nodes
 from cliprd.errors import MachineError, RetryableError
-from tests.distill.test_distributed import assert_near, history
-from tests.distill.test_launch import LONGEST, command, wait_for
+from tests.distill.test_launch import LONGEST, command
 from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
 CLI = [sys.executable, "-m", "cliprd.cli"]
 SET = {"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": "29500"}
-EPOCHS = 40  # long enough to be killed in the middle
 
 
 @pytest.fixture(autouse=True)
@@ -61,43 +58,18 @@ def test_the_address_is_that_of_the_way_to_the_first_machine(monkeypatch):
         Nodes(2, 1, "nowhere.invalid", 29500).address()
 
 
-@pytest.fixture(scope="module")
-def alone(rooms, tmp_path_factory):
-    """What two processes of one machine make."""
-    folder = tmp_path_factory.mktemp("alone") / "student"
-    arguments = command(rooms, folder, processes=2, epochs=EPOCHS)
-    subprocess.run([*CLI, *arguments], check=True, capture_output=True, timeout=300)
-    return folder
-
-
 @pytest.mark.integration
-def test_two_machines_make_what_two_processes_make(rooms, alone, tmp_path):
-    arguments, port = command(rooms, tmp_path / "student", epochs=EPOCHS), free_port()
+def test_two_machines_make_what_two_processes_make(rooms, tmp_path):
+    """What comes of one that is lost: tests/integration/test_nodes.py."""
+    alone = [*CLI, *command(rooms, tmp_path / "one", processes=2)]
+    subprocess.run(alone, check=True, capture_output=True, timeout=300)
+    arguments, port = command(rooms, tmp_path / "student"), free_port()
     started = [start(arguments, rank, port, RANK=str(rank), WORLD_SIZE="2") for rank in (1, 0)]  # as a PyTorchJob's
     for process in started:
         _, err = process.communicate(timeout=300)
         assert (process.returncode, err) == (0, "")
-    assert manifest.verify(tmp_path / "student").files == manifest.verify(alone).files  # bit for bit
+    assert manifest.verify(tmp_path / "student").files == manifest.verify(tmp_path / "one").files  # bit for bit
     assert start(arguments, 1, port).wait(LONGEST) == 0  # comes back when all is done: waits for nobody
-
-
-@pytest.mark.integration
-def test_a_lost_machine_comes_back_and_the_training_goes_on(rooms, alone, tmp_path):
-    """The one that leads. Both end so that a scheduler starts them again, which is done here by hand."""
-    output, port = tmp_path / "student", free_port()
-    arguments = command(rooms, output, epochs=EPOCHS)
-    lost, other = [start(arguments, rank, port) for rank in (0, 1)]
-    wait_for(lambda: list(output.glob(".checkpoint/step-*.json")), lost)
-    os.kill(lost.pid, signal.SIGKILL)
-    _, err = other.communicate(timeout=LONGEST)
-    assert other.returncode == 75, err
-    assert err.splitlines()[-1].startswith("cliprd: error: ")  # torch's store tells of the broken connection above it
-    lost.communicate(timeout=LONGEST)
-    assert not (output / "manifest.json").exists()
-    for process in [start(arguments, rank, port) for rank in (1, 0)]:
-        assert process.wait(300) == 0
-    assert_near(history(output), history(alone))
-    assert manifest.verify(output).files.keys() == manifest.read(alone).files.keys()
 
 
 @pytest.mark.integration
