@@ -21,21 +21,21 @@ def missing(reason: str) -> None:
     pytest.skip(reason)
 
 
-def image() -> str:
+def image(target: str = "cpu") -> str:
     """The image's name."""
-    name = content_tag("cpu")
+    name = content_tag(target)
     try:
         docker.from_env().images.get(name)
     except docker.errors.ImageNotFound:
-        missing(f"the Docker engine has no image {name}: make images")
+        missing(f"the Docker engine has no image {name}: make images TARGETS={target}")
     except docker.errors.DockerException as error:
         missing(f"no Docker engine: {error}")
     return name
 
 
 @contextlib.contextmanager
-def watched(name: str, react: Any = None) -> Iterator[list[dict[str, Any]]]:
-    """What `docker inspect` says of every container of an image that runs meanwhile.
+def watched(*names: str, react: Any = None) -> Iterator[list[dict[str, Any]]]:
+    """What `docker inspect` says of every container of these images that runs meanwhile.
 
     Args:
         react: called with each container found, time and again while it runs.
@@ -44,7 +44,7 @@ def watched(name: str, react: Any = None) -> Iterator[list[dict[str, Any]]]:
 
     def look() -> None:
         while not ended.wait(0.1):
-            for container in client.containers.list(filters={"ancestor": name}, ignore_removed=True):
+            for container in client.containers.list(filters={"ancestor": [*names]}, ignore_removed=True):
                 if "com.docker.compose.project" in container.labels:
                     continue  # of a stack that is tested at the same time
                 found.setdefault(container.id, container.attrs)
