@@ -35,7 +35,9 @@ def image(target: str = "cpu") -> str:
 
 @contextlib.contextmanager
 def watched(*names: str, react: Any = None) -> Iterator[list[dict[str, Any]]]:
-    """What `docker inspect` says of every container of these images that runs meanwhile.
+    """What `docker inspect` says of every container in which KFP's runner runs a step in these images meanwhile.
+
+    Other tests may run containers of the same images at the same time.
 
     Args:
         react: called with each container found, time and again while it runs.
@@ -45,8 +47,8 @@ def watched(*names: str, react: Any = None) -> Iterator[list[dict[str, Any]]]:
     def look() -> None:
         while not ended.wait(0.1):
             for container in client.containers.list(filters={"ancestor": [*names]}, ignore_removed=True):
-                if "com.docker.compose.project" in container.labels:
-                    continue  # of a stack that is tested at the same time
+                if "kfp.dsl.executor_main" not in " ".join(container.attrs["Config"]["Cmd"] or []):
+                    continue
                 found.setdefault(container.id, container.attrs)
                 if react is not None:
                     react(container)
