@@ -6,6 +6,7 @@ One environment serves all: between two extras it is set back to the core, which
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,16 @@ class Installed:
         """Versions are the locked ones, which `make setup` has left in uv's cache."""
         locked = ["--constraint", str(ROOT / "requirements.lock"), "--python", str(self.bin / "python")]
         self.uv("pip", "install", "-q", *locked, *options, what)
+        self.take_bytecode()
+
+    def take_bytecode(self) -> None:
+        """From this interpreter's packages, which are the same files: compiling them would take minutes."""
+        theirs = Path(sysconfig.get_path("purelib"))
+        mine = Path(*self.folder.glob("env/lib/python3*/site-packages"))
+        for compiled in theirs.rglob("__pycache__"):
+            package = mine / compiled.relative_to(theirs).parent
+            if package.is_dir() and not (package / "__pycache__").exists():
+                shutil.copytree(compiled, package / "__pycache__")
 
     def run(self, *command: str, folder: Path | None = None, code: int = 0) -> str:
         settings = {**environment(), "PATH": f"{self.bin}:/usr/local/bin:/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
