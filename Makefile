@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TARGETS ?= cpu
+# What torch needs and other packages do too: it stays with those.
+WITH_THE_REST := filelock fsspec jinja2 markupsafe mpmath networkx numpy pillow setuptools sympy typing-extensions
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test check lint bench bench-gpu ablation docs-check clean setup format schema pipelines images stack stack-down stack-images
+.PHONY: demo test locks torch-lock check lint bench bench-gpu ablation docs-check clean setup format schema pipelines images stack stack-down stack-images
 
 demo: setup            ## the whole pipeline on the embedded images, the ablation table, reports/index.html
 	dvc repro
@@ -60,10 +62,25 @@ schema: setup          ## docs/params.schema.json for editors
 pipelines: setup       ## pipelines/compiled/*.yaml
 	for name in distill ablation retrain; do cliprd pipeline compile $$name --output pipelines/compiled/$$name.yaml || exit 1; done
 
-images: setup          ## the images, under content-made tags; TARGETS="cpu cuda", BUILD="--build-arg BASE_IMAGE=... --secret id=ca,src=..."
+images: setup          ## the images, under content-made tags; TARGETS="cpu cuda slim", TORCH_INDEX_URL=..., BUILD="--build-arg BASE_IMAGE=... --secret id=ca,src=..."
 	for target in $(TARGETS); do DOCKER_BUILDKIT=1 docker build -f docker/Dockerfile --target $$target \
-		--build-arg REVISION=$$(git rev-parse HEAD) --build-arg VERSION=$$(cliprd --version) $(BUILD) \
+		--build-arg REVISION=$$(git rev-parse HEAD) --build-arg VERSION=$$(cliprd --version) \
+		$(if $(TORCH_INDEX_URL),--build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL)) $(BUILD) \
 		-t $$(cliprd pipeline image $$target) . || exit 1; done
+
+LOCK = uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url
+locks: setup torch-lock ## the lock files anew: of everything, and of the images
+	uv pip compile -q --all-extras --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements.lock
+	$(LOCK) pyproject.toml $(addprefix --extra ,demo kubeflow mlflow onnx report server transformers) --constraint requirements.lock \
+		$(addprefix --no-emit-package ,$(shell grep -oE '^[a-z0-9-]+' requirements-torch.lock)) \
+		--custom-compile-command "make locks" -o requirements-image.lock
+	$(LOCK) pyproject.toml $(addprefix --extra ,kubeflow mlflow report server) --constraint requirements.lock \
+		--excludes docker/without-torch.txt --custom-compile-command "make locks" -o requirements-slim.lock
+
+torch-lock: setup      ## requirements-torch.lock, of torch on TORCH_INDEX_URL (PyTorch's own of CPU builds, for one), for `images`
+	$(LOCK) -U docker/torch.in --constraint requirements.lock \
+		$(if $(TORCH_INDEX_URL),--index $(TORCH_INDEX_URL) --index-strategy unsafe-best-match) \
+		$(addprefix --no-emit-package ,$(WITH_THE_REST)) --custom-compile-command "make torch-lock" -o requirements-torch.lock
 
 stack: setup           ## MLflow's server on PostgreSQL and S3, on this machine; docs/stack.md
 	docker/stack.sh up

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from kfp import dsl
 
 from cliprd.errors import ParamsError
+from cliprd.kubeflow.image import image_of
 from cliprd.params import Kubernetes
 from components.benchmark import benchmark, benchmark_teacher
 from components.cache import cache, merge
@@ -55,7 +56,7 @@ class Steps:
     """Makes tasks: `steps.cache(settings=...)` inside a pipeline function.
 
     Args:
-        image: image that every step runs in.
+        image: image of the steps; `kubernetes.slim_image` is that of those without torch.
         kubernetes: resources, placement, secrets and retries.
 
     Raises:
@@ -70,8 +71,8 @@ class Steps:
                 "Set kubernetes.store to an s3:// prefix.",
             )
         self._components = {
-            function.__name__: dsl.component(function, base_image=image, install_kfp_package=False)
-            for function in FUNCTIONS
+            name: dsl.component(function, base_image=image_of(name, image, kubernetes), install_kfp_package=False)
+            for name, function in ((function.__name__, function) for function in FUNCTIONS)
         }
 
     @property

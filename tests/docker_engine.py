@@ -21,21 +21,23 @@ def missing(reason: str) -> None:
     pytest.skip(reason)
 
 
-def image() -> str:
+def image(target: str = "cpu") -> str:
     """The image's name."""
-    name = content_tag("cpu")
+    name = content_tag(target)
     try:
         docker.from_env().images.get(name)
     except docker.errors.ImageNotFound:
-        missing(f"the Docker engine has no image {name}: make images")
+        missing(f"the Docker engine has no image {name}: make images TARGETS={target}")
     except docker.errors.DockerException as error:
         missing(f"no Docker engine: {error}")
     return name
 
 
 @contextlib.contextmanager
-def watched(name: str, react: Any = None) -> Iterator[list[dict[str, Any]]]:
-    """What `docker inspect` says of every container of an image that runs meanwhile.
+def watched(*names: str, react: Any = None) -> Iterator[list[dict[str, Any]]]:
+    """What `docker inspect` says of every container in which KFP's runner runs a step in these images meanwhile.
+
+    Other tests may run containers of the same images at the same time.
 
     Args:
         react: called with each container found, time and again while it runs.
@@ -44,9 +46,9 @@ def watched(name: str, react: Any = None) -> Iterator[list[dict[str, Any]]]:
 
     def look() -> None:
         while not ended.wait(0.1):
-            for container in client.containers.list(filters={"ancestor": name}, ignore_removed=True):
-                if "com.docker.compose.project" in container.labels:
-                    continue  # of a stack that is tested at the same time
+            for container in client.containers.list(filters={"ancestor": [*names]}, ignore_removed=True):
+                if "kfp.dsl.executor_main" not in " ".join(container.attrs["Config"]["Cmd"] or []):
+                    continue
                 found.setdefault(container.id, container.attrs)
                 if react is not None:
                     react(container)

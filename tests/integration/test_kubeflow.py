@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 SMALL = (
     "tracking.uri=''", "cache.views=1", "benchmark.protocols=[standard]", "kubernetes.cache_parts=2",
     "ablation.methods=[clip_kd,clip_rd-exp]",
+    "kubernetes.environment={OMP_NUM_THREADS: '1'}",  # as processes here have: sums are rounded alike
 )  # fmt: skip
 ROOM = {"process": Path("work/pipeline"), "docker": Path("work/containers")}
 
@@ -69,10 +70,16 @@ def image() -> str:
 
 
 @pytest.fixture(scope="module")
-def contained(repo, image):
+def slim() -> tuple[str, str]:
+    """Option of the image without torch, for the steps that need none."""
+    return "--set", f"kubernetes.slim_image={docker_engine.image('slim')}"
+
+
+@pytest.fixture(scope="module")
+def contained(repo, image, slim):
     """The same in containers; gives what the engine says of them, and what the run said."""
-    with docker_engine.watched(image) as containers:
-        result = pipeline(repo, "distill", runner="docker")
+    with docker_engine.watched(image, docker_engine.image("slim")) as containers:
+        result = pipeline(repo, "distill", *slim, runner="docker")
     return containers, result
 
 
@@ -182,6 +189,7 @@ def test_containers_are_shut_in(contained):
     containers, result = contained
     assert "steps run 10, finished before 0" in result.stdout
     assert len(containers) >= 9  # one that ends between two looks is not seen
+    assert {container["Config"]["Image"].partition("-")[0] for container in containers} == {"cliprd:cpu", "cliprd:slim"}
     for container in containers:
         assert container["Config"]["User"] == "10001"
         assert container["HostConfig"]["ReadonlyRootfs"] is True
@@ -191,7 +199,7 @@ def test_containers_are_shut_in(contained):
         assert {Path(path).name for path in writable} <= {"runs", "workspace"}
 
 
-def test_a_killed_step_fails_the_run_there_and_a_rerun_reuses_the_rest(repo, contained, image):
+def test_a_killed_step_fails_the_run_there_and_a_rerun_reuses_the_rest(repo, contained, image, slim):
     """Also where the runner takes the container that vanished for a success."""
     killed = []
 
@@ -200,8 +208,8 @@ def test_a_killed_step_fails_the_run_there_and_a_rerun_reuses_the_rest(repo, con
             container.kill()
             killed.append(container.id)
 
-    with docker_engine.watched(image, kill):
-        result = pipeline(repo, "distill", "--input", "seed=1", runner="docker", check=False)
+    with docker_engine.watched(image, react=kill):
+        result = pipeline(repo, "distill", *slim, "--input", "seed=1", runner="docker", check=False)
     assert killed
     assert result.returncode == 1
     assert "pipeline distill: " in result.stderr
@@ -209,7 +217,7 @@ def test_a_killed_step_fails_the_run_there_and_a_rerun_reuses_the_rest(repo, con
     (name,) = (name for name in steps if name.startswith("distill "))
     assert "failed" in steps[name][-1]
     assert not [name for name in steps if name in ("benchmark", "report") and "started" in steps[name]]
-    again = pipeline(repo, "distill", "--input", "seed=1", runner="docker")
+    again = pipeline(repo, "distill", *slim, "--input", "seed=1", runner="docker")
     assert "steps run 4, finished before 6" in again.stdout  # plan, distill, benchmark, report
 
 
@@ -304,7 +312,7 @@ def test_a_workflow_of_argo_alone_is_done_by_its_containers_commands(repo, image
     assert compared.inputs["student/clip_kd-0"] == student.fingerprint
 
 
-def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):
+def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, slim, bucket):
     """Streamed, not copied through artifacts; a lost pod's training goes on elsewhere; gated, promoted, recorded."""
     root, env = bucket
     overrides = (
@@ -314,7 +322,7 @@ def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):
     arguments = [part for override in overrides for part in ("--set", override)]
 
     def retrain(check: bool = True):
-        return pipeline(repo, "retrain", *arguments, runner="docker", check=check, env=env)
+        return pipeline(repo, "retrain", *slim, *arguments, runner="docker", check=check, env=env)
 
     def ending() -> tuple[str, str]:
         newest = max((root / "champion" / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
@@ -333,7 +341,7 @@ def test_a_retraining_all_of_whose_data_are_in_s3(repo, image, bucket):
         elif list(root.glob("store/distill/*/.work.json")):  # it trains: so slowly that its checkpoints can follow
             container.update(cpu_period=100_000, cpu_quota=10_000)
 
-    with docker_engine.watched(image, kill):
+    with docker_engine.watched(image, react=kill):
         failed = retrain(check=False)
     assert left, failed.stdout + failed.stderr
     assert failed.returncode == 1

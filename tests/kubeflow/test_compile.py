@@ -1,5 +1,6 @@
 """The compiled YAML: fresh, the same every time, and with all that was asked for in it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import yaml
 
 from cliprd import cli, params
 from cliprd.errors import ParamsError
+from cliprd.kubeflow.argo import compile_argo
 from cliprd.kubeflow.compile import NAMES, compile_pipeline
-from cliprd.kubeflow.image import CONTENT, check_image, choose_image, content_tag
+from cliprd.kubeflow.image import CONTENT, WITHOUT_TORCH, check_image, choose_image, content_tag
 from cliprd.params.kubernetes import STEPS
 from pipelines.steps import FUNCTIONS
 
@@ -47,6 +49,23 @@ def test_every_step_runs_in_the_image_and_installs_nothing(name):
     for executor in spec["deploymentSpec"]["executors"].values():
         assert executor["container"]["image"] == IMAGE
         assert "pip install" not in str(executor)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_without_torch_run_in_the_slim_image_where_there_is_one(name):
+    slim = "registry.example/cliprd@sha256:" + "1" * 64
+    executors = compiled(name, f"kubernetes.slim_image={slim}")[0]["deploymentSpec"]["executors"]
+    steps = {
+        key.removeprefix("exec-").replace("-", "_"): executor["container"]["image"]
+        for key, executor in executors.items()
+    }
+    in_slim = {step for step, image in steps.items() if image == slim}
+    assert in_slim == steps.keys() & {*WITHOUT_TORCH}
+    assert {"prepare"} < in_slim
+    tree = params.load(ROOT / "params.yaml", [f"kubernetes.slim_image={slim}", "kubernetes.store=s3://b/work"])
+    workflow = yaml.safe_load(compile_argo(name, tree, IMAGE))
+    images = {step["name"]: step["container"]["image"] for step in workflow["spec"]["templates"] if "container" in step}
+    assert {step for step, image in images.items() if image == slim} == images.keys() & {*WITHOUT_TORCH}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -296,6 +315,31 @@ def test_a_name_that_can_move_is_refused(image):
 def test_a_name_that_says_its_content_is_taken(tmp_path):
     assert check_image(IMAGE) == IMAGE
     assert check_image(content_tag("cuda")).startswith("cliprd:cuda-")
+
+
+def test_the_slim_image_is_none_for_all_steps_and_its_name_may_not_move_either():
+    plain, moving = (
+        params.load(ROOT / "params.yaml", [f"kubernetes.slim_image={name}"]).kubernetes for name in ("''", "r/c:slim")
+    )
+    with pytest.raises(ParamsError, match=r"has no torch, which most steps need\. Name target cpu or cuda"):
+        choose_image(content_tag("slim"), plain)
+    with pytest.raises(ParamsError, match=r"kubernetes\.slim_image = r/c:slim: this name can come to mean another"):
+        choose_image(None, moving)
+    assert choose_image(None, moving, allow_mutable=True) == content_tag("cpu")
+
+
+def test_the_locks_of_the_images_divide_what_is_locked():
+    def pins(name: str) -> dict[str, str]:
+        return dict(re.findall(r"^([a-z0-9_.-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+
+    everything, rest, torch = (pins(f"requirements{name}.lock") for name in ("", "-image", "-torch"))
+    slim = pins("requirements-slim.lock")
+    assert {"torch", "torchvision"} <= torch.keys()
+    assert all(re.match("torch|triton$|nvidia-|cuda-", name) for name in torch)
+    assert not rest.keys() & torch.keys()
+    assert slim.items() <= rest.items()
+    assert {**rest, **torch}.items() <= everything.items()
+    assert not {"torch", "torchvision", "open-clip-torch", "timm", "onnxruntime", "transformers"} & slim.keys()
 
 
 def test_steps_on_gpus_get_the_image_that_sees_them():

@@ -20,7 +20,7 @@ PIPELINES = ("distill", "ablation", "retrain")
 def add_image_options(sub: argparse.ArgumentParser) -> None:
     """The image that the steps run in."""
     sub.add_argument(
-        "--image", metavar="NAME", help="image that every step runs in; default: the content-made tag of `make images`"
+        "--image", metavar="NAME", help="image that the steps run in; default: the content-made tag of `make images`"
     )
     sub.add_argument("--allow-mutable-image", action="store_true", help="accept a tag that can move")
 

@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
     )
     _add_trainjob(actions)
     tag = actions.plain("image", "print the content-made tag of `make images`")
-    tag.add_argument("target", choices=("cpu", "cuda"), help="target of docker/Dockerfile")
+    tag.add_argument("target", choices=("cpu", "cuda", "slim"), help="target of docker/Dockerfile")
     tag.set_defaults(call=_image, debug=False, image=None, allow_mutable_image=False)
 
 

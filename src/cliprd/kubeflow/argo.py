@@ -14,6 +14,7 @@ from typing import Any
 from cliprd import document, storage
 from cliprd.errors import ParamsError
 from cliprd.files import digest
+from cliprd.kubeflow.image import image_of
 from cliprd.kubeflow.pods import pod_spec
 from cliprd.params import Kubernetes, Params
 
@@ -50,7 +51,7 @@ def compile_argo(name: str, params: Params, image: str, *, cron: str | None = No
     Args:
         name: distill, ablation or retrain.
         params: all that the steps read; `kubernetes` shapes their pods.
-        image: image that every step runs in.
+        image: image of the steps; `kubernetes.slim_image` is that of those without torch.
         cron: five fields; makes a `CronWorkflow`, of which one runs at a time.
 
     Raises:
@@ -164,6 +165,7 @@ def _template(step: Step, kubernetes: Kubernetes, image: str) -> dict[str, Any]:
     key = step.name.replace("-", "_")
     resources = kubernetes.resources(key)
     arguments = [argument.replace("{{item.", "{{inputs.parameters.") for argument in step.arguments]
+    image = image_of(key, image, kubernetes)
     pod = pod_spec(kubernetes, resources, image, ["cliprd", arguments[0], "--params", PARAMS, *arguments[1:]], "main")
     (container,) = pod.pop("containers")
     pod.pop("imagePullSecrets", None)

@@ -27,7 +27,7 @@ def compile_pipeline(name: str, params: Params, image: str) -> str:
     Args:
         name: one of `NAMES`.
         params: defaults of its inputs, and its resources.
-        image: image that every step runs in; see `cliprd.kubeflow.image`.
+        image: image of the steps; see `cliprd.kubeflow.image`.
     """
     pipeline = build(name, params, image)
     with tempfile.TemporaryDirectory() as folder:

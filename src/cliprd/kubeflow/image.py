@@ -1,4 +1,4 @@
-"""Image that a pipeline's steps run in: its name fixes its content, or it is refused.
+"""Images that a pipeline's steps run in: their names fix their content, or they are refused.
 
 KFP's cache key holds the image's name, not its content: behind a tag that moves, a rebuilt image gets the results of
 the old one (kubeflow/pipelines#13862).
@@ -21,12 +21,16 @@ CONTENT = (
     "pyproject.toml",
     "requirements.lock",
     "requirements-image.lock",
+    "requirements-slim.lock",
+    "requirements-torch.lock",
     "requirements-uv.lock",
     "src",
     "data/demo",
 )
 NAME = "cliprd"
-CONTENT_TAG = re.compile(r":(cpu|cuda)-[0-9a-f]{12}$")
+TARGETS = ("cpu", "cuda", "slim")
+CONTENT_TAG = re.compile(rf":({'|'.join(TARGETS)})-[0-9a-f]{{12}}$")
+WITHOUT_TORCH = ("prepare", "compare", "compare_stored", "report", "gate", "promote", "refuse", "record")
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 
 
@@ -77,7 +81,15 @@ def choose_image(
     if name is None and in_processes and not _is_checkout(ROOT):
         return f"{NAME}:cpu-{identity.sources()[:12]}"
     image = check_image(name or content_tag("cuda" if on_gpu else "cpu"), allow_mutable=allow_mutable)
-    if on_gpu and (match := CONTENT_TAG.search(image)) and match[1] == "cpu":
+    match = CONTENT_TAG.search(image)
+    if match and match[1] == "slim":
+        raise ParamsError(
+            f"--image {image}: target `slim` has no torch, which most steps need.",
+            "Name target cpu or cuda here, and this one as kubernetes.slim_image.",
+        )
+    if kubernetes.slim_image:
+        check_image(kubernetes.slim_image, allow_mutable=allow_mutable, given_as="kubernetes.slim_image =")
+    if on_gpu and match and match[1] == "cpu":
         raise ParamsError(
             f"--image {image}: target `cpu` hides GPUs, and kubernetes.steps.{on_gpu[0]} asks for accelerators.",
             "Build and name target cuda: make images TARGETS=cuda",
@@ -85,7 +97,12 @@ def choose_image(
     return image
 
 
-def check_image(image: str, *, allow_mutable: bool = False) -> str:
+def image_of(step: str, image: str, kubernetes: Kubernetes) -> str:
+    """The image of a step: `image`, or the slim one, where there is one and the step needs no torch."""
+    return kubernetes.slim_image if kubernetes.slim_image and step in WITHOUT_TORCH else image
+
+
+def check_image(image: str, *, allow_mutable: bool = False, given_as: str = "--image") -> str:
     """`image`, if its name fixes its content.
 
     Raises:
@@ -94,6 +111,6 @@ def check_image(image: str, *, allow_mutable: bool = False) -> str:
     if allow_mutable or _DIGEST.search(image) or CONTENT_TAG.search(image):
         return image
     raise ParamsError(
-        f"--image {image}: this name can come to mean another image, and cached steps would be wrong.",
+        f"{given_as} {image}: this name can come to mean another image, and cached steps would be wrong.",
         "Give name@sha256:..., or the content-made tag of `make images`; or --allow-mutable-image.",
     )

@@ -104,9 +104,10 @@ def _containers(params: Params, image: str) -> Any:
     import docker
 
     try:
-        docker.from_env().images.get(image)
+        for name in filter(None, (image, params.kubernetes.slim_image)):
+            docker.from_env().images.get(name)
     except docker.errors.ImageNotFound as error:
-        raise MachineError(f"The Docker engine has no image {image}.", "Build it: make images.") from error
+        raise MachineError(f"The Docker engine has no image {name}.", "Build it: make images.") from error
     except docker.errors.DockerException as error:
         raise MachineError(f"No Docker engine: {_first_line(error)}", "Start one, or use --local process.") from error
     passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED) and name not in NOT_PASSED}

@@ -130,6 +130,9 @@ class Kubernetes(Section):
     store: Annotated[str, Field(pattern=r"^$|^s3://[^/]+")] = ""
     """s3:// prefix for shards and teacher cache, which then bypass Kubeflow's artifacts, and for the state of long
     steps, which resume from it when their pod is lost; empty: Kubeflow's artifacts only."""
+    slim_image: str = ""
+    """Image of target `slim`, without torch, for the steps that need none: prepare, compare, report, gate, promote,
+    refuse, record; empty: the image of all others."""
     cache_parts: Few = 1
     """Pods among which the embedding of the teacher cache is divided, at most one a shard."""
     fuse: bool = False
