@@ -50,8 +50,8 @@ def test_the_run_of_a_step_goes_to_the_pods_and_not_into_the_name(form):
     for before, after in zip(pods(plain), pods(within), strict=True):
         given = before["containers"][0]["env"]
         assert "AWS_ENDPOINT_URL" in {variable["name"] for variable in given}
-        assert after["containers"][0].pop("env") == [*given, {"name": "MLFLOW_RUN_ID", "value": "abc"}]
-        assert after["containers"][0] == {name: v for name, v in before["containers"][0].items() if name != "env"}
+        (container,) = after["containers"]
+        assert container == {**before["containers"][0], "env": [*given, {"name": "MLFLOW_RUN_ID", "value": "abc"}]}
 
 
 @pytest.mark.parametrize("form", FORMS)
