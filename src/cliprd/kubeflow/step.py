@@ -30,7 +30,7 @@ from cliprd.machine import limit_threads
 from cliprd.models.plugin import code_in
 from cliprd.params import Params
 from cliprd.storage import Location, TakenOverError
-from cliprd.tracking import following
+from cliprd.tracking import following, parent
 
 GATE = "cliprd.promotion.gate"
 NOT_SHAPING = {"tracking", "kubernetes"}  # sections that change no byte of a result
@@ -114,8 +114,9 @@ def distill_nodes(
         folders = {name: with_retries(resolve, path) for name, path in inputs.items()}
         url = _address(store, "distill", sections, folders)
         objects = job_objects(
-            tree, image, nodes=tree.kubernetes.nodes, output=url, form=tree.kubernetes.engine, **folders
-        )
+            tree, image, nodes=tree.kubernetes.nodes, output=url, form=tree.kubernetes.engine,
+            unnamed=parent.variables(), **folders,
+        )  # fmt: skip
 
         def work() -> Manifest:
             if with_retries(storage.read_bytes, storage.join(url, manifest.NAME)) is None:

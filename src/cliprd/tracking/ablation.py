@@ -20,7 +20,8 @@ from cliprd.report.charts.forest import spread
 from cliprd.report.verdicts import NOT_ABOVE
 from cliprd.statistics.aggregate import SEEDS
 from cliprd.tracking import election, scores, server
-from cliprd.tracking.training import KIND
+from cliprd.tracking.parent import MEMBER
+from cliprd.tracking.training import CHILDREN, KIND, NOTE
 
 TERMS = ("total", "task", "hrd", "icl", "fd", "vrd", "vrd_ce_image", "vrd_ce_text", "xrd")  # the order of columns
 SHARED_VIEW = "mlflow.sharedViewState."
@@ -74,23 +75,41 @@ def tables(params: Params) -> list[AblationTable]:
     """
     client, place = _open(params)
     parents = election.every(client, place, f"tags.`{KIND}` = 'ablation'")
-    found = []
-    for parent in sorted(parents, key=lambda run: -run.info.start_time):
-        verdicts = json.loads(parent.data.tags.get(scores.VERDICTS, "{}"))
-        protocol = verdicts.get("protocol", "")
-        runs = [_row(run, protocol) for run in election.children(client, place, parent.info.run_id)]
-        if runs:
-            note = parent.data.tags.get("mlflow.note.content", "").split(". Its children")[0]
-            found.append(
-                AblationTable(
-                    name=parent.info.run_name, note=note, runs=_sorted(runs), about=_about(verdicts),
-                    methods=_sorted(_methods(parent.data.metrics, verdicts)),
-                    headline=parent.data.tags.get(scores.HEADLINE, ""),
-                )
-            )  # fmt: skip
+    found = [
+        (parent.info.start_time, _table(parent.info.run_name, parent, parent, runs))
+        for parent in parents
+        if (runs := election.children(client, place, parent.info.run_id))
+    ]
+    members: dict[str, list[Any]] = {}
+    for run in election.every(client, place, f"tags.`{MEMBER}` LIKE '%'"):
+        members.setdefault(run.data.tags[MEMBER], []).append(run)
+    for key, group in members.items():
+        group.sort(key=lambda run: run.info.start_time)
+        if runs := [run for run in group if run.data.tags[KIND] == "training"]:
+            compared = next((run for run in reversed(group) if scores.VERDICTS in run.data.tags), runs[0])
+            found.append((runs[0].info.start_time, _table(f"ablation-{key[:8]}", runs[0], compared, runs)))
     if not found:
         raise _nothing(params)
-    return found
+    return [table for _, table in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _table(name: str, noted: Any, compared: Any, trainings: Iterable[Any]) -> AblationTable:
+    """Of an ablation's trainings.
+
+    Args:
+        noted: the run whose note describes it.
+        compared: the run that has its last comparison, if there was one.
+    """
+    tags = compared.data.tags
+    verdicts = json.loads(tags.get(scores.VERDICTS, "{}"))
+    return AblationTable(
+        name=name,
+        note=noted.data.tags.get(NOTE, "").split(CHILDREN)[0],
+        headline=tags.get(scores.HEADLINE, ""),
+        about=_about(verdicts),
+        methods=_sorted(_methods(compared.data.metrics, verdicts)),
+        runs=_sorted(_row(run, verdicts.get("protocol", "")) for run in trainings),
+    )
 
 
 def text(found: Iterable[AblationTable]) -> str:

@@ -24,7 +24,7 @@ from cliprd.errors import CliprdError, InputError, MachineError, ParamsError
 from cliprd.extras import install, need
 from cliprd.params import Params
 from cliprd.storage import Location
-from cliprd.tracking import server
+from cliprd.tracking import parent, server
 from cliprd.tracking.runs import RUN_FILE
 
 LIMIT = 15.0  # seconds in which a server answers, or counts as one that is away
@@ -74,7 +74,7 @@ def check(params: Params, *, begin: bool = False) -> str:
 
     Args:
         params: `tracking` is used.
-        begin: a training starts: its experiment is made where a server has none.
+        begin: a training starts: its experiment is made where a server has none, if it has no other (`parent`).
 
     Raises:
         ParamsError: the address or the experiment's name cannot be right, or what it names refuses.
@@ -83,7 +83,8 @@ def check(params: Params, *, begin: bool = False) -> str:
     """
     uri, name = params.tracking.uri, params.tracking.experiment
     if not uri:
-        return "none (tracking.uri is empty)"
+        above = parent.placed(params).tracking.uri
+        return f"run {parent.run_id()} at {server.shown(above)}" if above else "none (tracking.uri is empty)"
     need("mlflow", _setting(uri))
     what = f"experiment '{name}' at {server.shown(uri)}"
     if not name.strip() or len(name) > LONGEST_NAME:
@@ -94,7 +95,7 @@ def check(params: Params, *, begin: bool = False) -> str:
     try:
         if not _look(uri):
             return f"{what} (made by the first training)"
-        experiment = _within(LIMIT, lambda: _experiment(uri, name, begin))
+        experiment = _within(LIMIT, lambda: _experiment(uri, name, begin and not parent.run_id()))
     except AwayError as error:
         return f"{what} does not answer now ({server.clean(str(error))[:120]}); records are kept and sent later"
     if experiment is None:

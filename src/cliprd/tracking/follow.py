@@ -25,7 +25,7 @@ from cliprd.distill.sections import code, sections
 from cliprd.names import visible
 from cliprd.params import Params
 from cliprd.storage import Location
-from cliprd.tracking import server
+from cliprd.tracking import parent, server
 from cliprd.tracking.check import check_start
 from cliprd.tracking.records import SYSTEM, SYSTEM_COLUMNS, Tail
 from cliprd.tracking.runs import Link, Note, catch_up
@@ -41,7 +41,8 @@ LAST_WAIT_STOPPED = 5.0  # where it was interrupted: somebody is waiting
 
 @contextlib.contextmanager
 def following(params: Params, stage: str, inputs: Mapping[str, Location], output: Location) -> Iterator[None]:
-    """Around a call of a stage: its work goes to MLflow. Nothing happens where `tracking.uri` is empty.
+    """Around a call of a stage: its work goes to MLflow. Nothing happens where `tracking.uri` is empty, unless the
+    process works in a run of others (`parent`).
 
     Args:
         params: the stage's.
@@ -51,7 +52,8 @@ def following(params: Params, stage: str, inputs: Mapping[str, Location], output
     Raises:
         As `check`, before a training begins. Later there are warnings.
     """
-    if not params.tracking.uri:
+    placed = parent.placed(params)
+    if not placed.tracking.uri:
         yield
     elif stage == "distill":
         with _training(params, inputs, output):
@@ -61,11 +63,11 @@ def following(params: Params, stage: str, inputs: Mapping[str, Location], output
         if stage == "benchmark":
             from cliprd.tracking import scores
 
-            scores.log_scores(params, inputs["model"], output, inputs.get("reference"))
+            scores.log_scores(placed, inputs["model"], output, inputs.get("reference"))
         elif stage == "compare":
             from cliprd.tracking import scores
 
-            scores.log_comparison(params, inputs["benchmarks"], inputs["students"], output)
+            scores.log_comparison(placed, inputs["benchmarks"], inputs["students"], output)
 
 
 @contextlib.contextmanager
@@ -78,7 +80,7 @@ def _training(params: Params, inputs: Mapping[str, Location], output: Location) 
     if nodes and nodes.rank and not storage.is_s3(output):  # all machines see the folder: the first one reads it
         yield
         return
-    reader = _Reader(params, inputs, output, nodes)
+    reader = _Reader(parent.placed(params), inputs, output, nodes)
     status, wait = "FAILED", LAST_WAIT
     try:
         yield

@@ -18,7 +18,7 @@ from cliprd.artifact.pointer import resolve
 from cliprd.params import Params
 from cliprd.reading import parse_json
 from cliprd.storage import Location
-from cliprd.tracking import election, server
+from cliprd.tracking import election, parent, server
 from cliprd.tracking.records import Records, last_step, send
 from cliprd.tracking.training import TRAINING, Training, ensure_run, settle
 
@@ -57,7 +57,7 @@ class Link:
 
     Args:
         uri: of the server.
-        note: gets the run's id.
+        note: of the training; `_place` may change it.
         folder: the student's.
         resumed: see `ensure_run`.
 
@@ -66,7 +66,9 @@ class Link:
     """
 
     def __init__(self, uri: str, note: Note, folder: Location, *, resumed: bool) -> None:
-        self._client, self._training = server.connect(uri), note.training
+        self._client = server.connect(uri)
+        _place(self._client, note)
+        self._training = note.training
         self.run_id = ensure_run(self._client, note.experiment, note.training, note.run_id, resumed=resumed)
         self._records = Records(folder, last_step(self._client, self.run_id))
 
@@ -84,6 +86,18 @@ class Link:
         else:
             self._client.set_terminated(self.run_id, status, end_time=self._records.latest)
         settle(self._client, run.info.experiment_id, self._training)
+
+
+def _place(client: Any, note: Note) -> None:
+    """Into the experiment of the run that the training was begun in (`parent`); without it where it is not there."""
+    training = note.training
+    if (above := training.ablation.get("above")) is None:
+        return
+    if run := parent.find(client, above, f"training {training.name}"):
+        note.experiment = client.get_experiment(run.info.experiment_id).name
+    else:
+        ablation = {name: value for name, value in training.ablation.items() if name != "above"}
+        note.training = dataclasses.replace(training, ablation=ablation)
 
 
 def catch_up(params: Params, student: Location) -> str | None:
@@ -114,6 +128,7 @@ def run_of(params: Params, student: Location) -> str | None:
     if (note := Note.read(student)) is None:
         return None
     client = server.connect(params.tracking.uri)
+    _place(client, note)
     experiment = client.get_experiment_by_name(note.experiment)
     runs = election.found(client, experiment.experiment_id, TRAINING, note.training.key) if experiment else []
     return str(runs[0].info.run_id) if runs else None

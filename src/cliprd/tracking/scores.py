@@ -28,9 +28,9 @@ from cliprd.report.sheet import write_sheet
 from cliprd.report.table import left_out as in_words
 from cliprd.statistics.bootstrap import Settings
 from cliprd.storage import Location
-from cliprd.tracking import server
-from cliprd.tracking.election import PARENT
+from cliprd.tracking import election, parent, server
 from cliprd.tracking.runs import catch_up
+from cliprd.tracking.training import KIND
 
 BENCHMARK = "cliprd.benchmark"  # tag: fingerprint of the benchmark that was logged
 LEFT_OUT = "cliprd.left_out"  # tag: tasks that were not scored, each with its reason
@@ -99,18 +99,41 @@ def log_comparison(params: Params, benchmarks: Location, students: Location, out
 def _log_report(params: Params, output: Location, runs: Iterable[str]) -> None:
     client = server.connect(params.tracking.uri)
     fingerprint = manifest.read(output, stage="compare").fingerprint
-    for parent in sorted({client.get_run(run_id).data.tags.get(PARENT) for run_id in runs} - {None}):
-        if client.get_run(parent).data.tags.get(COMPARISON) == fingerprint:
+    for run_id in sorted(_compared_in(client, [client.get_run(run_id) for run_id in runs])):
+        if client.get_run(run_id).data.tags.get(COMPARISON) == fingerprint:
             continue
         folder = fetch_folder(output)
         content = parse_json((folder / "comparison.json").read_bytes())
-        _log_metrics(client, parent, score_metrics(_means(content)))
-        client.set_tag(parent, HEADLINE, content["protocols"][content["protocol"]]["headline"])
-        client.set_tag(parent, VERDICTS, json.dumps(_verdicts(content), sort_keys=True))
+        _log_metrics(client, run_id, score_metrics(_means(content)))
+        client.set_tag(run_id, HEADLINE, content["protocols"][content["protocol"]]["headline"])
+        client.set_tag(run_id, VERDICTS, json.dumps(_verdicts(content), sort_keys=True))
         for file in ("comparison.md", "comparison.json", "index.html"):
-            client.log_artifact(parent, str(folder / file), "report")
-        _tag_left_out(client, parent, in_words(content.get("left_out", {})))
-        client.set_tag(parent, COMPARISON, fingerprint)
+            client.log_artifact(run_id, str(folder / file), "report")
+        _tag_left_out(client, run_id, in_words(content.get("left_out", {})))
+        client.set_tag(run_id, COMPARISON, fingerprint)
+
+
+def _compared_in(client: Any, trainings: Iterable[Any]) -> set[str]:
+    """The runs that a comparison of the trainings is logged in: their parents. For trainings in runs of others
+    (`parent`) it is a run of its own for each ablation, in the run of this process where it has one.
+    """
+    members = {(run.info.experiment_id, run.data.tags.get(parent.MEMBER)) for run in trainings}
+    places = {_comparison(client, experiment, key) for experiment, key in members if key}
+    others = {run.data.tags.get(election.PARENT) for run in trainings if parent.MEMBER not in run.data.tags}
+    return places | (others - {None})
+
+
+def _comparison(client: Any, experiment: str, key: str) -> str:
+    tags = {KIND: "comparison", parent.MEMBER: key}
+    above = parent.find(client, parent.run_id(), "the comparison") if parent.run_id() else None
+    if above and above.info.experiment_id == experiment:  # MLflow nests within an experiment only
+        tags[election.PARENT] = above.info.run_id
+    query = " AND ".join(f"tags.`{name}` = {server.quoted(value)}" for name, value in tags.items())
+    if runs := election.every(client, experiment, query):
+        return str(max(runs, key=lambda run: run.info.start_time).info.run_id)
+    run_id = client.create_run(experiment, run_name=f"comparison-{key[:8]}", tags=tags).info.run_id
+    client.set_terminated(run_id)
+    return str(run_id)
 
 
 def score_metrics(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

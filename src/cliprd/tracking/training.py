@@ -18,13 +18,15 @@ from cliprd.names import key as mlflow_key
 from cliprd.names import visible
 from cliprd.params import Params
 from cliprd.report import markdown
-from cliprd.tracking import election
+from cliprd.tracking import election, parent
 from cliprd.tracking.provenance import revisions
 from cliprd.tracking.server import experiment_id
 
 TRAINING = "cliprd.training"  # tag of a training's run: digest of the work and of where it is done
 ABLATION = "cliprd.ablation"  # tag of a parent run: digest of what its children share
 KIND = "cliprd.kind"  # tag: "ablation" of a parent, "training" of a child
+NOTE = "mlflow.note.content"  # tag: MLflow's description of a run
+CHILDREN = ". Its children"  # what follows in a parent's note is about its being a parent
 _MACHINE = ("processes", "device", "precision")  # of `distill`: an ablation may run on several machines
 _ARM = ("method", "seed", "scale_mode")
 _BY_METHOD = ("max_scale", "project_task", "weights")  # in force or not, as the method has it
@@ -40,7 +42,8 @@ class Training:
         start: milliseconds since the epoch.
         params, tags: of the run.
         datasets: {"name", "digest", "source_type", "source", "profile"} each.
-        ablation: {"key", "name", "params", "note"} of the parent; empty for a run without one.
+        ablation: {"key", "name", "params", "note", "tags"} of the parent; empty for a run without one. Where the
+            training was begun in a run of others (`parent`), `above` is that run's id, and it is the parent.
     """
 
     name: str
@@ -107,8 +110,9 @@ def describe(
             "params": common,
             "note": f"{samples} pairs, {d.epochs} epochs of batch {in_force['batch_size']}, learning rate {d.lr:g}"
             + (f", teacher {markdown.text(teacher)}" if teacher else "")
-            + ". Its children are the methods × seeds; what they share are its parameters.",
+            + f"{CHILDREN} are the methods × seeds; what they share are its parameters.",
             "tags": {f"cliprd.{name}": value for name, value in fingerprints.items()},
+            **({"above": above} if (above := parent.run_id()) else {}),
         },
     )
 
@@ -136,13 +140,14 @@ def ensure_run(client: Any, experiment: str, training: Training, run_id: str | N
     from mlflow.entities import RunTag
 
     place = experiment_id(client, experiment)
+    own = {**training.tags, **_membership(training.ablation)}
 
     def unfinished() -> list[Any]:
         runs = election.found(client, place, TRAINING, training.key)
         return [run for run in runs if run.info.status != "FINISHED"]
 
     def create() -> Any:
-        tags = {**training.tags, TRAINING: training.key}
+        tags = {**own, TRAINING: training.key}
         return client.create_run(place, start_time=training.start, run_name=training.name, tags=tags)
 
     runs = election.found(client, place, TRAINING, training.key)
@@ -153,33 +158,40 @@ def ensure_run(client: Any, experiment: str, training: Training, run_id: str | N
     _adopt(client, place, run_id, training)
     _add_params(client, run_id, training.params)
     _add_datasets(client, run_id, training.datasets)
-    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in training.tags.items()])
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in own.items()])
     return run_id
 
 
 def settle(client: Any, place: str, training: Training) -> None:
-    """The parent is finished when none of its children runs."""
-    if not training.ablation:
+    """The parent is finished when none of its children runs; one of others is theirs to finish."""
+    if not training.ablation or "above" in training.ablation:
         return
-    parent = _parent(client, place, training)
-    if any(run.info.status == "RUNNING" for run in election.children(client, place, parent)):
-        client.update_run(parent, status="RUNNING")
+    parent_id = _parent(client, place, training)
+    if any(run.info.status == "RUNNING" for run in election.children(client, place, parent_id)):
+        client.update_run(parent_id, status="RUNNING")
     else:
-        client.set_terminated(parent, "FINISHED")
+        client.set_terminated(parent_id, "FINISHED")
 
 
 def _adopt(client: Any, place: str, run_id: str, training: Training) -> None:
     """Hand the run to the parent that all agree on; where several were created at once that may soon be another."""
     while training.ablation:
-        parent = _parent(client, place, training)
-        if client.get_run(run_id).data.tags.get(election.PARENT) == parent:
+        parent_id = training.ablation.get("above") or _parent(client, place, training)
+        if client.get_run(run_id).data.tags.get(election.PARENT) == parent_id:
             return
-        client.set_tag(run_id, election.PARENT, parent)
+        client.set_tag(run_id, election.PARENT, parent_id)
+
+
+def _membership(ablation: Mapping[str, Any]) -> dict[str, str]:
+    """Tags by which a training without a parent of its ablation's is found with the others, and its description."""
+    if "above" not in ablation:
+        return {}
+    return {parent.MEMBER: ablation["key"], NOTE: ablation["note"].partition(CHILDREN)[0]}
 
 
 def _parent(client: Any, place: str, training: Training) -> str:
     ablation = training.ablation
-    tags = {ABLATION: ablation["key"], KIND: "ablation", "mlflow.note.content": ablation["note"], **ablation["tags"]}
+    tags = {ABLATION: ablation["key"], KIND: "ablation", NOTE: ablation["note"], **ablation["tags"]}
 
     def create() -> None:
         run = client.create_run(place, run_name=ablation["name"], tags=tags)

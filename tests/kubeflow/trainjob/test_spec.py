@@ -44,6 +44,17 @@ def pods(trees: list[dict]) -> list[dict]:
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_the_run_of_a_step_goes_to_the_pods_and_not_into_the_name(form):
+    plain, within = made(form), made(form, unnamed={"MLFLOW_RUN_ID": "abc", "AWS_ENDPOINT_URL": "another"})
+    assert [one["metadata"] for one in within] == [one["metadata"] for one in plain]
+    for before, after in zip(pods(plain), pods(within), strict=True):
+        given = before["containers"][0]["env"]
+        assert "AWS_ENDPOINT_URL" in {variable["name"] for variable in given}
+        (container,) = after["containers"]
+        assert container == {**before["containers"][0], "env": [*given, {"name": "MLFLOW_RUN_ID", "value": "abc"}]}
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_it_is_what_was_agreed(form, capsys, monkeypatch):
     """Run with CLIPRD_UPDATE_GOLDEN=1 to accept a deliberate change."""
     monkeypatch.chdir(ROOT)

@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
@@ -41,7 +42,15 @@ LABELS = {"app.kubernetes.io/name": "cliprd", "app.kubernetes.io/component": "di
 
 
 def job_objects(
-    params: Params, image: str, *, nodes: int, shards: Location, cache: Location, output: Location, form: Form
+    params: Params,
+    image: str,
+    *,
+    nodes: int,
+    shards: Location,
+    cache: Location,
+    output: Location,
+    form: Form,
+    unnamed: Mapping[str, str] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """The objects, in the order in which they are to be created; the last is the job.
 
@@ -53,6 +62,7 @@ def job_objects(
         nodes: how many.
         shards, cache, output: of `cliprd distill`, in S3 or on a volume of `kubernetes.volumes`.
         form: the engine's.
+        unnamed: environment variables beside `kubernetes.environment` that the objects' name does not depend on.
 
     Returns:
         Plain trees. Their name holds a digest of their content: only the same training gets the same name.
@@ -77,7 +87,11 @@ def job_objects(
         {**LABELS, **params.kubernetes.queue_labels},
     )
     method = re.sub("[^a-z0-9]+", "-", params.distill.method.lower())
-    return build(f"cliprd-{method}-{params.distill.seed}-{digest(build('', pod, job))[:10]}", pod, job)
+    name = f"cliprd-{method}-{params.distill.seed}-{digest(build('', pod, job))[:10]}"
+    environment = pod["containers"][0]["env"]
+    given = {variable["name"] for variable in environment}
+    environment += [{"name": key, "value": value} for key, value in unnamed.items() if key not in given]
+    return build(name, pod, job)
 
 
 def dump(objects: list[dict[str, Any]]) -> str:
