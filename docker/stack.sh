@@ -86,10 +86,12 @@ EOF
 
 wait_healthy() {
     container=$(compose ps -q mlflow)
-    for _ in $(seq 240); do
-        case $(docker inspect -f '{{.State.Health.Status}}' "$container") in
-            healthy) return 0 ;;
-            unhealthy) return 1 ;;
+    restarts=$(docker inspect -f '{{.RestartCount}}' "$container")
+    for _ in $(seq 1200); do # a busy machine may take minutes; a server that ends is not waited for
+        case $(docker inspect -f '{{.State.Health.Status}} {{.RestartCount}}' "$container") in
+            "healthy "*) return 0 ;;
+            "starting $restarts") ;;
+            *) return 1 ;;
         esac
         sleep 0.5
     done

@@ -26,7 +26,7 @@ SERVICES = {"postgres", "s3", "prepare", "mlflow"}
 OWN = ("STACK_", "MLFLOW_", "S3_", "AWS_", "COMPOSE_")  # what would change the shipped defaults, but for the images
 IMAGES = ("CLIPRD_IMAGE", "POSTGRES_IMAGE", "S3_IMAGE")
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 def clean() -> dict[str, str]:
@@ -79,7 +79,7 @@ class Stack:
         return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
 
     def wait(self, service: str) -> None:
-        for _ in range(120):
+        for _ in range(600):
             if self.containers()[service]["State"]["Health"]["Status"] == "healthy":
                 return
             time.sleep(0.5)
