@@ -1,7 +1,12 @@
 """A server, and the command line in this process: real sockets, real `kfp.Client`, no waiting."""
 
+import functools
+import inspect
+from types import SimpleNamespace
+
 import pytest
 from kfp import client as kfp_client
+from kfp.dsl import pipeline_task
 
 from cliprd import cli
 from cliprd.kubeflow import client, follow, submit
@@ -9,6 +14,14 @@ from cliprd.kubeflow.compile import compile_pipeline
 from cliprd.params import Params
 from tests.kubeflow import kfp_server
 from tests.kubeflow.paths import IMAGE, QUIET, ROOT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _callers_without_their_source():
+    """KFP asks at each setting of a task who called it, which reads the source of all frames: seconds in a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline_task, "inspect", SimpleNamespace(stack=functools.partial(inspect.stack, 0)))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             b"Content-Type: " + self.headers["Content-Type"].encode() + b"\r\n\r\n" + raw
         )
         (part,) = message.get_payload()
-        documents = list(yaml.safe_load_all(part.get_payload(decode=True)))
+        documents = list(yaml.load_all(part.get_payload(decode=True), yaml.CSafeLoader))
         same = [item for item in self.server.versions if item["pipeline_id"] == asked["pipelineid"]]
         if any(item["name"] == asked["name"] for item in same):
             return self._error(409, 6, "already exist")

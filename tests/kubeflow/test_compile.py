@@ -22,7 +22,7 @@ IMAGE = "registry.example/cliprd@sha256:" + "0" * 64
 
 def compiled(name: str, *overrides: str) -> list[dict]:
     tree = params.load(ROOT / "params.yaml", overrides)
-    return list(yaml.safe_load_all(compile_pipeline(name, tree, IMAGE)))
+    return list(yaml.load_all(compile_pipeline(name, tree, IMAGE), yaml.CSafeLoader))
 
 
 @pytest.mark.parametrize("name", NAMES)
