@@ -36,7 +36,8 @@ ASKED = (
     "kubernetes.secrets=[{name: cliprd-s3, keys: {id: AWS_ACCESS_KEY_ID, key: AWS_SECRET_ACCESS_KEY}}]",
     "kubernetes.default={cpu: '2', memory: 4Gi, scratch: 10Gi}",
     "kubernetes.steps.distill={cpu: '8', memory: 32Gi, accelerator: nvidia.com/gpu, accelerators: 4,"
-    " shared_memory: 8Gi, node_selector: {gpu: h100}, tolerations: [{key: nvidia.com/gpu, effect: NoSchedule}], timeout: 3600}",
+    " shared_memory: 8Gi, node_selector: {gpu: h100}, tolerations: [{key: nvidia.com/gpu, effect: NoSchedule}],"
+    " timeout: 3600}",
     "tracking.uri=http://mlflow.cliprd:5000",
 )
 # As the Training Operator 1.9 adds it to a PyTorchJob's workers: pkg/controller.v1/pytorch/initcontainer.go.

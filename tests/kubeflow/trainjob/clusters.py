@@ -62,6 +62,8 @@ class _StandIn(BaseHTTPRequestHandler):
                 return self._send(403, {"reason": "Forbidden"})
             if match is None or match["kind"] in self.server.unknown:
                 return self._send(404, {"reason": "NotFound"})
+            if self.command == "POST" and self.server.denials:
+                return self._send(403, {"reason": "Forbidden", "message": self.server.denials.pop(0)})
             status, answer = self._answer(self.command, match, body, dict(urllib.parse.parse_qsl(query)))
         self._send(status, answer)
 
@@ -99,7 +101,7 @@ class _StandIn(BaseHTTPRequestHandler):
 def stand_in() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _StandIn)
     server.daemon_threads, server.lock, server.objects = True, threading.Lock(), {}
-    server.unknown, server.down = set(), False
+    server.unknown, server.denials, server.down = set(), [], False
     threading.Thread(target=server.serve_forever, daemon=True).start()
     _SERVERS[host := f"http://127.0.0.1:{server.server_port}"] = server
     try:
