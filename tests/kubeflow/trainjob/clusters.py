@@ -30,6 +30,8 @@ from tests.ports import free_port
 
 TOKEN = "s3cret-token"
 NO_RIGHTS = "weak-token"
+RUNNER = "runner-token"
+"""Of the service account pipeline-runner in namespace cliprd; at the real server only."""
 KINDS = {"trainjobs": "TrainJob", "trainingruntimes": "TrainingRuntime", "pytorchjobs": "PyTorchJob"}
 _PATH = re.compile(
     r"/(?:api|apis/[^/]+)/v1(?:alpha1)?/namespaces/default/(?P<kind>\w+)(?:/(?P<name>[\w.-]+))?(?P<status>/status)?"
@@ -60,6 +62,8 @@ class _StandIn(BaseHTTPRequestHandler):
                 return self._send(403, {"reason": "Forbidden"})
             if match is None or match["kind"] in self.server.unknown:
                 return self._send(404, {"reason": "NotFound"})
+            if self.command == "POST" and self.server.denials:
+                return self._send(403, {"reason": "Forbidden", "message": self.server.denials.pop(0)})
             status, answer = self._answer(self.command, match, body, dict(urllib.parse.parse_qsl(query)))
         self._send(status, answer)
 
@@ -97,7 +101,7 @@ class _StandIn(BaseHTTPRequestHandler):
 def stand_in() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _StandIn)
     server.daemon_threads, server.lock, server.objects = True, threading.Lock(), {}
-    server.unknown, server.down = set(), False
+    server.unknown, server.denials, server.down = set(), [], False
     threading.Thread(target=server.serve_forever, daemon=True).start()
     _SERVERS[host := f"http://127.0.0.1:{server.server_port}"] = server
     try:
@@ -123,7 +127,9 @@ def real(folder: Path) -> Iterator[str]:
     ports = [free_port() for _ in range(3)]
     key = folder / "key.pem"
     subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
-    (folder / "tokens.csv").write_text(f"{TOKEN},admin,1,system:masters\n{NO_RIGHTS},weak,2\n")
+    runner = 'system:serviceaccount:cliprd:pipeline-runner,3,"system:serviceaccounts,system:authenticated"'
+    users = (f"{TOKEN},admin,1,system:masters", f"{NO_RIGHTS},weak,2", f"{RUNNER},{runner}")
+    (folder / "tokens.csv").write_text("\n".join(users) + "\n")
     store = f"http://127.0.0.1:{ports[0]}"
     peers = f"http://127.0.0.1:{ports[1]}"
     commands = [
@@ -178,6 +184,17 @@ def _prepare(api: client.ApiClient) -> None:
         look = client.CustomObjectsApi(api).list_namespaced_custom_object
         retried(lambda look=look, group=group, version=version, plural=plural: look(group, version, "default", plural))
     retried(lambda: client.CoreV1Api(api).read_namespace("default"))
+
+
+def create(api: client.ApiClient, tree: dict, namespace: str = "", **query: str) -> dict:
+    """Create an object of any kind, none of its fields unknown to the server; gives what the server made of it."""
+    group = ("/apis/" if "/" in tree["apiVersion"] else "/api/") + tree["apiVersion"]
+    send = {"response_type": "object", "auth_settings": ["BearerToken"]}
+    resources = api.call_api(group, "GET", **send)[0]["resources"]
+    (found,) = [one for one in resources if one["kind"] == tree["kind"] and "/" not in one["name"]]
+    inside = f"/namespaces/{namespace or tree['metadata'].get('namespace')}" if found["namespaced"] else ""
+    asked = [*{"fieldValidation": "Strict", **query}.items()]
+    return api.call_api(f"{group}{inside}/{found['name']}", "POST", query_params=asked, body=tree, **send)[0]
 
 
 class Engine:

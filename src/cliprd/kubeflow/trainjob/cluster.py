@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,11 @@ class Cluster:
             if error.status == absent:
                 return None
             status = f"({error.status} {error.reason})"
+            refusal = _message(error.body)
+            if "must be created before" in refusal or "exceeded quota" in refusal:  # the first by Trainer's cache
+                raise RetryableError(f"The cluster refuses the job for now {status}: {refusal}", "Try again.") from None
+            if "denied the request" in refusal or error.status in (400, 422):
+                raise InputError(f"The cluster refuses the job {status}: {refusal}", "Check kubernetes.") from None
             if error.status in (401, 403):
                 raise MachineError(
                     f"The cluster forbids this in namespace {self.namespace} {status}.",
@@ -93,12 +99,17 @@ class Cluster:
                 raise MachineError(
                     f"The cluster knows no such jobs {status}.", "Install Kubeflow Trainer, or choose the other form."
                 ) from None
-            if error.status in (400, 422):
-                raise InputError(
-                    f"The cluster refuses the job {status}: {str(error.body)[:500]}", "Check kubernetes."
-                ) from None
             raise RetryableError(f"The cluster cannot answer now {status}.", "Try again later.") from None
         except urllib3.exceptions.HTTPError as error:
             raise RetryableError(
                 f"The cluster cannot be reached: {type(error).__name__}.", "Try again later."
             ) from error
+
+
+def _message(body: Any) -> str:
+    """What the API says in an answer that is an error; as far as a line takes it."""
+    try:
+        said = json.loads(body)["message"]
+    except (ValueError, TypeError, KeyError):
+        said = body or ""
+    return " ".join(str(said).split())[:500]

@@ -24,6 +24,7 @@ from cliprd.kubeflow.trainjob.spec import FINAL_CODES
 POLL_SECONDS = 5.0
 LOST_SECONDS = 600.0  # the API may be away for as long: an upgrade of the control plane
 GONE_SECONDS = 300.0  # for pods to end
+SEEN_SECONDS = 60.0  # until Trainer's webhook, which reads from a cache, knows the runtime that was created just before
 _LOGGED = re.compile(r"cliprd: error: (.*)")
 
 
@@ -75,12 +76,24 @@ def _submit(cluster: Cluster, objects: Sequence[Mapping[str, Any]]) -> None:
         _say(f"{name} of an earlier attempt has ended; it is created again.")
         _remove(cluster, objects)
         _await_gone(cluster, objects)
-    created = [cluster.create(tree) for tree in objects]
+    created = [_create(cluster, tree) for tree in objects]
     _say(f"{name} is {'submitted' if created[-1] else 'there already and runs; it is followed'}.")
+
+
+def _create(cluster: Cluster, tree: Mapping[str, Any]) -> bool:
+    until = time.monotonic() + SEEN_SECONDS
+    while True:
+        try:
+            return cluster.create(tree)
+        except RetryableError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(POLL_SECONDS)
 
 
 def _follow(cluster: Cluster, job: Mapping[str, Any]) -> None:
     reported: dict[str, str] = {}
+    endings: dict[str, Ending] = {}  # kept: the Training Operator deletes the pods before it calls the job failed
     answered = time.monotonic()
     while True:
         try:
@@ -96,7 +109,8 @@ def _follow(cluster: Cluster, job: Mapping[str, Any]) -> None:
                 if reported.get(subject) != state:
                     reported[subject] = state
                     _say(f"{subject}: {state}")
-            if _finished(current, [ending for pod in pods if (ending := _ending(pod))]):
+            endings |= {ending.pod: ending for pod in pods if (ending := _ending(pod))}
+            if _finished(current, [*endings.values()]):
                 return
         time.sleep(POLL_SECONDS)
 
