@@ -6,7 +6,6 @@ Merging is by the rules of Kubernetes' strategic merge patch for the lists that 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,13 +68,14 @@ def argo_pod(workflow: Tree, template: Tree, *patches: Tree | str, executor: Tre
     for key in ("nodeSelector", "affinity", "tolerations", "activeDeadlineSeconds"):
         if template.get(key):
             spec[key] = template[key]
+    spec = copy.deepcopy(spec)  # the template serves for other pods too
     for patch in patches:
         spec = merge(spec, yaml.safe_load(patch) if isinstance(patch, str) else patch)
     for container in [*spec["initContainers"], *spec["containers"]]:
         container["volumeMounts"] = [*container.get("volumeMounts", []), shared]
     labels = {"workflows.argoproj.io/workflow": "run", **workflow.get("podMetadata", {}).get("labels", {})}
     labels |= template.get("metadata", {}).get("labels", {})
-    return pod(json.loads(json.dumps(spec)), labels)
+    return pod(spec, labels)
 
 
 def pod(spec: Tree, labels: Tree | None = None) -> Tree:

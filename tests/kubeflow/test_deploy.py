@@ -129,7 +129,9 @@ def _templates(found) -> list[dict]:
 def bad_pods() -> dict[str, dict]:
     """A pod of ours with one thing changed, which is to be refused."""
     changes = {
-        "privileged": lambda spec: spec["containers"][0]["securityContext"].update(privileged=True),
+        "privileged": lambda spec: spec["containers"][0]["securityContext"].update(
+            privileged=True, allowPrivilegeEscalation=True
+        ),
         "root": lambda spec: spec["containers"][0]["securityContext"].update(runAsUser=0),
         "capability": lambda spec: spec["containers"][0]["securityContext"]["capabilities"].update(add=["SYS_PTRACE"]),
         "escalation": lambda spec: spec["containers"][0]["securityContext"].pop("allowPrivilegeEscalation"),
@@ -300,6 +302,7 @@ def namespace(host, example):
     for one in sorted(example, key=lambda one: one["kind"] != "Namespace"):
         clusters.create(api, one)
     core, limits = client.CoreV1Api(api), only(example, "ResourceQuota", "cliprd")["spec"]["hard"]
+    limits = {**limits, "requests.cpu": "65"}  # a recorded pod, which no node could take, asks for 64
     status = {"status": {"hard": limits, "used": dict.fromkeys(limits, "0")}}
     core.patch_namespaced_resource_quota_status("cliprd", "cliprd", status)
     for _ in range(100):  # until admission has seen it
@@ -309,6 +312,28 @@ def namespace(host, example):
         except client.ApiException as error:
             assert "status unknown for quota" in error.body
             time.sleep(0.1)
+    return api
+
+
+@pytest.fixture(scope="module")
+def argo(host):
+    """The server, with Argo's CRDs."""
+    folder = os.environ.get("CLIPRD_ARGO_CRDS")
+    if not folder:
+        pytest.skip("CLIPRD_ARGO_CRDS names no folder with Argo's CRDs (manifests/base/crds/full)")
+    api = clusters.connect(host)
+    for name in ("workflows", "cronworkflows"):
+        text = (Path(folder) / f"argoproj.io_{name}.yaml").read_text(encoding="utf-8")
+        clusters.create(api, yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    look = client.CustomObjectsApi(api).list_namespaced_custom_object
+    for name in ("workflows", "cronworkflows"):
+        for attempt in range(240):
+            try:
+                look("argoproj.io", "v1alpha1", "default", name)
+                break
+            except client.ApiException:
+                assert attempt < 239
+                time.sleep(0.5)
     return api
 
 
@@ -340,7 +365,7 @@ class TestAtARealServer:
         text = (ROOT / "docs" / "kubeflow.md").read_text(encoding="utf-8")
         (shown,) = re.findall(r"```yaml\n(- name: init-pytorch\n.*?)```", text, re.DOTALL)
         one = job_pods()["pytorchjob 1"]
-        one["spec"]["initContainers"] = yaml.safe_load(re.sub(r"{{\.\w+}}", "1", shown))
+        one["spec"]["initContainers"] = yaml.safe_load(re.sub(r"{{\.\w+}}", "x", shown))
         assert pod_security.violations(one["spec"]) == []
         clusters.create(namespace, one, "cliprd", dryRun="All")
 
@@ -369,27 +394,6 @@ class TestAtARealServer:
                 call("cliprd")
         with pytest.raises(client.ApiException, match="Forbidden"):
             core.create_namespaced_pod("cliprd", job_pods()["trainjob 0"])
-
-    @pytest.fixture(scope="class")
-    def argo(self, host):
-        """The server, with Argo's CRDs."""
-        folder = os.environ.get("CLIPRD_ARGO_CRDS")
-        if not folder:
-            pytest.skip("CLIPRD_ARGO_CRDS names no folder with Argo's CRDs (manifests/base/crds/full)")
-        api = clusters.connect(host)
-        for name in ("workflows", "cronworkflows"):
-            text = (Path(folder) / f"argoproj.io_{name}.yaml").read_text(encoding="utf-8")
-            clusters.create(api, yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-        look = client.CustomObjectsApi(api).list_namespaced_custom_object
-        for name in ("workflows", "cronworkflows"):
-            for attempt in range(240):
-                try:
-                    look("argoproj.io", "v1alpha1", "default", name)
-                    break
-                except client.ApiException:
-                    assert attempt < 239
-                    time.sleep(0.5)
-        return api
 
     @pytest.mark.parametrize("cron", [None, "0 3 * * *"])
     @pytest.mark.parametrize("name", ["distill", "ablation", "retrain"])

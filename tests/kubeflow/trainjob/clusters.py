@@ -139,7 +139,7 @@ def real(folder: Path) -> Iterator[str]:
          "--bind-address=127.0.0.1", f"--token-auth-file={folder / 'tokens.csv'}", "--authorization-mode=RBAC",
          f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
          "--service-account-issuer=https://test", "--service-cluster-ip-range=10.0.0.0/24",
-         "--disable-admission-plugins=ServiceAccount"],
+         "--disable-admission-plugins=ServiceAccount", "--allow-privileged"],
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
         started = [subprocess.Popen(command, stdout=log, stderr=log) for command in commands]
