@@ -116,7 +116,7 @@ def test_the_newer_exporter_works_too():
     model = build_student(changed(vision_cfg__layers=1, text_cfg__layers=1), seed=0)
     tokens = exporting.random_tokens(24, 49408, 2, torch.Generator().manual_seed(0))
     with exporting._as_for_inference(model):
-        tower = exporting.TextTower(model)
+        tower = exporting.OnnxTextTower(model)
         graph = exporting._plain(exporting._dynamo(tower, tokens, "text"))
         more = exporting.random_tokens(24, 49408, 5, torch.Generator().manual_seed(1))
         assert exporting._difference(graph, tower, more, "text") < 1e-5
