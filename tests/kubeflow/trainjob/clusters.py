@@ -154,15 +154,17 @@ def real(folder: Path) -> Iterator[str]:
                 process.wait()
 
 
-def _prepare(api: client.ApiClient) -> None:
-    def retried(call):
-        for _ in range(240):
-            try:
-                return call()
-            except (client.ApiException, urllib3.exceptions.HTTPError):
-                time.sleep(0.5)
-        return call()
+def retried(call, *more: type[Exception]):
+    """What `call` gives, once the server gives it."""
+    for _ in range(240):
+        try:
+            return call()
+        except (client.ApiException, urllib3.exceptions.HTTPError, *more):
+            time.sleep(0.5)
+    return call()
 
+
+def _prepare(api: client.ApiClient) -> None:
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     for plural, kind in KINDS.items():
         group, version = ("kubeflow.org", "v1") if kind == "PyTorchJob" else ("trainer.kubeflow.org", "v1alpha1")
@@ -190,8 +192,13 @@ def create(api: client.ApiClient, tree: dict, namespace: str = "", **query: str)
     """Create an object of any kind, none of its fields unknown to the server; gives what the server made of it."""
     group = ("/apis/" if "/" in tree["apiVersion"] else "/api/") + tree["apiVersion"]
     send = {"response_type": "object", "auth_settings": ["BearerToken"]}
-    resources = api.call_api(group, "GET", **send)[0]["resources"]
-    (found,) = [one for one in resources if one["kind"] == tree["kind"] and "/" not in one["name"]]
+
+    def find() -> dict:
+        """A kind whose definition has just come is served a moment later."""
+        resources = api.call_api(group, "GET", **send)[0]["resources"]
+        return next(one for one in resources if one["kind"] == tree["kind"] and "/" not in one["name"])
+
+    found = retried(find, StopIteration)
     inside = f"/namespaces/{namespace or tree['metadata'].get('namespace')}" if found["namespaced"] else ""
     asked = [*{"fieldValidation": "Strict", **query}.items()]
     return api.call_api(f"{group}{inside}/{found['name']}", "POST", query_params=asked, body=tree, **send)[0]
