@@ -124,15 +124,18 @@ def strike(arguments, output, number, rank):
 
 
 @pytest.mark.integration
-def test_a_signal_to_the_command_ends_all_ranks_with_one_line(rooms, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)], ids=lambda n: str(int(n))
+)
+def test_a_signal_to_the_command_ends_all_ranks_with_one_line(rooms, tmp_path, number, code):
     output = tmp_path / "student"
     arguments = [*CLI, *command(rooms, output, "--set", "distill.processes=2", epochs=500)]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list(output.glob(".checkpoint/step-*.json")), process)
     ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=LONGEST)
-    assert process.returncode == 130
+    assert process.returncode == code
     (line,) = stderr.splitlines()
     assert line.startswith("cliprd: error: ")
     assert "run the same command to resume" in line

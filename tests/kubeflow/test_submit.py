@@ -154,6 +154,13 @@ def test_the_local_image_is_refused_with_a_hint(server, fails, cliprd):
     assert "names no registry" in err
 
 
+def test_a_slim_image_that_no_registry_has_is_told(server, cliprd):
+    slim = "cliprd:slim-" + "0" * 12
+    code, _, err = cliprd("submit", "distill", "--host", server.host, "--set", f"kubernetes.slim_image={slim}")
+    assert code == 0
+    assert f"{slim} names no registry" in err
+
+
 def test_a_tag_that_moves_is_refused(server, fails):
     assert "can come to mean another image" in fails(
         2, "submit", "distill", "--host", server.host, image="registry.example/cliprd:latest"

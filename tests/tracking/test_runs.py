@@ -1,7 +1,6 @@
 """Runs on a real MLflow server (PostgreSQL, S3): one run a training, all of it once, whatever the server does."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -292,8 +291,7 @@ place.train((10, 20, 30), hook=lost)
 
 def test_a_training_whose_process_was_killed_goes_on_in_its_run(place):
     where = [place.params.tracking.uri, place.params.tracking.experiment, str(place.folder)]
-    environment = {**os.environ}
-    ended = subprocess.run([sys.executable, "-c", LOST, *where, "20"], env=environment)
+    ended = subprocess.run([sys.executable, "-c", LOST, *where, "20"])
     assert ended.returncode == -signal.SIGKILL
     (killed,) = place.found()
     assert killed.info.status == "RUNNING"
@@ -382,6 +380,5 @@ def test_an_empty_uri_turns_tracking_off_and_loads_no_mlflow(tmp_path):
         "import sys\nfrom pathlib import Path\nfrom tests.tracking.test_runs import Place\n"
         "sys.modules.pop('mlflow')\nPlace('', 'none', Path(sys.argv[1])).train([1])\nassert 'mlflow' not in sys.modules"
     )
-    environment = {**os.environ}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "student")], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "student")], check=True)
     assert not (tmp_path / "student" / runs.RUN_FILE).exists()

@@ -64,12 +64,13 @@ def connect(options: argparse.Namespace) -> Api:
     return connect(options.host, namespace=options.namespace, token_file=options.token_file)
 
 
-def warn_of_image(options: argparse.Namespace, image: str) -> None:
-    """A line where a cluster may not have the image; an error where it cannot."""
+def warn_of_images(options: argparse.Namespace, image: str, slim: str = "") -> None:
+    """A line where a cluster may not have an image; an error where it cannot."""
     from cliprd.kubeflow.submit import check_pullable
 
-    if warning := check_pullable(image, chosen=bool(options.image)):
-        print(f"cliprd: {warning}", file=sys.stderr)
+    for name, chosen in {image: bool(options.image), slim: True}.items():
+        if name and (warning := check_pullable(name, chosen=chosen)):
+            print(f"cliprd: {warning}", file=sys.stderr)
 
 
 def warn_of_retries(tree: Params) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from cliprd.cli import cluster, runs, schedule
-from cliprd.cli.cluster import PIPELINES, connect, parameters_and_image, warn_of_image
+from cliprd.cli.cluster import PIPELINES, connect, parameters_and_image, warn_of_images
 from cliprd.cli.common import Call, Commands, Parser, folder, local_path
 
 
@@ -124,7 +124,7 @@ def _trainjob(options: argparse.Namespace) -> int:
     tree, image = parameters_and_image(options)
     from cliprd.kubeflow.trainjob import spec
 
-    warn_of_image(options, image)
+    warn_of_images(options, image)
     if options.form == "trainjob" and tree.kubernetes.ttl_seconds:
         print(
             "cliprd: kubernetes.ttl_seconds has no effect on a TrainJob: delete it when it has ended", file=sys.stderr
@@ -154,7 +154,7 @@ def _submit(options: argparse.Namespace) -> int:
     from cliprd.kubeflow.follow import follow
     from cliprd.kubeflow.submit import compile_submission, submit
 
-    warn_of_image(options, image)
+    warn_of_images(options, image, tree.kubernetes.slim_image)
     submission = compile_submission(options.pipeline, tree, image, options.input)
     api = connect(options)
     experiment = options.experiment or tree.tracking.experiment

@@ -126,11 +126,11 @@ def _retrain(options: argparse.Namespace) -> int:
 
 
 def _kfp_runner(options: argparse.Namespace) -> Runner:
-    from cliprd.cli.cluster import connect, parameters_and_image, warn_of_image
+    from cliprd.cli.cluster import connect, parameters_and_image, warn_of_images
     from cliprd.retrain.kfp import Pipeline
 
     tree, image = parameters_and_image(options)
     if options.local:
         return Pipeline(tree, image, local=options.local)
-    warn_of_image(options, image)
+    warn_of_images(options, image, tree.kubernetes.slim_image)
     return Pipeline(tree, image, api=connect(options))

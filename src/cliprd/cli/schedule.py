@@ -82,7 +82,7 @@ def _new(options: argparse.Namespace) -> int:
     from cliprd.kubeflow.submit import compile_submission
 
     when = cron(options.cron)
-    cluster.warn_of_image(options, image)
+    cluster.warn_of_images(options, image, tree.kubernetes.slim_image)
     submission = compile_submission(options.pipeline, tree, image, options.input)
     schedule(
         cluster.connect(options),
